@@ -1,0 +1,10 @@
+"""The `whimbrel` command: one typer application, a module a command."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
