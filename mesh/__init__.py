@@ -1,1 +1,6 @@
+"""What every service needs: settings, errors, servers, discovery, channels, auth, pools.
 
+It knows nothing of messaging and imports no service and no proto of ours. What it promises: a call
+ends with a typed status or a logged bug, a dependency that is away stops nothing that can go on
+without it, and everything that is opened is closed again in reverse order.
+"""

@@ -1,0 +1,96 @@
+"""One channel per instance of a service, opened when it is first used, closed when it leaves."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from mesh.errors import Unavailable
+from mesh.instances import Instance
+from mesh.rendezvous import Rendezvous
+
+_MESSAGE_BYTES = 4 * 1024 * 1024
+
+CLIENT_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.keepalive_time_ms", 45_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    # An instance that is back must be found soon, not after the default of up to 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Channels to one address must not share a connection: each is closed for itself.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+
+
+class Channels:
+    """The channels to the instances of one service, as discovery last told."""
+
+    def __init__(
+        self,
+        *,
+        options: Sequence[tuple[str, Any]] = CLIENT_OPTIONS,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    ) -> None:
+        self._options = list(options)
+        self._interceptors = list(interceptors)
+        self._instances: dict[str, Instance] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.rendezvous = Rendezvous(())
+
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        """Who is there, by instance id."""
+        return self._instances
+
+    def update(self, instances: Mapping[str, Instance]) -> None:
+        """Take a new view; channels of those that left or moved are closed."""
+        for instance_id, channel in list(self._channels.items()):
+            if instances.get(instance_id) != self._instances[instance_id]:
+                del self._channels[instance_id]
+                self._close_later(instance_id, channel)
+        if instances.keys() != self._instances.keys():
+            self.rendezvous = Rendezvous(instances)
+        self._instances = dict(instances)
+
+    def channel(self, instance_id: str) -> grpc.aio.Channel:
+        """The channel to an instance; Unavailable if it is not there (any more)."""
+        channel = self._channels.get(instance_id)
+        if channel is None:
+            instance = self._instances.get(instance_id)
+            if instance is None:
+                raise Unavailable("the instance is gone")
+            channel = self._channels[instance_id] = self._open(instance)
+        return channel
+
+    def pick(self, key: int | bytes) -> grpc.aio.Channel:
+        """The channel to the key's instance; Unavailable if there is none at all."""
+        instance_id = self.rendezvous.pick(key)
+        if instance_id is None:
+            raise Unavailable("no instance of the service is known")
+        return self.channel(instance_id)
+
+    async def close(self) -> None:
+        """Close all channels; calls that are open end."""
+        channels = [*self._channels.values()]
+        self._channels.clear()
+        self._instances.clear()
+        self.rendezvous = Rendezvous(())
+        await asyncio.gather(*self._closing, *(channel.close() for channel in channels))
+
+    def _open(self, instance: Instance) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(
+            instance.address, options=self._options, interceptors=self._interceptors
+        )
+
+    def _close_later(self, instance_id: str, channel: grpc.aio.Channel) -> None:
+        closing = asyncio.create_task(channel.close(), name=f"close-channel-{instance_id}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -1,0 +1,81 @@
+"""A pool of Redis connections that waits instead of failing, and scripts that survive a flush."""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+Argument = bytes | str | int
+
+__all__ = ["Argument", "Redis", "RedisError", "Script", "open_redis"]
+
+
+@contextlib.asynccontextmanager
+async def open_redis(
+    url: str,
+    *,
+    size: int = 8,
+    wait: timedelta = timedelta(seconds=1),
+    timeout: timedelta = timedelta(milliseconds=500),
+    client_name: str = "whimbrel",
+) -> AsyncIterator[Redis]:
+    """A client over at most `size` connections; values stay bytes. Nothing is connected yet.
+
+    A caller waits up to `wait` for a connection and up to `timeout` for an answer, then gets a
+    RedisError: Redis is a hint everywhere, and a late hint is worth nothing.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=size,
+        timeout=wait.total_seconds(),
+        socket_timeout=timeout.total_seconds(),
+        socket_connect_timeout=timeout.total_seconds(),
+        socket_keepalive=True,
+        # Once, at once: a pooled connection may have died with the server that is back since.
+        retry=Retry(NoBackoff(), 1),
+        client_name=client_name,
+    )
+    async with Redis.from_pool(pool) as redis:
+        yield redis
+
+
+class Script:
+    """A Lua script, sent by its digest and as text only where the server does not know it."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        # The digest that EVALSHA names is SHA-1: an address here, no protection.
+        self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, *, keys: Sequence[Argument], args: Sequence[Argument]) -> Any:
+        """Run it once."""
+        try:
+            return await redis.evalsha(self._digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return await redis.eval(self._source, len(keys), *keys, *args)
+
+    async def run_many(
+        self, redis: Redis, calls: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
+    ) -> list[Any]:
+        """Run it for each (keys, args), in one round trip; an error stands in its call's place."""
+        if not calls:
+            return []
+        results = await self._pipelined(redis, calls)
+        if any(isinstance(result, NoScriptError) for result in results):
+            await redis.script_load(self._source)
+            results = await self._pipelined(redis, calls)
+        return results
+
+    async def _pipelined(
+        self, redis: Redis, calls: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
+    ) -> list[Any]:
+        async with redis.pipeline(transaction=False) as pipeline:
+            for keys, args in calls:
+                _ = pipeline.evalsha(self._digest, len(keys), *keys, *args)
+            return await pipeline.execute(raise_on_error=False)
