@@ -16,7 +16,7 @@ class Backoff:
     ) -> None:
         self._first = first.total_seconds()
         self._most = most.total_seconds()
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311  spreads load, hides nothing
         self._bound = self._first
 
     def next(self) -> float:

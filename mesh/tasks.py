@@ -13,6 +13,9 @@ from mesh.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
 
+# A run this long means that the failure before it is over.
+_HEALTHY_AFTER = 30.0
+
 Work = Callable[[], Awaitable[object]]
 
 
@@ -29,7 +32,8 @@ async def periodically(
 
     The first time is one interval from now. This is a task's root: it ends by cancellation only.
     """
-    clock, chance = clock or SystemClock(), chance or random.Random()
+    clock = clock or SystemClock()
+    chance = chance or random.Random()  # noqa: S311  spreads load, hides nothing
     while True:
         await clock.sleep(every.total_seconds() * chance.uniform(1 - jitter, 1 + jitter))
         await _tried(work, name)
@@ -53,9 +57,6 @@ def start(
 ) -> asyncio.Task[None]:
     """A named task of the group."""
     return group.create_task(coroutine, name=name)
-
-
-_HEALTHY_AFTER = 30.0
 
 
 async def _tried(work: Work, name: str) -> None:
