@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import enum
 import functools
 import os
 import signal
@@ -19,6 +20,15 @@ _READY_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 
 Probe = Callable[[], Awaitable[bool]]
+
+
+class State(enum.Enum):
+    """Where a program is in its life."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Program:
     def __init__(self, command: Command) -> None:
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
+        self._answered = False
 
     @property
     def name(self) -> str:
@@ -69,6 +80,14 @@ class Program:
     def exit_code(self) -> int | None:
         """None while it runs; minus the signal's number if a signal ended it."""
         return self._started.poll()
+
+    @property
+    def state(self) -> State:
+        if self._child is None:
+            return State.WAITING
+        if not self.is_running:
+            return State.ENDED
+        return State.READY if self._answered else State.STARTING
 
     @property
     def is_running(self) -> bool:
@@ -100,6 +119,7 @@ class Program:
             async with asyncio.timeout(seconds):
                 while self.is_running:
                     if await probe():
+                        self._answered = True
                         return
                     await asyncio.sleep(_POLL_SECONDS)
         if self.is_running:

@@ -1,14 +1,29 @@
-"""What the embedded servers have in common: a port, a process, and starting again after a kill."""
+"""What all servers of a mesh have in common: a port, a process, starting again after a kill."""
 
+import asyncio
 import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from whimbrel_cli.stack.errors import DidNotStart
-from whimbrel_cli.stack.ports import free_port, is_free, require_free
-from whimbrel_cli.stack.programs import Command, Program
+from whimbrel_cli.stack.ports import LOOPBACK, free_port, is_free, require_free
+from whimbrel_cli.stack.programs import Command, Program, State
 
 _PORT_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a person may want to know of a server; it holds no secret."""
+
+    name: str
+    state: State
+    where: str = ""
+    pid: int | None = None
+    exit_code: int | None = None
+    log: Path | None = None
 
 
 class Recipe(Protocol):
@@ -30,8 +45,36 @@ class Recipe(Protocol):
         """Return what clients need to reach the server on the port."""
 
 
+class Startable(Protocol):
+    """Whatever can be brought up and down with others."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def start_all(servers: Iterable[Startable]) -> None:
+    """Start all at once; raise what the first that fails says."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for server in servers:
+                tasks.create_task(server.start(), name=f"start-{server.name}")
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def stop_all(servers: Iterable[Startable]) -> None:
+    """Stop all at once."""
+    async with asyncio.TaskGroup() as tasks:
+        for server in servers:
+            tasks.create_task(server.stop(), name=f"stop-{server.name}")
+
+
 class Server:
-    """A server of the embedded stack: keeps its port over restarts."""
+    """A server that is ours to start and stop; it keeps its port over restarts."""
 
     def __init__(self, recipe: Recipe, *, log: Path, port: int | None = None) -> None:
         self._recipe = recipe
@@ -60,6 +103,13 @@ class Server:
         if self._program is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._program
+
+    def status(self) -> Status:
+        program, port = self._program, self._port
+        where = f"{LOOPBACK}:{port}" if port else ""
+        if program is None:
+            return Status(self.name, State.WAITING, where)
+        return Status(self.name, program.state, where, program.pid, program.exit_code, program.log)
 
     async def start(self) -> None:
         """Start the server and wait until it answers; again on the same port after a kill."""

@@ -1,6 +1,5 @@
 """The three stores of a mesh, embedded or someone else's, brought up and down together."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -9,24 +8,20 @@ from typing import Protocol
 from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.postgres import Postgres, ensure_database
-from whimbrel_cli.stack.servers import Recipe, Server
+from whimbrel_cli.stack.programs import State
+from whimbrel_cli.stack.servers import Recipe, Server, Startable, Status, start_all, stop_all
 from whimbrel_cli.stack.settings import StackSettings
 from whimbrel_cli.stack.valkey import Valkey
 
 
-class Store(Protocol):
+class Store(Startable, Protocol):
     """A server that the mesh keeps something in."""
-
-    @property
-    def name(self) -> str: ...
 
     @property
     def address(self) -> str:
         """Where clients find it; it may hold a password."""
 
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
+    def status(self) -> Status: ...
 
 
 class Existing:
@@ -35,6 +30,9 @@ class Existing:
     def __init__(self, name: str, address: str) -> None:
         self.name = name
         self.address = address
+
+    def status(self) -> Status:
+        return Status(self.name, State.READY, "an existing one")
 
     async def start(self) -> None:
         return None
@@ -76,18 +74,10 @@ class Stack:
         return await ensure_database(dsn, name, template=template)
 
     async def start(self) -> None:
-        """Start all at once; raise what the first that fails says."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for store in self.stores:
-                    tasks.create_task(store.start(), name=f"start-{store.name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        await start_all(self.stores)
 
     async def stop(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for store in self.stores:
-                tasks.create_task(store.stop(), name=f"stop-{store.name}")
+        await stop_all(self.stores)
 
 
 @contextlib.asynccontextmanager

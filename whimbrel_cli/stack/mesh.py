@@ -1,0 +1,168 @@
+"""A whole mesh on this machine: the stores and the instances of our services, as one thing."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from whimbrel_cli.stack.environment import Environment
+from whimbrel_cli.stack.errors import DidNotStart, StackError
+from whimbrel_cli.stack.files import owned, write_private
+from whimbrel_cli.stack.programs import Command, Program
+from whimbrel_cli.stack.servers import Server, Status, start_all, stop_all
+from whimbrel_cli.stack.services import Service
+from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_cli.stack.stack import build_stack
+
+DESCRIPTION = "mesh.json"  # in the data directory while the mesh is up: how other commands find it
+
+
+class Mesh:
+    """Enter it to bring everything up, leave it to take everything down.
+
+    async with Mesh(data, gateways=2, message=2, shards=2) as mesh:
+        mesh.kill("message-1")
+        await mesh.start("message-1")
+
+    `env` are settings for every instance beside those that the mesh gives it; `env_of` are those
+    of single instances, by name.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        gateways: int = 2,
+        message: int = 2,
+        shards: int = 2,
+        env: Mapping[str, str] | None = None,
+        env_of: Mapping[str, Mapping[str, str]] | None = None,
+        settings: StackSettings | None = None,
+    ) -> None:
+        self.data = data.absolute()
+        self.stack = build_stack(self.data, settings or StackSettings())
+        self.shards: dict[str, str] = {}  # DSN by name, once up
+        self._shard_count = shards
+        self._env = dict(env or {})
+        self._env_of = dict(env_of or {})
+        self._environment = Environment(self.data, self.stack)
+        self._message = [self._instance("message", number) for number in range(1, message + 1)]
+        self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
+        self._held = contextlib.ExitStack()
+
+    @property
+    def gateway_addresses(self) -> list[str]:
+        """host:port of each gateway, for clients."""
+        return [gateway.address for gateway in self._gateways]
+
+    @property
+    def message_addresses(self) -> list[str]:
+        """host:port of each message instance's internal listener."""
+        return [instance.address for instance in self._message]
+
+    def statuses(self) -> list[Status]:
+        """One for each process, whether it was started yet or not."""
+        return [one.status() for one in (*self.stack.stores, *self._message, *self._gateways)]
+
+    def pid_of(self, name: str) -> int:
+        return self._server(name).program.pid
+
+    def exit_code_of(self, name: str) -> int | None:
+        """None while it runs; minus the signal's number if a signal ended it."""
+        return self._server(name).program.exit_code
+
+    def log_of(self, name: str) -> Path:
+        return self.data / "logs" / f"{name}.log"
+
+    def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """Send the process a signal and return at once; SIGSTOP and SIGCONT work too."""
+        self._server(name).program.kill(with_signal)
+
+    async def ended(self, name: str) -> None:
+        """Wait until the process is gone."""
+        await self._server(name).program.ended()
+
+    async def stop(self, name: str) -> None:
+        """End the process as a roll-out would: it may drain first."""
+        await self._server(name).stop()
+
+    async def start(self, name: str, *, env: Mapping[str, str] | None = None) -> None:
+        """Start it again on the same port and wait until it is ready; `env` is its own from now."""
+        if env is not None:
+            self._env_of[name] = env
+        await self._server(name).start()
+
+    async def __aenter__(self) -> Self:
+        self._held.enter_context(owned(self.data))
+        try:
+            await self._bring_up()
+        except BaseException:
+            await self._take_down()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._take_down()
+
+    async def _bring_up(self) -> None:
+        await self.stack.start()
+        for number in range(self._shard_count):
+            dsn = await self.stack.create_database(f"shard_{number}", cluster=number)
+            self.shards[f"shard-{number}"] = dsn
+        self._environment.write(self.shards)
+        await self._migrate()
+        # Gateways are ready without a message instance, but then the first calls would wait.
+        await start_all(self._message)
+        await start_all(self._gateways)
+        write_private(self.data / DESCRIPTION, json.dumps(self._description(), indent=2) + "\n")
+
+    async def _take_down(self) -> None:
+        (self.data / DESCRIPTION).unlink(missing_ok=True)
+        await stop_all(self._gateways)
+        await stop_all(self._message)
+        await self.stack.stop()
+        self._held.close()
+
+    async def _migrate(self) -> None:
+        argv = [sys.executable, "-m", "svc_message", "migrate"]
+        log = self.log_of("migrate")
+        migration = Program(Command("migrate", argv, log, env=self._environment.of_message()))
+        migration.start()
+        await migration.ended()
+        if migration.exit_code:
+            raise DidNotStart("migrate", f"it ended with exit code {migration.exit_code}", log)
+
+    def _instance(self, service: str, number: int) -> Server:
+        name = f"{service}-{number}"
+        told = {"message": self._environment.of_message, "gateway": self._environment.of_gateway}
+
+        def settings() -> dict[str, str]:
+            return {**told[service](), **self._env, **self._env_of.get(name, {})}
+
+        return Server(Service(name, service, settings), log=self.log_of(name))
+
+    def _server(self, name: str) -> Server:
+        for server in (*self._message, *self._gateways, *self.stack.stores):
+            if server.name == name and isinstance(server, Server):
+                return server
+        raise StackError(f"this mesh runs no {name!r}")
+
+    def _description(self) -> dict[str, object]:
+        return {
+            "pid": os.getpid(),
+            "gateways": self.gateway_addresses,
+            "message": self.message_addresses,
+            "shards": self.shards,
+            "redis": self.stack.redis_url,
+            "etcd": self.stack.etcd_endpoint,
+        }

@@ -1,0 +1,51 @@
+"""Our own services as processes: their settings, and asking them whether they are ready."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from whimbrel_cli.stack.ports import LOOPBACK
+from whimbrel_cli.stack.programs import Command
+
+_CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """The recipe of one instance of a service."""
+
+    name: str  # of the instance, such as message-1
+    service: str
+    settings: Callable[[], Mapping[str, str]]  # asked at each start
+
+    async def prepare(self) -> None:
+        return None
+
+    def command(self, port: int, log: Path) -> Command:
+        return Command(
+            self.name,
+            [sys.executable, "-m", f"svc_{self.service}"],
+            log,
+            env={**self.settings(), f"WHIMBREL_{self.service.upper()}_LISTEN": self.address(port)},
+        )
+
+    async def answers(self, port: int) -> bool:
+        """Ask the instance's own listener, as a load balancer would."""
+        async with grpc.aio.insecure_channel(self.address(port)) as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=HealthCheckRequest.SerializeToString,
+                response_deserializer=HealthCheckResponse.FromString,
+            )
+            try:
+                answer = await check(HealthCheckRequest(), timeout=_CHECK_SECONDS)
+            except grpc.RpcError:
+                return False
+        return answer.status == HealthCheckResponse.SERVING
+
+    def address(self, port: int) -> str:
+        return f"{LOOPBACK}:{port}"
