@@ -1,0 +1,34 @@
+"""The one list of what the mesh measures; labels are small closed sets, never a person."""
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """What is measured, in which unit (UCUM), and what it tells."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+CALLS = Metric("whimbrel.calls", "s", "Duration of calls, by method and code")
+TASK_FAILURES = Metric("whimbrel.task.failures", "1", "Failures of background tasks, by task")
+
+SESSIONS = Metric("whimbrel.sessions", "1", "Device streams open now")
+SESSION_ENDS = Metric("whimbrel.session.ends", "1", "Device streams ended, by reason")
+DELIVERIES = Metric("whimbrel.deliveries", "1", "Envelopes written to devices")
+FRAMES = Metric("whimbrel.frames", "1", "Frames written to devices")
+IGNORED = Metric("whimbrel.ignored", "1", "Events of devices that were ignored, by kind")
+REPEATS = Metric("whimbrel.repeats", "1", "Requests repeated to another instance")
+UNACKED_BYTES = Metric("whimbrel.unacked.bytes", "By", "Delivered bytes that await their ack")
+
+ACCEPTED = Metric("whimbrel.accepted", "1", "Sends accepted")
+REFUSED = Metric("whimbrel.refused", "1", "Sends refused, by reason")
+BATCHES = Metric("whimbrel.batch.duration", "s", "Duration of store batches, by kind and shard")
+BATCH_ITEMS = Metric("whimbrel.batch.items", "1", "Items of store batches, by kind")
+OUTBOX_PENDING = Metric(
+    "whimbrel.outbox.pending", "1", "Entries that wait for their relay, by shard"
+)
+COPIES = Metric("whimbrel.copies", "1", "Copies written into device queues")
+DROPPED_BODIES = Metric("whimbrel.dropped_bodies", "1", "Live pushes sent as doorbells only")
+EXPIRED = Metric("whimbrel.expired", "1", "Queue rows removed because they were too old")
