@@ -2,7 +2,15 @@
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from whimbrel_cli.up import up
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(up)
+
+
+@app.callback()
+def whimbrel() -> None:
+    """Whimbrel, a messenger: bring a mesh up, talk through it, measure it."""
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ async def test_postgres_keeps_its_port_and_what_was_committed_over_a_kill(own_po
     await _written(address)
 
     await own_postgres.kill()
-    assert own_postgres.status().state is State.ENDED
+    assert own_postgres.status().state is State.DEAD
     await own_postgres.start()
 
     assert own_postgres.address == address

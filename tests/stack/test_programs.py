@@ -32,7 +32,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "program.log"
 
 
-async def test_a_program_goes_from_waiting_to_ready_to_ended(log) -> None:
+async def test_a_program_goes_from_waiting_to_ready_to_stopped(log) -> None:
     program = Program(Command("sleeper", _SLEEPER, log))
     states = [program.state]
 
@@ -43,7 +43,7 @@ async def test_a_program_goes_from_waiting_to_ready_to_ended(log) -> None:
     await program.stop()
     states.append(program.state)
 
-    assert states == [State.WAITING, State.STARTING, State.READY, State.ENDED]
+    assert states == [State.WAITING, State.STARTING, State.READY, State.STOPPED]
     assert program.exit_code == -signal.SIGTERM
 
 

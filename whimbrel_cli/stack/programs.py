@@ -28,7 +28,8 @@ class State(enum.Enum):
     WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
-    ENDED = "ended"
+    STOPPED = "stopped"  # by us
+    DEAD = "dead"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Program:
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
         self._answered = False
+        self._unwanted = False
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Program:
         if self._child is None:
             return State.WAITING
         if not self.is_running:
-            return State.ENDED
+            return State.STOPPED if self._unwanted else State.DEAD
         return State.READY if self._answered else State.STARTING
 
     @property
@@ -128,6 +130,7 @@ class Program:
 
     async def stop(self) -> None:
         """Ask the process to end, and end it by force when it does not."""
+        self._unwanted = True
         self.kill(self._command.stop_signal)
         try:
             async with asyncio.timeout(self._command.stop_seconds):
