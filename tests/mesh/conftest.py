@@ -1,0 +1,63 @@
+"""A server of bare handlers, so that what mesh does to calls can be seen without a proto."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from mesh.server import INTERNAL_LISTENER, Listener, bind, new_server, running
+
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+Serve = Callable[..., Awaitable[grpc.aio.Channel]]
+
+METHODS = {
+    "UnaryUnary": grpc.unary_unary_rpc_method_handler,
+    "UnaryStream": grpc.unary_stream_rpc_method_handler,
+    "StreamUnary": grpc.stream_unary_rpc_method_handler,
+    "StreamStream": grpc.stream_stream_rpc_method_handler,
+}
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """`channel = await serve(behaviour)`: every shape of call at /test.Test/<shape> ends there."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(
+            behaviour: Behaviour,
+            *,
+            listener: Listener = INTERNAL_LISTENER,
+            interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        ) -> grpc.aio.Channel:
+            server = new_server(listener, interceptors=interceptors)
+            handlers = {name: make(behaviour) for name, make in METHODS.items()}
+            generic = grpc.method_handlers_generic_handler("test.Test", handlers)
+            server.add_generic_rpc_handlers((generic,))
+            address = bind(server, "127.0.0.1:0")
+            await stack.enter_async_context(running(server, timedelta()))
+            return await stack.enter_async_context(grpc.aio.insecure_channel(address))
+
+        yield start
+
+
+@pytest.fixture
+def call() -> Callable[..., Awaitable[Any]]:
+    """`await call(channel, shape)`: call it, and return the answer or the error it ended with."""
+
+    async def make_call(channel: grpc.aio.Channel, shape: str, **options: Any) -> Any:
+        method = f"/test.Test/{shape}"
+        try:
+            if shape == "UnaryUnary":
+                return await channel.unary_unary(method)(b"", **options)
+            if shape == "UnaryStream":
+                return await channel.unary_stream(method)(b"", **options).read()
+            if shape == "StreamUnary":
+                return await channel.stream_unary(method)(iter([b""]), **options)
+            return await channel.stream_stream(method)(iter([b""]), **options).read()
+        except grpc.aio.AioRpcError as error:
+            return error
+
+    return make_call

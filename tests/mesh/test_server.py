@@ -1,0 +1,160 @@
+import asyncio
+import contextlib
+import signal
+import sys
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from mesh.errors import reason_of
+from mesh.server import CLIENT_LISTENER, INTERNAL_LISTENER, bind, new_server, running
+
+SHAPES = ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"]
+
+PROGRAM = """
+import asyncio, sys
+from mesh import logs
+from mesh.server import run_until_signalled
+
+async def main(stop):
+    print("up", flush=True)
+    await stop.wait()
+    print("draining", flush=True)
+    if sys.argv[1] == "stuck":
+        await asyncio.Event().wait()
+    print("down", flush=True)
+
+logs.configure()
+run_until_signalled(main)
+"""
+
+
+async def echo(request, context):
+    if isinstance(request, bytes):
+        return request
+    async for message in request:
+        await context.write(message)
+    return None
+
+
+@contextlib.asynccontextmanager
+async def program(kind):
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, kind),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert await running.stdout.readline() == b"up\n"
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_long_metadata_is_refused_before_the_handler_runs(serve, call, shape):
+    handled = []
+    channel = await serve(lambda request, _context: handled.append(request))
+
+    error = await call(channel, shape, metadata=(("noise", "x" * 17_000),))
+
+    assert reason_of(error)[:2] == ("METADATA_TOO_LARGE", {"allowed": "16384"})
+    assert handled == []
+
+
+async def test_a_refusal_does_not_wait_for_a_message(serve):
+    channel = await serve(echo)
+
+    stream = channel.stream_stream("/test.Test/UnaryUnary")(metadata=(("a", "x" * 17_000),))
+
+    async with asyncio.timeout(5):
+        assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_message_above_the_bound_of_a_client_listener_ends_the_call(serve):
+    channel = await serve(echo, listener=CLIENT_LISTENER)
+
+    call = channel.unary_unary("/test.Test/UnaryUnary")
+    assert await call(b"x" * 200_000) == b"x" * 200_000
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"x" * (256 * 1024 + 1))
+
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_client_connection_gets_eight_streams_and_a_ninth_waits(serve):
+    channel = await serve(echo, listener=CLIENT_LISTENER)
+    open_stream = channel.stream_stream("/test.Test/StreamStream")
+
+    streams = [open_stream() for _ in range(CLIENT_LISTENER.max_concurrent_streams)]
+    for stream in streams:
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+    ninth = open_stream()
+    writing = asyncio.ensure_future(ninth.write(b"x"))
+    await streams[0].write(b"y")
+    assert await streams[0].read() == b"y"
+    assert not writing.done()
+    await streams[0].done_writing()
+    await writing
+
+    assert await ninth.read() == b"x"
+    for stream in [*streams, ninth]:
+        stream.cancel()
+
+
+async def test_a_taken_port_is_named():
+    first, second = new_server(INTERNAL_LISTENER), new_server(INTERNAL_LISTENER)
+    address = bind(first, "127.0.0.1:0")
+    await first.start()
+
+    with pytest.raises(OSError, match=address):
+        bind(second, address)
+
+    await first.stop(None)
+
+
+async def test_leaving_the_block_gives_open_calls_their_grace():
+    released, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, _context):
+        begun.set()
+        await released.wait()
+        return request
+
+    server = new_server(INTERNAL_LISTENER)
+    handlers = {"Slow": grpc.unary_unary_rpc_method_handler(slow)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", handlers),))
+    address = bind(server, "127.0.0.1:0")
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        async with running(server, timedelta(seconds=10)):
+            calling = asyncio.ensure_future(channel.unary_unary("/test.Test/Slow")(b"kept"))
+            await begun.wait()
+            asyncio.get_running_loop().call_soon(released.set)
+
+        assert await calling == b"kept"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_drains(number):
+    async with program("well") as process:
+        process.send_signal(number)
+
+        said = await process.stdout.read()
+
+        assert said == b"draining\ndown\n"
+        assert await process.wait() == 0
+
+
+async def test_the_second_signal_exits_at_once():
+    async with program("stuck") as process:
+        process.send_signal(signal.SIGTERM)
+        assert await process.stdout.readline() == b"draining\n"
+
+        process.send_signal(signal.SIGTERM)
+
+        assert await process.wait() == -signal.SIGTERM
