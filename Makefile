@@ -1,12 +1,64 @@
-# Every target makes the virtual environment it needs. Python 3.11 is the only thing to have.
+# Every target makes the virtual environment it needs; Python 3.11 is the only thing to have.
 .DEFAULT_GOAL := help
-.PHONY: help gen
+.PHONY: help up demo test check format lint types imports protos fresh gen bench soak lock release-protos clean
 
+PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+RELEASED := proto/released.binpb
+WORKERS ?= 2
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-gen: ## generate gen/ from proto/
+up: $(INSTALLED) ## bring a mesh up on this machine, until Ctrl-C
+	$(BIN)/whimbrel up
+
+demo: $(INSTALLED) ## two people talk through a mesh that is being killed; nothing is lost
+	$(BIN)/whimbrel demo
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/pytest -n $(WORKERS) -m 'not soak'
+
+check: format lint types imports protos fresh ## all checks that run no test
+
+format: $(INSTALLED)
+	$(BIN)/ruff format --check .
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports --no-logo
+
+protos: $(INSTALLED)
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(RELEASED)
+
+fresh: $(INSTALLED)
+	scripts/check_fresh.sh
+
+gen: $(INSTALLED) ## generate gen/ from proto/
 	scripts/gen.sh
+
+bench: $(INSTALLED) ## measure, print a table, write .whimbrel/bench.json
+	$(BIN)/whimbrel bench
+
+soak: $(INSTALLED) ## run the tests that take minutes to hours
+	$(BIN)/pytest -m soak --timeout 0
+
+release-protos: $(INSTALLED) ## declare the protos released: from now on they may only grow
+	$(BIN)/buf build --exclude-source-info -o $(RELEASED)
+
+lock: $(INSTALLED) ## resolve pyproject.toml into requirements.lock again
+	scripts/lock.sh
+
+clean: ## remove what was built, not .whimbrel
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(INSTALLED): requirements.lock pyproject.toml
+	scripts/install.sh $(PYTHON) $(VENV)
