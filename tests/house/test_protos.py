@@ -1,0 +1,113 @@
+"""The gates on proto/ bite."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_BUF = Path(sys.executable).parent / "buf"
+_CHANGED = "whimbrel/scratch/v1/scratch.proto"
+
+_PROTO = """\
+syntax = "proto3";
+
+package whimbrel.scratch.v1;
+
+// A message.
+message Scratch {
+  // A text.
+  string text = 1;
+  // A number.
+  uint64 number = 2;
+}
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    """The protos of the project and a released one that a test may change."""
+    shutil.copy(_ROOT / "buf.yaml", tmp_path)
+    shutil.copytree(_ROOT / "proto", tmp_path / "proto")
+    changed = tmp_path / "proto" / _CHANGED
+    changed.parent.mkdir(parents=True)
+    changed.write_text(_PROTO)
+    released = _buf(tmp_path, "build", "--exclude-source-info", "-o", "released.binpb")
+    assert released.returncode == 0, released.stderr
+    return tmp_path
+
+
+def test_protos_may_grow(module) -> None:
+    _change(module, "uint64 number = 2;", "uint64 number = 2;\n  // New.\n  bool new = 3;")
+
+    assert _breaking(module).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("  uint64 number = 2;", ""),
+        ("uint64 number = 2;", "uint64 amount = 2;"),
+        ("uint64 number = 2;", "string number = 2;"),
+        ("uint64 number = 2;", "uint64 number = 3;"),
+        ("message Scratch", "message Renamed"),
+    ],
+    ids=["removed", "renamed", "other type", "other number", "message renamed"],
+)
+def test_a_released_proto_may_not_change(module, before, after) -> None:
+    _change(module, before, after)
+
+    found = _breaking(module)
+
+    assert found.returncode != 0
+    assert _CHANGED in found.stdout
+
+
+def test_a_field_without_a_comment_is_refused(module) -> None:
+    _change(module, "  // A number.\n", "")
+
+    found = _buf(module, "lint")
+
+    assert found.returncode != 0
+    assert "should have a non-empty comment" in found.stdout
+
+
+def test_stale_generated_code_is_noticed(tmp_path: Path) -> None:
+    for name in ("scripts", "proto", "gen"):
+        shutil.copytree(_ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    fresh = _check_fresh(tmp_path)
+    with (tmp_path / "proto/whimbrel/error/v1/reason.proto").open("a") as proto:
+        proto.write("// New.\nmessage New {}\n")
+
+    stale = _check_fresh(tmp_path)
+
+    assert fresh.returncode == 0, fresh.stdout + fresh.stderr
+    assert stale.returncode != 0
+    assert "gen/ is stale" in stale.stderr
+
+
+def _change(module: Path, before: str, after: str) -> None:
+    path = module / "proto" / _CHANGED
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+def _breaking(module: Path) -> subprocess.CompletedProcess[str]:
+    return _buf(module, "breaking", "--against", "released.binpb")
+
+
+def _buf(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_BUF, *arguments], cwd=module, capture_output=True, text=True, check=False
+    )
+
+
+def _check_fresh(root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [root / "scripts" / "check_fresh.sh"], capture_output=True, text=True, check=False
+    )
