@@ -3,7 +3,14 @@
 import json
 from dataclasses import dataclass
 
+from mesh.ids import new_ulid, ulid_text
+
 _FIELDS = ("address", "zone", "version")
+
+
+def new_instance_id() -> str:
+    """An id for this start of this process."""
+    return ulid_text(new_ulid())
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,5 +63,15 @@ class Replica:
             return
         self._entries = entries
         self.version += 1
+        self._tell(entries)
+
+    def _tell(self, entries: Entries) -> None:
+        # One listener's bug must not keep the news from the others.
+        bugs = []
         for listener in self._listeners:
-            listener(entries)
+            try:
+                listener(entries)
+            except Exception as bug:  # noqa: BLE001
+                bugs.append(bug)
+        if bugs:
+            raise ExceptionGroup("listeners failed", bugs)

@@ -12,6 +12,7 @@ from mesh.server import INTERNAL_LISTENER, Listener, bind, new_server, running
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]
+Listen = Callable[..., Awaitable[str]]
 
 METHODS = {
     "UnaryUnary": grpc.unary_unary_rpc_method_handler,
@@ -22,8 +23,8 @@ METHODS = {
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """`channel = await serve(behaviour)`: every shape of call at /test.Test/<shape> ends there."""
+async def listen() -> AsyncIterator[Listen]:
+    """`address = await listen(behaviour)`: every shape of call at /test.Test/<shape> ends there."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
@@ -31,13 +32,25 @@ async def serve() -> AsyncIterator[Serve]:
             *,
             listener: Listener = INTERNAL_LISTENER,
             interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-        ) -> grpc.aio.Channel:
+        ) -> str:
             server = new_server(listener, interceptors=interceptors)
             handlers = {name: make(behaviour) for name, make in METHODS.items()}
             generic = grpc.method_handlers_generic_handler("test.Test", handlers)
             server.add_generic_rpc_handlers((generic,))
             address = bind(server, "127.0.0.1:0")
             await stack.enter_async_context(running(server, timedelta()))
+            return address
+
+        yield start
+
+
+@pytest.fixture
+async def serve(listen: Listen) -> AsyncIterator[Serve]:
+    """`channel = await serve(behaviour)`: the same, with a channel to it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(behaviour: Behaviour, **options: Any) -> grpc.aio.Channel:
+            address = await listen(behaviour, **options)
             return await stack.enter_async_context(grpc.aio.insecure_channel(address))
 
         yield start
