@@ -2,10 +2,12 @@
 
 import typer
 
+from whimbrel_cli.status import status
 from whimbrel_cli.up import up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(up)
+app.command()(status)
 
 
 @app.callback()

@@ -14,30 +14,44 @@ class Environment:
 
     def __init__(self, data: Path, stack: Stack) -> None:
         self._stack = stack
-        self.signing_keys = data / "keys" / "signing.json"  # stay with svc_message
-        self.public_keys = data / "keys" / "public.json"
-        self.shards = data / "shards.json"
+        self._shards = data / "shards.json"
+        self._token_keys = _KeyPair(data / "keys", "token")
+        self._gateway_keys = _KeyPair(data / "keys", "gateway")
 
     def write(self, shards: Mapping[str, str]) -> None:
         """Write what the services read; keys are made the first time and kept."""
-        write_private(self.shards, json.dumps(shards, indent=2) + "\n")
-        self.signing_keys.parent.mkdir(mode=0o700, exist_ok=True)
-        if not self.signing_keys.exists():
-            KeySet.generate().save(self.signing_keys)
-        if not self.public_keys.exists():
-            KeySet.load(self.signing_keys).save_public(self.public_keys)
+        write_private(self._shards, json.dumps(shards, indent=2) + "\n")
+        self._token_keys.make()
+        self._gateway_keys.make()
 
     def of_message(self) -> dict[str, str]:
         return {
-            "WHIMBREL_MESSAGE_SHARDS": str(self.shards),
-            "WHIMBREL_MESSAGE_SIGNING_KEYS": str(self.signing_keys),
+            "WHIMBREL_MESSAGE_SHARDS": str(self._shards),
             "WHIMBREL_MESSAGE_ETCD": self._stack.etcd_endpoint,
-            "WHIMBREL_MESSAGE_REDIS": self._stack.redis_url,
+            "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
+            "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
+            "WHIMBREL_MESSAGE_SERVICE_KEYS": str(self._gateway_keys.public),
         }
 
     def of_gateway(self) -> dict[str, str]:
         return {
-            "WHIMBREL_GATEWAY_PUBLIC_KEYS": str(self.public_keys),
             "WHIMBREL_GATEWAY_ETCD": self._stack.etcd_endpoint,
-            "WHIMBREL_GATEWAY_REDIS": self._stack.redis_url,
+            "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
+            "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
+            "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
         }
+
+
+class _KeyPair:
+    """A private key file for who signs, a public one for who verifies."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.private = directory / f"{name}.json"
+        self.public = directory / f"{name}-public.json"
+
+    def make(self) -> None:
+        self.private.parent.mkdir(mode=0o700, exist_ok=True)
+        if not self.private.exists():
+            KeySet.generate().save(self.private)
+        if not self.public.exists():
+            KeySet.load(self.private).save_public(self.public)

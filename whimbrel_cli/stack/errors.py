@@ -27,6 +27,13 @@ class InUse(StackError):
     """Another process that we did not start holds the data."""
 
 
+class NotUp(StackError):
+    """There is no mesh to talk to."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(f"no mesh is up on {data}; `whimbrel up` brings one up")
+
+
 class DataGone(StackError):
     """The place that holds the data of an earlier run no longer exists."""
 

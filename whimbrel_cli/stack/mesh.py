@@ -1,7 +1,6 @@
 """A whole mesh on this machine: the stores and the instances of our services, as one thing."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -10,16 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from whimbrel_cli.stack.description import Description, forget_mesh
 from whimbrel_cli.stack.environment import Environment
 from whimbrel_cli.stack.errors import DidNotStart, StackError
-from whimbrel_cli.stack.files import owned, write_private
+from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.programs import Command, Program
 from whimbrel_cli.stack.servers import Server, Status, start_all, stop_all
 from whimbrel_cli.stack.services import Service
 from whimbrel_cli.stack.settings import StackSettings
 from whimbrel_cli.stack.stack import build_stack
-
-DESCRIPTION = "mesh.json"  # in the data directory while the mesh is up: how other commands find it
 
 
 class Mesh:
@@ -124,10 +122,17 @@ class Mesh:
         # Gateways are ready without a message instance, but then the first calls would wait.
         await start_all(self._message)
         await start_all(self._gateways)
-        write_private(self.data / DESCRIPTION, json.dumps(self._description(), indent=2) + "\n")
+        Description(
+            pid=os.getpid(),
+            gateways=self.gateway_addresses,
+            message=self.message_addresses,
+            shards=self.shards,
+            redis=self.stack.redis_url,
+            etcd=self.stack.etcd_endpoint,
+        ).write(self.data)
 
     async def _take_down(self) -> None:
-        (self.data / DESCRIPTION).unlink(missing_ok=True)
+        forget_mesh(self.data)
         await stop_all(self._gateways)
         await stop_all(self._message)
         await self.stack.stop()
@@ -156,13 +161,3 @@ class Mesh:
             if server.name == name and isinstance(server, Server):
                 return server
         raise StackError(f"this mesh runs no {name!r}")
-
-    def _description(self) -> dict[str, object]:
-        return {
-            "pid": os.getpid(),
-            "gateways": self.gateway_addresses,
-            "message": self.message_addresses,
-            "shards": self.shards,
-            "redis": self.stack.redis_url,
-            "etcd": self.stack.etcd_endpoint,
-        }
