@@ -1,6 +1,7 @@
 """Brings the shards' schemas up to date, forward only, and gives each shard its table of slots.
 
-It may run twice, or by two at once. A migration whose text differs from what was applied is refused.
+It may run twice, or by two at once. A migration whose text differs from what was applied is
+refused.
 """
 
 import contextlib

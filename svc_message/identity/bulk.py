@@ -3,16 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.ids import new_ulid, slot_of, ulid_text
 from mesh.postgres import Connection, acquired
-from svc_message.identity.model import ACQUIRE, PRIMARY, new_registration_id
+from svc_message.identity.model import PRIMARY, new_registration_id
 from svc_message.model import Outcome
 from svc_message.shards.directory import Shards, SlotElsewhere
 
 _CHUNK = 2_000
+_ACQUIRE = timedelta(seconds=1)
 
 _OWNED = "SELECT owned_slots($1::smallint[])"
 
@@ -49,10 +51,10 @@ async def _register(shards: Shards, accounts: Sequence[BulkAccount]) -> None:
         by_user[shards.shard_of(slot_of(account.user_id))].append(account)
         by_handle[shards.shard_of(slot_of(account.handle.encode()))].append(account)
     for shard, here in by_user.items():
-        async with acquired(shards.pool(shard), within=ACQUIRE) as connection:
+        async with acquired(shards.pool(shard), within=_ACQUIRE) as connection:
             await _copy_accounts(connection, here)
     for shard, here in by_handle.items():
-        async with acquired(shards.pool(shard), within=ACQUIRE) as connection:
+        async with acquired(shards.pool(shard), within=_ACQUIRE) as connection:
             await _copy_handles(connection, here)
 
 

@@ -2,19 +2,15 @@
 
 import re
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass, field
 
 import grpc
 
 from mesh.errors import WhimbrelError
 
 PRIMARY = 1
-KEY_BYTES = 32
-ACQUIRE = timedelta(seconds=1)
 
-HANDLE = re.compile(r"[a-z][a-z0-9_.]{2,31}")
-HANDLE_ALLOWED = "3 to 32 of a-z, 0-9, '_' and '.', beginning with a letter"
-
+_HANDLE = re.compile(r"[a-z][a-z0-9_.]{2,31}")
 _REGISTRATION_BITS = 14
 
 
@@ -58,6 +54,38 @@ class DeviceUnknown(WhimbrelError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "DEVICE_UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account that is about to be made, with its primary device."""
+
+    user_id: bytes
+    handle: str | None = None  # a service account has none
+    public_key: bytes = b""  # nor does it sign anything
+    has_queue: bool = True
+    registration_id: int = field(default_factory=lambda: new_registration_id())
+
+
+@dataclass(frozen=True, slots=True)
+class SigningDevice:
+    """A linked device, as far as its requests need it."""
+
+    user_id: bytes
+    device_id: int
+    public_key: bytes
+    credential_version: int
+
+
+def is_handle(text: str) -> bool:
+    """Whether an account may be called so."""
+    return _HANDLE.fullmatch(text) is not None
+
+
+def check_handle(text: str) -> None:
+    """Raise HandleInvalid unless an account may be called so."""
+    if not is_handle(text):
+        raise HandleInvalid("not a handle", metadata={"allowed": _HANDLE.pattern})
 
 
 def new_registration_id() -> int:

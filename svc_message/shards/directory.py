@@ -153,7 +153,7 @@ class Shards:
             self._version[slot] = version
 
 
-class SlotElsewhere(Exception):  # noqa: N818  it is an answer, followed, not a failure
+class SlotElsewhere(Exception):
     """The shard does not serve the slot: SLOT_MOVING or SLOT_MOVED."""
 
     def __init__(self, outcome: int) -> None:

@@ -1,0 +1,177 @@
+"""Accepting: a send becomes durable, gets its place, and is answered; then its copies go their way."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mesh.failpoints import Failpoints
+from mesh.metrics import ACCEPTED, COPIES, REFUSED
+from mesh.telemetry import Telemetry
+from svc_message.lanes import Lanes
+from svc_message.model import Outcome, Refusal
+from svc_message.relay import Relay
+from svc_message.requests import AccountCheck, Copy, SendRequest
+from svc_message.routing import Router
+from svc_message.shards.directory import Shards
+from svc_message.store import PlainResult, SendResult, ShardStore
+
+_SOON = timedelta(milliseconds=50)
+_LATER = timedelta(seconds=1)
+_HELD = timedelta(seconds=30)
+
+_REFUSALS = {
+    Outcome.CONFLICT: Refusal("CLIENT_MESSAGE_ID_CONFLICT"),
+    Outcome.PREVIOUS_NOT_ACCEPTED: Refusal("PREVIOUS_NOT_ACCEPTED", {}, _SOON),
+    Outcome.RECIPIENT_FULL: Refusal("RECIPIENT_FULL", {}, _HELD),
+    Outcome.REFUSED: Refusal("OVERLOADED", {}, _LATER),
+    Outcome.GONE: Refusal("RECIPIENT_UNKNOWN"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """Where a message stands, whether it was accepted by this try or by an earlier one."""
+
+    message_id: bytes
+    seq: int
+    accepted_at: datetime
+
+
+# Takes the send, where it stands (if it was ever accepted), and why this try was refused (if it was).
+Answer = Callable[[SendRequest, FirstAnswer | None, Refusal | None], None]
+
+
+class Accepting:
+    """The accept lanes and what follows from them."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        stores: dict[str, ShardStore],
+        router: Router,
+        relay: Relay,
+        *,
+        lanes_per_shard: int,
+        telemetry: Telemetry,
+        failpoints: Failpoints,
+    ) -> None:
+        self._stores = stores
+        self._router = router
+        self._relay = relay
+        self._failpoints = failpoints
+        self._accepted = telemetry.counter(ACCEPTED)
+        self._refused = telemetry.counter(REFUSED)
+        self._copied = telemetry.counter(COPIES)
+        self._sends: Lanes[SendRequest] = Lanes(
+            "accept", self._accept, shards, per_shard=lanes_per_shard, telemetry=telemetry
+        )
+        self._checks: Lanes[AccountCheck] = Lanes(
+            "exist", self._exist, shards, per_shard=1, telemetry=telemetry
+        )
+
+    def accept(self, send: SendRequest, answer: Answer) -> None:
+        """Queue the send; `answer` is called once, after its commit."""
+        send.done = self._done
+        send.origin = (send.origin, answer)
+        send.refused = self._relay.refuses(send.recipient_slot)
+        self._sends.put(send, send.conversation_id)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sends.run(), name="accept-lanes")
+            tasks.create_task(self._checks.run(), name="exist-lanes")
+
+    async def drained(self) -> None:
+        """Return when every send is answered."""
+        await self._checks.drained()
+        await self._sends.drained()
+
+    async def _accept(self, shard: str, sends: Sequence[SendRequest]) -> Sequence[SendResult]:
+        self._failpoints.hit("accept.before_commit")
+        results = await self._stores[shard].accept(sends)
+        self._failpoints.hit("accept.after_commit")
+        return results
+
+    async def _exist(self, shard: str, checks: Sequence[AccountCheck]) -> Sequence[PlainResult]:
+        return await self._stores[shard].accounts_exist(checks)
+
+    def _done(self, send: SendRequest, result: SendResult | Refusal) -> None:
+        if isinstance(result, Refusal):
+            self._answer(send, None, result)
+        elif result.outcome == Outcome.DONE:
+            self._answer(send, _first(result), None)
+            self._failpoints.hit("accept.before_push")
+            self._send_on(send, result)
+        elif result.outcome == Outcome.REPEATED:
+            self._answer(send, _first(result), None)
+        elif result.outcome == Outcome.RECIPIENT_UNSEEN:
+            self._check(send)
+        elif result.outcome == Outcome.CONFLICT:
+            self._answer(send, _first(result), _REFUSALS[Outcome.CONFLICT])
+        else:
+            self._answer(send, None, _REFUSALS[Outcome(result.outcome)])
+
+    def _send_on(self, send: SendRequest, result: SendResult) -> None:
+        copy = _copy(send, result)
+        if result.entry_id is not None:
+            self._relay.carry_copy(copy)
+            return
+        self._copied.add(len(result.places))
+        for place in result.places:
+            self._router.deliver(copy, place)
+
+    def _check(self, send: SendRequest) -> None:
+        check = AccountCheck(
+            slot=send.recipient_slot, done=self._checked, origin=send, user_id=send.recipient_id
+        )
+        self._checks.put(check, send.recipient_id)
+
+    def _checked(self, check: AccountCheck, result: PlainResult | Refusal) -> None:
+        send: SendRequest = check.origin
+        if isinstance(result, Refusal):
+            self._answer(send, None, result)
+        elif result.outcome == Outcome.DONE:
+            send.recipient_known = True
+            self._sends.put(send, send.conversation_id)
+        else:
+            self._answer(send, None, _REFUSALS[Outcome.GONE])
+
+    def _answer(
+        self, send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None
+    ) -> None:
+        if refusal is None:
+            self._accepted.add(1)
+        else:
+            self._refused.add(1, {"reason": refusal.reason})
+        answer: Any
+        send.origin, answer = send.origin
+        answer(send, first, refusal)
+
+
+def _first(result: SendResult) -> FirstAnswer:
+    assert result.accepted_at is not None  # noqa: S101  what is accepted has a time
+    return FirstAnswer(result.message_id, result.seq, result.accepted_at)
+
+
+def _copy(send: SendRequest, result: SendResult) -> Copy:
+    assert result.accepted_at is not None  # noqa: S101
+    return Copy(
+        slot=send.recipient_slot,
+        user_id=send.recipient_id,
+        conversation_id=send.conversation_id,
+        prev=result.prev,
+        seq=result.seq,
+        sent_prev=result.sent_prev,
+        accepted_at=result.accepted_at,
+        peer_id=send.sender_id,
+        sender_id=send.sender_id,
+        sender_device_id=send.sender_device_id,
+        message_id=result.message_id,
+        type=send.type,
+        ciphertext=send.ciphertext,
+        entry_id=result.entry_id or 0,
+        home_slot=send.slot,
+    )

@@ -1,0 +1,149 @@
+"""Builds svc_message, runs it until told to stop, and takes it down in reverse order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import grpc
+import structlog
+
+from mesh import logs
+from mesh.auth import ServiceTokenVerifier
+from mesh.clock import SystemClock
+from mesh.discovery import Discovery
+from mesh.health import Health
+from mesh.instances import Instance, new_instance_id
+from mesh.keys import KeySet
+from mesh.postgres import open_pool
+from mesh.redis import open_redis
+from mesh.server import INTERNAL_LISTENER, bind, new_server, running
+from mesh.service_auth import ServiceTokenInterceptor
+from mesh.tasks import periodically
+from mesh.telemetry import Telemetry, open_telemetry
+from svc_message.core import Core, build_core
+from svc_message.identity.servicer import IdentityServicer, build_identity
+from svc_message.migrating import read_shards
+from svc_message.registry import RedisRegistry
+from svc_message.servicer import MessageServicer
+from svc_message.settings import Settings
+from whimbrel.identity.v1 import identity_pb2_grpc
+from whimbrel.message.v1 import message_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+SERVICE = "message"
+_LAST_GRACE = timedelta(seconds=1)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the instance until `stop` is set."""
+    instance_id = new_instance_id()
+    logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
+    health = Health()
+    async with contextlib.AsyncExitStack() as stack:
+        telemetry = stack.enter_context(
+            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
+        )
+        core = await stack.enter_async_context(_open_core(settings, health, telemetry))
+        await core.shards.read_maps()
+        discovery = await stack.enter_async_context(
+            Discovery(
+                settings.etcd,
+                prefix=settings.etcd_prefix,
+                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
+            )
+        )
+        identity = build_identity(core.shards, settings)
+        messages = MessageServicer(
+            core.accepting,
+            core.inbox,
+            core.router,
+            identity.service_account,
+            clock=SystemClock(),
+            telemetry=telemetry,
+        )
+        server = _server(settings, messages, identity, health, telemetry)
+        instance = Instance(
+            instance_id,
+            SERVICE,
+            settings.advertise or bind(server, settings.listen),
+            settings.zone,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(core.run(), name="core"),
+                tasks.create_task(
+                    periodically(core.sweeps.round, settings.sweep, name="sweeps"), name="sweeps"
+                ),
+                tasks.create_task(
+                    periodically(identity.sweep, settings.sweep, name="identity-sweep"),
+                    name="identity-sweep",
+                ),
+            ]
+            async with running(server, grace=_LAST_GRACE):
+                discovery.register(instance)
+                health.ready()
+                log.info("serving", address=instance.address)
+                await stop.wait()
+                await _drain(settings, core, messages, discovery, health)
+            for task in working:
+                task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _open_core(
+    settings: Settings, health: Health, telemetry: Telemetry
+) -> AsyncIterator[Core]:
+    async with contextlib.AsyncExitStack() as stack:
+        pools = {
+            name: await stack.enter_async_context(
+                open_pool(dsn, size=settings.connections_per_shard, application_name="svc_message")
+            )
+            for name, dsn in read_shards(settings.shards).items()
+        }
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        yield build_core(
+            settings,
+            pools,
+            RedisRegistry(redis, settings.redis_prefix),
+            telemetry,
+            on_health=lambda shard, is_well: health.dependency(f"shard/{shard}", is_well=is_well),
+        )
+
+
+def _server(
+    settings: Settings,
+    messages: MessageServicer,
+    identity: IdentityServicer,
+    health: Health,
+    telemetry: Telemetry,
+) -> grpc.aio.Server:
+    verifier = ServiceTokenVerifier(KeySet.load(settings.service_keys).public_keys, SERVICE)
+    server = new_server(
+        INTERNAL_LISTENER,
+        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier)],
+    )
+    message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
+    health.add_to(server)
+    return server
+
+
+async def _drain(
+    settings: Settings,
+    core: Core,
+    messages: MessageServicer,
+    discovery: Discovery,
+    health: Health,
+) -> None:
+    """Take no new work, end what was begun, let the gateways go elsewhere."""
+    health.draining()
+    await discovery.withdraw()
+    try:
+        async with asyncio.timeout(settings.drain.total_seconds()):
+            await core.drained()
+            await messages.end_streams()
+            await core.drained()
+    except TimeoutError:
+        log.warning("drain ran out of time")

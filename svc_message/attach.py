@@ -1,0 +1,411 @@
+"""The Attach stream: one gateway's requests in, their answers and the pushes out."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.errors import InvalidArgument
+from mesh.ids import slot_of
+from mesh.metrics import DROPPED_BODIES
+from mesh.telemetry import Telemetry
+from svc_message.accepting import Accepting, FirstAnswer
+from svc_message.inbox import Inbox
+from svc_message.model import Outcome, Refusal
+from svc_message.requests import (
+    AckRequest,
+    Copy,
+    HeadRequest,
+    OpenRequest,
+    PageRequest,
+    ReadRequest,
+    ReceiptsRequest,
+    SendRequest,
+)
+from svc_message.routing import Device, Router
+from svc_message.sending import read_send
+from svc_message.store import AckResult, PageResult, Place, PlainResult, ReceiptRow
+from svc_message.to_gateway import (
+    fill_accepted,
+    fill_copy,
+    fill_receipt,
+    fill_refusal,
+    fill_row,
+    fill_time,
+)
+from whimbrel.error.v1 import reason_pb2
+from whimbrel.message.v1 import attach_pb2
+
+log = structlog.get_logger(__name__)
+
+Write = Callable[[attach_pb2.AttachResponse], Awaitable[Any]]
+
+_FRAME_BYTES = 1024 * 1024
+# More than this unwritten, and pushes lose their bodies; far more, and the gateway is given up.
+_SOFT_BYTES = 8 * 1024 * 1024
+_HARD_BYTES = 64 * 1024 * 1024
+_MOST_ROWS = 256
+_MOST_RECEIPTS = 500
+_EVENT_BYTES = 64
+
+_REFUSED = {
+    Outcome.ABOVE_HEAD: Refusal("ACK_ABOVE_HEAD"),
+    Outcome.DEVICE_UNKNOWN: Refusal("DEVICE_REVOKED"),
+}
+
+
+class GatewayLink:
+    """The way out to one gateway: everything that waits goes into the next frame."""
+
+    def __init__(self, instance_id: str, telemetry: Telemetry) -> None:
+        self._instance_id = instance_id
+        self._frame = attach_pb2.AttachResponse()
+        self._frame_bytes = 0
+        self._full: deque[attach_pb2.AttachResponse] = deque()
+        self._bytes = 0
+        self._doorbells: dict[Device, list[int]] = {}
+        self._dropped = telemetry.counter(DROPPED_BODIES)
+        self._wake = asyncio.Event()
+        self._is_closing = False
+
+    @property
+    def instance_id(self) -> str:
+        """The gateway's name."""
+        return self._instance_id
+
+    def event(self, request_id: int, size: int = _EVENT_BYTES) -> attach_pb2.MessageEvent:
+        """An event in the next frame, to be filled now, of about `size` bytes."""
+        if self._frame_bytes + size > _FRAME_BYTES and self._frame_bytes:
+            self._full.append(self._frame)
+            self._frame = attach_pb2.AttachResponse()
+            self._frame_bytes = 0
+        self._frame_bytes += size
+        self._bytes += size
+        self._wake.set()
+        event = self._frame.events.add()
+        event.id = request_id
+        return event
+
+    def push_delivery(self, copy: Copy, place: Place) -> None:
+        """Push a copy, or its doorbell when too much waits."""
+        device = (copy.user_id, place.device_id)
+        if self._bytes > _SOFT_BYTES:
+            self._dropped.add(1)
+            self._ring(device, place.pos, 0)
+            return
+        deliver = self.event(0, len(copy.ciphertext) + 2 * _EVENT_BYTES).deliver
+        deliver.device.user_id, deliver.device.device_id = device
+        fill_copy(deliver.envelope, copy, place)
+
+    def push_receipt(self, device: Device, row: ReceiptRow) -> None:
+        """Push a receipt, or its doorbell when too much waits."""
+        if self._bytes > _SOFT_BYTES:
+            self._ring(device, 0, row.version)
+            return
+        push = self.event(0).receipt
+        push.device.user_id, push.device.device_id = device
+        fill_receipt(push.receipt, row)
+
+    def push_end(self, device: Device, below_epoch: int) -> None:
+        """End a session that a newer one has replaced."""
+        end = self.event(0).end
+        end.device.user_id, end.device.device_id = device
+        end.below_epoch = below_epoch
+        end.reason = reason_pb2.ERROR_REASON_STREAM_REPLACED
+
+    def close(self) -> None:
+        """Nothing more comes: the writer ends when all is written."""
+        self._is_closing = True
+        self._wake.set()
+
+    async def write_to(self, write: Write) -> None:
+        """Write until closed."""
+        while True:
+            await self._wake.wait()
+            frame = self._take()
+            if frame is not None:
+                await write(frame)
+            elif self._is_closing:
+                return
+            else:
+                self._wake.clear()
+
+    def _take(self) -> attach_pb2.AttachResponse | None:
+        if self._full:
+            frame = self._full.popleft()
+        elif self._frame_bytes:
+            frame, self._frame, self._frame_bytes = self._frame, attach_pb2.AttachResponse(), 0
+        elif self._doorbells:
+            frame = self._ringing()
+        else:
+            self._bytes = 0
+            return None
+        if not self._full and not self._frame_bytes:
+            self._bytes = 0
+        return frame
+
+    def _ring(self, device: Device, head_pos: int, receipt_version: int) -> None:
+        bell = self._doorbells.setdefault(device, [0, 0])
+        bell[0] = max(bell[0], head_pos)
+        bell[1] = max(bell[1], receipt_version)
+        self._wake.set()
+
+    def _ringing(self) -> attach_pb2.AttachResponse:
+        frame = attach_pb2.AttachResponse()
+        for (user_id, device_id), (head_pos, version) in self._doorbells.items():
+            bell = frame.events.add().doorbell
+            bell.device.user_id, bell.device.device_id = user_id, device_id
+            bell.head_pos, bell.receipt_version = head_pos, version
+        self._doorbells.clear()
+        return frame
+
+    @property
+    def is_overrun(self) -> bool:
+        """Whether the gateway has stopped reading."""
+        return self._bytes > _HARD_BYTES
+
+
+class GatewayRequests:
+    """Reads one gateway's requests and answers them on its link."""
+
+    def __init__(
+        self, link: GatewayLink, accepting: Accepting, inbox: Inbox, router: Router, clock: Clock
+    ) -> None:
+        self._link = link
+        self._accepting = accepting
+        self._inbox = inbox
+        self._router = router
+        self._clock = clock
+        self._takers: dict[str, Callable[[Any, int], None]] = {
+            "open": self._open,
+            "send": self._send,
+            "ack": self._ack,
+            "read": self._read,
+            "fetch_page": self._page,
+            "fetch_heads": self._heads,
+            "fetch_receipts": self._receipts,
+            "not_here": self._not_here,
+        }
+
+    def take(self, frame: attach_pb2.AttachRequest) -> None:
+        """Queue all that a frame asks. Raises InvalidArgument for what no gateway says."""
+        for event in frame.events:
+            kind = event.WhichOneof("event")
+            taker = self._takers.get(kind or "")
+            if taker is None:
+                raise InvalidArgument(
+                    "an event that is not allowed here", metadata={"field": str(kind)}
+                )
+            taker(getattr(event, kind), event.id)
+
+    def _send(self, message: attach_pb2.DeviceSend, request_id: int) -> None:
+        device = message.device
+        send = read_send(
+            message.send, device.user_id, device.device_id, self._clock.now(), request_id
+        )
+        if isinstance(send, Refusal):
+            self._reject(message.send.client_message_id, request_id, None, send)
+        else:
+            self._accepting.accept(send, self._sent)
+
+    def _sent(self, send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            self._reject(send.client_message_id, send.origin, first, refusal)
+        elif first is not None:
+            accepted = self._link.event(send.origin).accepted
+            fill_accepted(
+                accepted, send.client_message_id, first.message_id, first.seq, first.accepted_at
+            )
+
+    def _reject(
+        self,
+        client_message_id: bytes,
+        request_id: int,
+        first: FirstAnswer | None,
+        refusal: Refusal,
+    ) -> None:
+        rejected = self._link.event(request_id).rejected
+        rejected.client_message_id = client_message_id
+        fill_refusal(rejected, refusal)
+        if first is not None:
+            fill_accepted(
+                rejected.first_answer,
+                client_message_id,
+                first.message_id,
+                first.seq,
+                first.accepted_at,
+            )
+
+    def _open(self, message: attach_pb2.OpenSession, request_id: int) -> None:
+        self._inbox.ask(
+            OpenRequest(
+                slot=slot_of(message.device.user_id),
+                done=self._opened,
+                origin=request_id,
+                user_id=message.device.user_id,
+                device_id=message.device.device_id,
+                credential_version=message.credential_version,
+            )
+        )
+
+    def _opened(self, request: OpenRequest, result: PlainResult | Refusal) -> None:
+        if self._refused(request.origin, result):
+            return
+        row = result.row  # type: ignore[union-attr]  not a refusal
+        opened = self._link.event(request.origin).opened
+        opened.epoch, opened.head_pos, opened.acked_pos = (
+            row["epoch"],
+            row["head_pos"],
+            row["acked_pos"],
+        )
+        opened.receipt_version = row["receipt_version"] or 0
+        fill_time(opened.server_time, row["now"])
+        self._router.replace((request.user_id, request.device_id), row["epoch"], self._link)
+
+    def _ack(self, message: attach_pb2.DeviceAck, request_id: int) -> None:
+        user_id = message.device.user_id
+        self._inbox.ask(
+            AckRequest(
+                slot=slot_of(user_id),
+                done=self._acked,
+                origin=request_id,
+                user_id=user_id,
+                device_id=message.device.device_id,
+                up_to_pos=message.up_to_pos,
+            )
+        )
+
+    def _acked(self, request: AckRequest, result: AckResult | Refusal) -> None:
+        if not self._refused(request.origin, result):
+            self._link.event(request.origin).acked.acked_pos = result.acked_pos  # type: ignore[union-attr]
+
+    def _read(self, message: attach_pb2.DeviceRead, request_id: int) -> None:
+        user_id = message.device.user_id
+        self._inbox.ask(
+            ReadRequest(
+                slot=slot_of(user_id),
+                done=self._read_done,
+                origin=request_id,
+                user_id=user_id,
+                conversation_id=message.conversation_id,
+                author_id=message.read.user_id,
+                up_to_seq=message.read.up_to_seq,
+            )
+        )
+
+    def _read_done(self, request: ReadRequest, result: PlainResult | Refusal) -> None:
+        if not self._refused(request.origin, result):
+            self._link.event(request.origin).read_recorded.SetInParent()
+
+    def _page(self, message: attach_pb2.FetchPage, request_id: int) -> None:
+        user_id = message.device.user_id
+        self._inbox.ask(
+            PageRequest(
+                slot=slot_of(user_id),
+                done=self._paged,
+                origin=request_id,
+                user_id=user_id,
+                device_id=message.device.device_id,
+                after_pos=message.after_pos,
+                max_envelopes=min(max(message.max_envelopes, 1), _MOST_ROWS),
+                max_bytes=min(max(message.max_bytes, 1), _FRAME_BYTES),
+            )
+        )
+
+    def _paged(self, request: PageRequest, result: PageResult | Refusal) -> None:
+        if self._refused(request.origin, result):
+            return
+        rows = result.rows  # type: ignore[union-attr]
+        present = [row for row in rows if row["pos"] is not None][: request.max_envelopes]
+        size = sum(len(row["ciphertext"]) + 2 * _EVENT_BYTES for row in present)
+        page = self._link.event(request.origin, size + _EVENT_BYTES).page
+        page.head_pos, page.acked_pos = rows[0]["head_pos"], rows[0]["acked_pos"]
+        page.cut = bool(present) and present[-1]["pos"] < page.head_pos
+        for row in present:
+            fill_row(page.envelopes.add(), row)
+
+    def _heads(self, message: attach_pb2.FetchHeads, request_id: int) -> None:
+        comparison = _Comparison(self._link, request_id, len(message.devices))
+        for device in message.devices:
+            self._inbox.ask(
+                HeadRequest(
+                    slot=slot_of(device.user_id),
+                    done=comparison.take,
+                    user_id=device.user_id,
+                    device_id=device.device_id,
+                )
+            )
+
+    def _receipts(self, message: attach_pb2.FetchReceipts, request_id: int) -> None:
+        self._inbox.ask(
+            ReceiptsRequest(
+                slot=slot_of(message.user_id),
+                done=self._receipts_read,
+                origin=request_id,
+                user_id=message.user_id,
+                after_version=message.after_version,
+                max_receipts=min(max(message.max_receipts, 1), _MOST_RECEIPTS),
+            )
+        )
+
+    def _receipts_read(self, request: ReceiptsRequest, result: PageResult | Refusal) -> None:
+        if self._refused(request.origin, result):
+            return
+        rows = result.rows  # type: ignore[union-attr]
+        page = self._link.event(request.origin, _EVENT_BYTES * len(rows)).receipts
+        page.receipt_version = rows[0]["newest"]
+        for row in rows:
+            if row["version"] is not None:
+                fill_receipt(page.receipts.add(), receipt_row(request.user_id, row))
+
+    def _not_here(self, message: attach_pb2.NotHere, _request_id: int) -> None:
+        self._router.forget((message.device.user_id, message.device.device_id), self._link)
+
+    def _refused(self, request_id: int, result: Any) -> bool:
+        refusal = result if isinstance(result, Refusal) else _REFUSED.get(result.outcome)
+        if refusal is None:
+            return False
+        fill_refusal(self._link.event(request_id).refused, refusal)
+        return True
+
+
+class _Comparison:
+    """Gathers the heads of one request; a shard that cannot be read leaves its devices out."""
+
+    def __init__(self, link: GatewayLink, request_id: int, awaited: int) -> None:
+        self._link = link
+        self._request_id = request_id
+        self._awaited = awaited
+        self._found: list[tuple[HeadRequest, Any]] = []
+        if not awaited:
+            self._answer()
+
+    def take(self, request: HeadRequest, result: PlainResult | Refusal) -> None:
+        if not isinstance(result, Refusal):
+            self._found.append((request, result.row))
+        self._awaited -= 1
+        if not self._awaited:
+            self._answer()
+
+    def _answer(self) -> None:
+        heads = self._link.event(self._request_id, _EVENT_BYTES * (len(self._found) + 1)).heads
+        heads.SetInParent()
+        for request, row in self._found:
+            head = heads.heads.add()
+            head.device.user_id, head.device.device_id = request.user_id, request.device_id
+            head.linked = row["linked"]
+            if head.linked:
+                head.head_pos, head.acked_pos, head.epoch = (
+                    row["head_pos"],
+                    row["acked_pos"],
+                    row["epoch"],
+                )
+                head.receipt_version = row["receipt_version"] or 0
+
+
+def receipt_row(user_id: bytes, row: Any) -> ReceiptRow:
+    """A receipt as the store read it."""
+    return ReceiptRow(user_id, row["peer_id"], row["version"], row["delivered"], row["read_up_to"])

@@ -1,0 +1,86 @@
+"""The parts that work behind the servicers, wired to each other."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from asyncpg.pool import Pool
+
+from mesh.failpoints import Failpoints
+from mesh.telemetry import Telemetry
+from svc_message.accepting import Accepting
+from svc_message.inbox import Inbox
+from svc_message.relay import Relay
+from svc_message.routing import Registry, Router
+from svc_message.settings import Settings
+from svc_message.shards.directory import Shards
+from svc_message.store import ShardStore
+from svc_message.sweeps import Sweeps
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Everything that messaging does, without a listener."""
+
+    shards: Shards
+    router: Router
+    relay: Relay
+    accepting: Accepting
+    inbox: Inbox
+    sweeps: Sweeps
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self.router, self.relay, self.accepting, self.inbox):
+                tasks.create_task(part.run(), name=type(part).__name__.lower())
+
+    async def drained(self) -> None:
+        """Return when all that was taken is done."""
+        for part in (self.accepting, self.inbox, self.relay):
+            await part.drained()
+
+
+def build_core(
+    settings: Settings,
+    pools: Mapping[str, Pool],
+    registry: Registry,
+    telemetry: Telemetry,
+    *,
+    on_health: Callable[[str, bool], None] | None = None,
+) -> Core:
+    """Wire the parts; `on_health` hears of shards that go and come back."""
+    shards = Shards(pools, on_health)
+    stores = {name: ShardStore(pool) for name, pool in pools.items()}
+    router = Router(registry)
+    failpoints = Failpoints(settings.failpoint)
+    lanes = settings.lanes_per_shard
+    relay = Relay(
+        shards,
+        stores,
+        router,
+        lanes_per_shard=lanes,
+        sweep=settings.relay_sweep,
+        telemetry=telemetry,
+        failpoints=failpoints,
+    )
+    accepting = Accepting(
+        shards,
+        stores,
+        router,
+        relay,
+        lanes_per_shard=lanes,
+        telemetry=telemetry,
+        failpoints=failpoints,
+    )
+    inbox = Inbox(
+        shards,
+        stores,
+        router,
+        relay,
+        lanes_per_shard=lanes,
+        telemetry=telemetry,
+        failpoints=failpoints,
+    )
+    sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
+    return Core(shards, router, relay, accepting, inbox, sweeps)

@@ -1,0 +1,54 @@
+"""Removes accounts whose claim to a handle never won: what a crash in the middle of Register left."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from mesh.errors import Unavailable
+from svc_message.identity.store import AccountGone, AccountStore
+
+log = structlog.get_logger(__name__)
+
+_AGE = timedelta(hours=1)
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What became of unclaimed accounts."""
+
+    removed: int = 0
+    confirmed: int = 0
+
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(self.removed + other.removed, self.confirmed + other.confirmed)
+
+
+async def sweep_unclaimed(store: AccountStore, *, older_than: timedelta = _AGE) -> Swept:
+    """Look once at each shard's unclaimed accounts. Shards that are away are left for later."""
+    swept = Swept()
+    for shard in store.shards:
+        try:
+            swept += await _sweep_shard(store, shard, older_than)
+        except Unavailable:
+            log.info("unclaimed accounts are left for later", shard=shard)
+    return swept
+
+
+async def _sweep_shard(store: AccountStore, shard: str, older_than: timedelta) -> Swept:
+    swept = Swept()
+    for user_id, handle in await store.unclaimed(shard, older_than=older_than, limit=_AT_ONCE):
+        swept += await _settle(store, user_id, handle)
+    return swept
+
+
+async def _settle(store: AccountStore, user_id: bytes, handle: str) -> Swept:
+    if await store.find_handle(handle) != user_id:
+        await store.remove_unclaimed(user_id)
+        return Swept(removed=1)
+    try:
+        await store.confirm_handle(user_id)
+    except AccountGone:  # a twin of this sweep saw it otherwise, before the claim
+        return Swept()
+    return Swept(confirmed=1)

@@ -1,0 +1,41 @@
+"""The session registry in Redis, as its reader: device -> gateway. The gateways write it.
+
+The key is `<prefix>session:{<user id, hex>}:<device id>`, the value `<epoch>:<gateway instance
+id>`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from mesh.redis import Redis, RedisError
+
+log = structlog.get_logger(__name__)
+
+
+class RedisRegistry:
+    """Reads many sessions in one round trip."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._is_away = False
+
+    async def routes(self, devices: Sequence[tuple[bytes, int]]) -> Mapping[tuple[bytes, int], str]:
+        """The gateway of each device that has one; empty when Redis is away."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for user_id, device_id in devices:
+                    _ = pipeline.get(f"{self._prefix}session:{{{user_id.hex()}}}:{device_id}")
+                values = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._is_away:
+                log.warning("registry cannot be read", error=type(error).__name__)
+            self._is_away = True
+            return {}
+        self._is_away = False
+        return {
+            device: value.decode().partition(":")[2]
+            for device, value in zip(devices, values, strict=True)
+            if isinstance(value, bytes)
+        }

@@ -1,0 +1,242 @@
+"""The relay: carries outbox entries to the shards they are meant for, and removes them when they are
+written there.
+
+The instance that made an entry carries it at once; whoever finds an entry overdue takes it under
+a committed lease. The `prev` test and the union of ranges make every carrying harmless, however
+often and in whatever order it happens.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import asyncpg
+import structlog
+
+from mesh.backoff import Backoff
+from mesh.errors import Unavailable
+from mesh.failpoints import Failpoints
+from mesh.metrics import COPIES
+from mesh.telemetry import Telemetry
+from svc_message.lanes import Lanes
+from svc_message.model import Outcome, Refusal
+from svc_message.requests import Copy, ReceiptChange
+from svc_message.routing import Router
+from svc_message.shards.directory import Shards
+from svc_message.store import CopyResult, MergeResult, ShardStore
+
+log = structlog.get_logger(__name__)
+
+_LEASE = timedelta(seconds=5)
+_TAKEN = 256
+_SETTLE_EVERY = 0.02
+# An entry whose predecessor another instance is just writing: try again soon, then leave it to the sweep.
+_SOON = 0.02
+_SOON_TRIES = 5
+_NOT_YET_AGAIN = timedelta(seconds=1)
+_LONGEST = timedelta(seconds=60)
+# More copies than this that wait for a shard, and sends to it are refused.
+_MOST_PENDING = 10_000
+
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
+
+
+class Relay:
+    """Carries copies and receipt changes between shards."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        stores: dict[str, ShardStore],
+        router: Router,
+        *,
+        lanes_per_shard: int,
+        sweep: timedelta,
+        telemetry: Telemetry,
+        failpoints: Failpoints,
+    ) -> None:
+        self._shards = shards
+        self._stores = stores
+        self._router = router
+        self._sweep = sweep.total_seconds()
+        self._failpoints = failpoints
+        self._copied = telemetry.counter(COPIES)
+        self._copies: Lanes[Copy] = Lanes(
+            "copy", self._copy, shards, per_shard=lanes_per_shard, telemetry=telemetry
+        )
+        self._merges: Lanes[ReceiptChange] = Lanes(
+            "merge", self._merge, shards, per_shard=lanes_per_shard, telemetry=telemetry
+        )
+        self._settlers = {name: _Settler(stores[name]) for name in shards.names}
+        self._attempts: dict[tuple[type, int, int], int] = {}
+        self._refusing: set[str] = set()
+
+    def refuses(self, user_slot: int) -> bool:
+        """Whether so much waits for the slot's shard that a send to it is refused."""
+        return bool(self._refusing) and self._shards.shard_of(user_slot) in self._refusing
+
+    def carry_copy(self, copy: Copy) -> None:
+        """Write a copy on its user's shard; its entry is committed."""
+        copy.done = self._copy_done
+        self._copies.put(copy, copy.user_id)
+
+    def carry_receipt(self, change: ReceiptChange) -> None:
+        """Merge a receipt change on its account's shard; its entry is committed."""
+        change.done = self._merge_done
+        self._merges.put(change, change.user_id)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._copies.run(), name="copy-lanes")
+            tasks.create_task(self._merges.run(), name="merge-lanes")
+            for name in self._shards.names:
+                tasks.create_task(self._settlers[name].run(), name=f"settle/{name}")
+                tasks.create_task(self._sweep_for_ever(name), name=f"sweep/{name}")
+
+    async def drained(self) -> None:
+        """Return when nothing is on its way and what is done is removed."""
+        await self._copies.drained()
+        await self._merges.drained()
+        for settler in self._settlers.values():
+            await settler.flush()
+
+    async def _copy(self, shard: str, copies: Sequence[Copy]) -> Sequence[CopyResult]:
+        self._failpoints.hit("relay.entry_taken")
+        results = await self._stores[shard].copy(copies)
+        self._failpoints.hit("relay.copy_written")
+        return results
+
+    async def _merge(self, shard: str, changes: Sequence[ReceiptChange]) -> Sequence[MergeResult]:
+        return await self._stores[shard].merge(changes)
+
+    def _copy_done(self, copy: Copy, result: CopyResult | Refusal) -> None:
+        settler = self._settlers[self._shards.shard_of(copy.home_slot)]
+        if isinstance(result, Refusal):
+            settler.copies.postpone(
+                copy.entry_id, self._backoff(Copy, copy.home_slot, copy.entry_id)
+            )
+        elif result.outcome == Outcome.NOT_YET:
+            self._again(copy, settler)
+        elif result.outcome == Outcome.QUEUE_FULL:
+            settler.full.append(copy.entry_id)
+            settler.copies.postpone(
+                copy.entry_id, self._backoff(Copy, copy.home_slot, copy.entry_id)
+            )
+        else:
+            self._attempts.pop((Copy, copy.home_slot, copy.entry_id), None)
+            settler.copies.remove(copy.entry_id)
+            self._copied.add(len(result.places))
+            for place in result.places:
+                self._router.deliver(copy, place)
+
+    def _merge_done(self, change: ReceiptChange, result: MergeResult | Refusal) -> None:
+        settler = self._settlers[self._shards.shard_of(change.home_slot)]
+        if isinstance(result, Refusal):
+            wait = self._backoff(ReceiptChange, change.home_slot, change.entry_id)
+            settler.receipts.postpone(change.entry_id, wait)
+            return
+        self._attempts.pop((ReceiptChange, change.home_slot, change.entry_id), None)
+        settler.receipts.remove(change.entry_id)
+        if result.row is not None:
+            self._router.tell(result.row)
+
+    def _again(self, copy: Copy, settler: "_Settler") -> None:
+        copy.tries += 1
+        if copy.tries < _SOON_TRIES:
+            asyncio.get_running_loop().call_later(_SOON * copy.tries, self.carry_copy, copy)
+        else:
+            settler.copies.postpone(copy.entry_id, _NOT_YET_AGAIN)
+
+    def _backoff(self, kind: type, home_slot: int, entry_id: int) -> timedelta:
+        attempts = self._attempts.pop((kind, home_slot, entry_id), 0)
+        return min(timedelta(seconds=2**attempts), _LONGEST)
+
+    async def _sweep_for_ever(self, shard: str) -> None:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(self._sweep)
+            try:
+                while await self._sweep_once(shard):
+                    pass
+                backoff.reset()
+            except _LOST as error:
+                log.warning("sweep failed", shard=shard, error=type(error).__name__)
+                await asyncio.sleep(backoff.next())
+
+    async def _sweep_once(self, shard: str) -> bool:
+        """Take what is overdue on one shard; whether there may be more."""
+        down = self._shards.down_slots()
+        store = self._stores[shard]
+        copies = await store.take_copies(_TAKEN, _LEASE, down)
+        for copy, attempts in sorted(copies, key=lambda taken: taken[0].entry_id):
+            self._attempts[Copy, copy.home_slot, copy.entry_id] = attempts
+            self.carry_copy(copy)
+        changes = await store.take_receipts(_TAKEN, _LEASE, down)
+        for change, attempts in sorted(changes, key=lambda taken: taken[0].entry_id):
+            self._attempts[ReceiptChange, change.home_slot, change.entry_id] = attempts
+            self.carry_receipt(change)
+        await self._bound(store)
+        return len(copies) == _TAKEN or len(changes) == _TAKEN
+
+    async def _bound(self, store: ShardStore) -> None:
+        for name in self._shards.names:
+            if not self._shards.is_down(name):
+                self._refusing.discard(name)
+                continue
+            slots = [slot for slot, owner in enumerate(self._shards.owners) if owner == name]
+            if await store.pending_copies(slots, _MOST_PENDING) >= _MOST_PENDING:
+                self._refusing.add(name)
+
+
+class _Ledger:
+    """Entries of one outbox that are to be removed, or postponed."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.done: list[int] = []
+        self.failed: list[tuple[int, timedelta]] = []
+        self._wake = wake
+
+    def remove(self, entry_id: int) -> None:
+        self.done.append(entry_id)
+        self._wake.set()
+
+    def postpone(self, entry_id: int, wait: timedelta) -> None:
+        self.failed.append((entry_id, wait))
+        self._wake.set()
+
+    def take(self) -> tuple[list[int], list[tuple[int, timedelta]]]:
+        taken = self.done, self.failed
+        self.done, self.failed = [], []
+        return taken
+
+
+class _Settler:
+    """Tells one shard what became of its entries. What it fails to tell comes up again as overdue."""
+
+    def __init__(self, store: ShardStore) -> None:
+        self._store = store
+        self._wake = asyncio.Event()
+        self.copies = _Ledger(self._wake)
+        self.receipts = _Ledger(self._wake)
+        self.full: list[int] = []
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            # Nobody waits for a removal, so it may wait for company.
+            await asyncio.sleep(_SETTLE_EVERY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        self._wake.clear()
+        (done, failed), full = self.copies.take(), self.full
+        self.full = []
+        receipts_done, receipts_failed = self.receipts.take()
+        try:
+            if done or failed or full:
+                await self._store.settle_copies(done, failed, full)
+            if receipts_done or receipts_failed:
+                await self._store.settle_receipts(receipts_done, receipts_failed)
+        except _LOST as error:
+            log.warning("entries stay for the sweep", error=type(error).__name__)

@@ -1,0 +1,148 @@
+"""What travels through the lanes: one dataclass a kind, each with the slot it belongs to.
+
+`done` is called once, with the request and its result or Refusal. `origin` is the caller's own,
+never looked at here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Done = Callable[[Any, Any], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """Something asked of the shard that owns a slot."""
+
+    slot: int
+    done: Done
+    origin: Any = None
+
+    def settle(self, result: Any) -> None:
+        """End with a result or a Refusal."""
+        self.done(self, result)
+
+
+@dataclass(slots=True, kw_only=True)
+class SendRequest(Request):
+    """A message to accept. `slot` is the conversation's."""
+
+    conversation_id: bytes
+    sender_id: bytes
+    sender_device_id: int
+    recipient_id: bytes
+    recipient_slot: int
+    client_message_id: bytes
+    after: bytes
+    day: int  # of first_tried_at, modulo 10: the dedup table
+    digest: bytes
+    message_id: bytes
+    type: int
+    ciphertext: bytes
+    recipient_known: bool = False
+    refused: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Copy(Request):
+    """One user's copy of an accepted message. `slot` is the user's; a copy with an entry stands in the outbox of
+    `home_slot`, the conversation's.
+    """
+
+    done: Done = field(default=lambda _copy, _result: None)
+    user_id: bytes
+    conversation_id: bytes
+    prev: int
+    seq: int
+    sent_prev: int
+    accepted_at: datetime
+    peer_id: bytes
+    sender_id: bytes
+    sender_device_id: int
+    message_id: bytes
+    type: int
+    ciphertext: bytes
+    entry_id: int = 0
+    home_slot: int = 0
+    tries: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class ReceiptChange(Request):
+    """What a peer has received, (delivered_after, delivered_to], or read, for the account it concerns. `slot` is that account's; the
+    entry stands in the outbox of `home_slot`, the peer's.
+    """
+
+    done: Done = field(default=lambda _change, _result: None)
+    user_id: bytes
+    conversation_id: bytes
+    peer_id: bytes
+    delivered_after: int
+    delivered_to: int
+    read_up_to: int
+    entry_id: int = 0
+    home_slot: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceRequest(Request):
+    """Something asked for a device. `slot` is the user's."""
+
+    user_id: bytes
+    device_id: int
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenRequest(DeviceRequest):
+    """A new session."""
+
+    credential_version: int
+
+
+@dataclass(slots=True, kw_only=True)
+class AckRequest(DeviceRequest):
+    """A device has stored its queue up to a position."""
+
+    up_to_pos: int
+
+
+@dataclass(slots=True, kw_only=True)
+class PageRequest(DeviceRequest):
+    """The next rows of a queue."""
+
+    after_pos: int
+    max_envelopes: int
+    max_bytes: int
+
+
+@dataclass(slots=True, kw_only=True)
+class HeadRequest(DeviceRequest):
+    """Where a queue stands."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ReadRequest(Request):
+    """A person has read a conversation. `slot` is the reader's; `author_id` is whose messages were read."""
+
+    user_id: bytes
+    conversation_id: bytes
+    author_id: bytes
+    up_to_seq: int
+
+
+@dataclass(slots=True, kw_only=True)
+class ReceiptsRequest(Request):
+    """The receipts of an account above a version."""
+
+    user_id: bytes
+    after_version: int
+    max_receipts: int
+
+
+@dataclass(slots=True, kw_only=True)
+class AccountCheck(Request):
+    """Whether an account exists."""
+
+    user_id: bytes

@@ -1,0 +1,130 @@
+"""Routing: which gateway holds a device's session, and the live pushes to it.
+
+A push is only a doorbell with the letter attached: a lost one costs a delay, never a message. So
+routes are remembered until a gateway says NotHere or goes away, and the registry in Redis is
+asked only for devices without one.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from svc_message.requests import Copy
+from svc_message.store import Place, ReceiptRow
+
+log = structlog.get_logger(__name__)
+
+Device = tuple[bytes, int]
+
+_MOST_ROUTES = 200_000
+_MOST_PENDING = 10_000
+_MOST_ASKED = 500
+
+
+class Gateway(Protocol):
+    """A gateway's stream, as the router sees it. Pushing never waits."""
+
+    @property
+    def instance_id(self) -> str: ...
+
+    def push_delivery(self, copy: Copy, place: Place) -> None: ...
+
+    def push_receipt(self, device: Device, row: ReceiptRow) -> None: ...
+
+    def push_end(self, device: Device, below_epoch: int) -> None: ...
+
+
+class Registry(Protocol):
+    """Where the gateways say which sessions they hold."""
+
+    async def routes(self, devices: Sequence[Device]) -> Mapping[Device, str]:
+        """The gateway of each device that has one; empty when the registry is away."""
+
+
+Push = Callable[[Gateway], None]
+
+
+class Router:
+    """Pushes to the gateway that holds the device, or to nobody."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._gateways: dict[str, Gateway] = {}
+        self._routes: OrderedDict[Device, str] = OrderedDict()
+        self._pending: dict[Device, list[Push]] = {}
+        self._pushes = 0
+        self._wake = asyncio.Event()
+
+    def attach(self, gateway: Gateway) -> None:
+        """A gateway's stream is open; it replaces an older one of the same gateway."""
+        self._gateways[gateway.instance_id] = gateway
+
+    def detach(self, gateway: Gateway) -> None:
+        """A gateway's stream has ended."""
+        if self._gateways.get(gateway.instance_id) is gateway:
+            del self._gateways[gateway.instance_id]
+
+    def learn(self, device: Device, gateway: Gateway) -> None:
+        """The device has just opened a session there."""
+        self._routes[device] = gateway.instance_id
+        self._routes.move_to_end(device)
+        if len(self._routes) > _MOST_ROUTES:
+            self._routes.popitem(last=False)
+
+    def forget(self, device: Device, gateway: Gateway) -> None:
+        """The gateway says that it has no session of the device."""
+        if self._routes.get(device) == gateway.instance_id:
+            del self._routes[device]
+
+    def deliver(self, copy: Copy, place: Place) -> None:
+        """Push a copy that stands in a device's queue."""
+        self._push(
+            (copy.user_id, place.device_id), lambda gateway: gateway.push_delivery(copy, place)
+        )
+
+    def tell(self, row: ReceiptRow, device_id: int = 1) -> None:
+        """Push a receipt to the account it concerns."""
+        device = (row.user_id, device_id)
+        self._push(device, lambda gateway: gateway.push_receipt(device, row))
+
+    def replace(self, device: Device, epoch: int, gateway: Gateway) -> None:
+        """A session has opened at `gateway`: end an older one that another gateway may hold."""
+        known = self._routes.get(device)
+        if known == gateway.instance_id:
+            return
+        if known is not None and known in self._gateways:
+            self._gateways[known].push_end(device, epoch)
+        self.learn(device, gateway)
+
+    async def run(self) -> None:
+        """Ask the registry for the routes that are missing, many at once, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                devices = list(self._pending)[:_MOST_ASKED]
+                routes = await self._registry.routes(devices)
+                for device in devices:
+                    self._resolve(device, routes.get(device))
+
+    def _resolve(self, device: Device, instance_id: str | None) -> None:
+        pushes = self._pending.pop(device)
+        self._pushes -= len(pushes)
+        gateway = self._gateways.get(instance_id or "")
+        if gateway is None:
+            return  # offline, or not attached here: the queue keeps it
+        self.learn(device, gateway)
+        for push in pushes:
+            push(gateway)
+
+    def _push(self, device: Device, push: Push) -> None:
+        gateway = self._gateways.get(self._routes.get(device, ""))
+        if gateway is not None and device not in self._pending:
+            push(gateway)
+        elif self._pushes < _MOST_PENDING:
+            self._pending.setdefault(device, []).append(push)
+            self._pushes += 1
+            self._wake.set()

@@ -1,0 +1,62 @@
+"""Every knob of svc_message."""
+
+from datetime import timedelta
+
+from pydantic import FilePath, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from mesh.settings import Settings as MeshSettings
+from mesh.telemetry import TelemetrySettings
+
+
+class StoreSettings(MeshSettings):
+    """What the commands need that only touch the shards."""
+
+    model_config = SettingsConfigDict(env_prefix="WHIMBREL_MESSAGE_")
+
+    shards: FilePath
+    """A mounted file, {"shard": "dsn"}, in the order in which the slots are first shared out.
+    It holds passwords and is never printed."""
+
+
+class Settings(StoreSettings):
+    """Every knob of svc_message."""
+
+    token_key: FilePath
+    """Key set that signs the access tokens of devices."""
+    service_keys: FilePath
+    """Public keys of the services that may call this one."""
+    listen: str = "127.0.0.1:50061"
+    """Address and port of the internal listener."""
+    advertise: str = ""
+    """Address that others reach it at; empty: the one it listens on."""
+    zone: str = ""
+    """Where it runs, for those who choose."""
+    etcd: str = "127.0.0.1:2379"
+    """Where etcd listens."""
+    etcd_prefix: str = "/whimbrel"
+    """What every key in etcd begins with."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Where the session registry is."""
+    redis_prefix: str = "whimbrel:"
+    """What every key in Redis begins with."""
+    lanes_per_shard: PositiveInt = 2
+    """Batches in flight at once on one shard, for each kind of request."""
+    connections_per_shard: PositiveInt = 16
+    """Most connections to one shard."""
+    relay_sweep: timedelta = timedelta(seconds=1)
+    """How often overdue outbox entries are looked for."""
+    keep_messages: timedelta = timedelta(days=30)
+    """How long an undelivered message waits in a device's queue."""
+    sweep: timedelta = timedelta(minutes=10)
+    """How often old rows are looked for."""
+    token_lifetime: timedelta = timedelta(minutes=10)
+    """How long an access token is good."""
+    drain: timedelta = timedelta(seconds=20)
+    """What open calls get to end when the instance is taken down."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
+    log_level: str = "INFO"
+    """Least level that is logged."""
+    failpoint: str = ""
+    """For fault tests only: `name:count`, where the process kills itself."""

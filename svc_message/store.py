@@ -1,0 +1,488 @@
+"""The only SQL of messaging: one call of a shard's function a batch, a result per item.
+
+Arguments go as arrays, a column each, sorted as the functions demand (sql/0002_functions.sql).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from asyncpg.pool import Pool
+
+from mesh.postgres import acquired
+from svc_message.model import Outcome
+from svc_message.requests import (
+    AccountCheck,
+    AckRequest,
+    Copy,
+    HeadRequest,
+    OpenRequest,
+    PageRequest,
+    ReadRequest,
+    ReceiptChange,
+    ReceiptsRequest,
+    SendRequest,
+)
+
+_ACQUIRE = timedelta(seconds=1)
+
+_ACCEPT = """
+SELECT item, outcome, seq, accepted_at, message_id, prev, sent_prev, device_id, pos, entry_id
+FROM accept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+"""
+_COPY = "SELECT * FROM copy($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+_ACK = "SELECT * FROM ack($1, $2, $3, $4, $5)"
+_READ = "SELECT * FROM mark_read($1, $2, $3, $4, $5, $6)"
+_MERGE = "SELECT * FROM merge($1, $2, $3, $4, $5, $6, $7, $8)"
+_OPEN = "SELECT * FROM open($1, $2, $3, $4, $5)"
+_PAGE = "SELECT * FROM page($1, $2, $3, $4, $5, $6, $7)"
+_HEADS = "SELECT * FROM heads($1, $2, $3, $4)"
+_RECEIPTS = "SELECT * FROM receipts_after($1, $2, $3, $4, $5)"
+_EXIST = "SELECT * FROM accounts_exist($1, $2, $3)"
+_TAKE_COPIES = "SELECT * FROM take_copies($1, $2, $3)"
+_TAKE_RECEIPTS = "SELECT * FROM take_receipts($1, $2, $3)"
+_SETTLE_COPIES = "SELECT settle_copies($1, $2, $3, $4)"
+_SETTLE_RECEIPTS = "SELECT settle_receipts($1, $2, $3)"
+_PENDING = """
+SELECT count(*) FROM (SELECT FROM copy_outbox WHERE user_slot = ANY ($1) LIMIT $2) AS pending
+"""
+_EXPIRE = "SELECT user_id, device_id, expired FROM expire($1, $2, $3, $4)"
+_NOW = "SELECT clock_timestamp()"
+_DEDUP_USED = tuple(f"SELECT seq FROM dedup_{day} LIMIT 1" for day in range(10))  # noqa: S608
+_EMPTY_DEDUP = tuple(f"TRUNCATE dedup_{day}" for day in range(10))
+
+
+@dataclass(slots=True)
+class Place:
+    """A copy that stands in a device's queue."""
+
+    device_id: int
+    pos: int
+
+
+@dataclass(slots=True)
+class SendResult:
+    """What became of a send; with an entry the copy is still to be written elsewhere."""
+
+    outcome: int
+    seq: int = 0
+    accepted_at: datetime | None = None
+    message_id: bytes = b""
+    prev: int = 0
+    sent_prev: int = 0
+    entry_id: int | None = None
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CopyResult:
+    """What became of a copy."""
+
+    outcome: int
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ReceiptRow:
+    """One receipt of an account as it stands now."""
+
+    user_id: bytes
+    peer_id: bytes
+    version: int
+    delivered: Sequence[Any]  # asyncpg.Range of seqs, the upper bound not included
+    read_up_to: int
+
+
+@dataclass(slots=True)
+class ReceiptEffects:
+    """What acknowledging or reading did to receipts: merged here, or to be merged elsewhere."""
+
+    merged: list[ReceiptRow] = field(default_factory=list)
+    entries: list[ReceiptChange] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AckResult:
+    """What became of an acknowledgement."""
+
+    outcome: int
+    acked_pos: int
+
+
+@dataclass(slots=True)
+class MergeResult:
+    """What became of a receipt change; `row` is None if it changed nothing."""
+
+    outcome: int
+    row: ReceiptRow | None = None
+
+
+@dataclass(slots=True)
+class PlainResult:
+    """An outcome, and what the function returned beside it."""
+
+    outcome: int
+    row: Any = None
+
+
+@dataclass(slots=True)
+class PageResult:
+    """The rows of one page; the first also carries the counters."""
+
+    outcome: int
+    rows: list[Any] = field(default_factory=list)
+
+
+class ShardStore:
+    """One shard's functions."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def accept(self, sends: Sequence[SendRequest]) -> list[SendResult]:
+        """Accept sends; each conversation's in the order given."""
+        order = sorted(range(len(sends)), key=lambda i: sends[i].conversation_id)
+        items = [sends[i] for i in order]
+        by_user = sorted(
+            range(1, len(items) + 1),
+            key=lambda i: (items[i - 1].recipient_id, items[i - 1].conversation_id),
+        )
+        slots = {item.slot for item in items} | {item.recipient_slot for item in items}
+        rows = await self._fetch(
+            _ACCEPT,
+            list(slots),
+            by_user,
+            [item.slot for item in items],
+            [item.conversation_id for item in items],
+            [item.sender_id for item in items],
+            [item.sender_device_id for item in items],
+            [item.recipient_id for item in items],
+            [item.recipient_slot for item in items],
+            [item.client_message_id for item in items],
+            [item.after for item in items],
+            [item.day for item in items],
+            [item.digest for item in items],
+            [item.message_id for item in items],
+            [item.type for item in items],
+            [item.ciphertext for item in items],
+            [item.recipient_known for item in items],
+            [item.refused for item in items],
+        )
+        results: list[Any] = [None] * len(items)
+        for item, outcome, seq, at, message_id, prev, sent_prev, device_id, pos, entry_id in rows:
+            place = order[item - 1]
+            result = results[place]
+            if result is None:
+                result = results[place] = SendResult(
+                    outcome, seq, at, message_id, prev, sent_prev, entry_id
+                )
+            if device_id is not None:
+                result.places.append(Place(device_id, pos))
+        return results
+
+    async def copy(self, copies: Sequence[Copy]) -> list[CopyResult]:
+        """Write copies into the queues of users of this shard."""
+        order = sorted(
+            range(len(copies)),
+            key=lambda i: (copies[i].user_id, copies[i].conversation_id, copies[i].seq),
+        )
+        items = [copies[i] for i in order]
+        rows = await self._fetch(
+            _COPY,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.prev for item in items],
+            [item.seq for item in items],
+            [item.sent_prev for item in items],
+            [item.accepted_at for item in items],
+            [item.sender_device_id for item in items],
+            [item.type for item in items],
+            [item.conversation_id for item in items],
+            [item.peer_id for item in items],
+            [item.sender_id for item in items],
+            [item.message_id for item in items],
+            [item.ciphertext for item in items],
+        )
+        results: list[Any] = [None] * len(items)
+        for item, outcome, device_id, pos in rows:
+            place = order[item - 1]
+            if results[place] is None:
+                results[place] = CopyResult(outcome)
+            if device_id is not None:
+                results[place].places.append(Place(device_id, pos))
+        return results
+
+    async def ack(self, acks: Sequence[AckRequest]) -> tuple[list[AckResult], ReceiptEffects]:
+        """Acknowledge queues; no device twice."""
+        order = sorted(range(len(acks)), key=lambda i: (acks[i].user_id, acks[i].device_id))
+        items = [acks[i] for i in order]
+        rows = await self._fetch(
+            _ACK,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.device_id for item in items],
+            [item.up_to_pos for item in items],
+        )
+        results: list[Any] = [None] * len(items)
+        for row in rows[: len(items)]:
+            results[order[row["item"] - 1]] = AckResult(row["outcome"], row["acked_pos"])
+        return results, _effects(rows[len(items) :])
+
+    async def mark_read(
+        self, reads: Sequence[ReadRequest]
+    ) -> tuple[list[PlainResult], ReceiptEffects]:
+        """Mark conversations read."""
+        order = sorted(
+            range(len(reads)), key=lambda i: (reads[i].user_id, reads[i].conversation_id)
+        )
+        items = [reads[i] for i in order]
+        rows = await self._fetch(
+            _READ,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.conversation_id for item in items],
+            [item.author_id for item in items],
+            [item.up_to_seq for item in items],
+        )
+        results: list[Any] = [None] * len(items)
+        for row in rows[: len(items)]:
+            results[order[row["item"] - 1]] = PlainResult(row["outcome"])
+        return results, _effects(rows[len(items) :])
+
+    async def merge(self, changes: Sequence[ReceiptChange]) -> list[MergeResult]:
+        """Merge receipt changes into those of users of this shard."""
+        order = sorted(
+            range(len(changes)),
+            key=lambda i: (changes[i].user_id, changes[i].conversation_id, changes[i].peer_id),
+        )
+        items = [changes[i] for i in order]
+        rows = await self._fetch(
+            _MERGE,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.conversation_id for item in items],
+            [item.peer_id for item in items],
+            [item.delivered_after for item in items],
+            [item.delivered_to for item in items],
+            [item.read_up_to for item in items],
+        )
+        results: list[Any] = [None] * len(items)
+        for row in rows:
+            place = order[row["item"] - 1]
+            if row["version"] is None:
+                results[place] = MergeResult(row["outcome"])
+            else:
+                change = changes[place]
+                results[place].row = ReceiptRow(
+                    change.user_id,
+                    change.peer_id,
+                    row["version"],
+                    row["delivered"],
+                    row["read_up_to"],
+                )
+        return results
+
+    async def open(self, opens: Sequence[OpenRequest]) -> list[PlainResult]:
+        """Give each session its epoch."""
+        order = sorted(range(len(opens)), key=lambda i: (opens[i].user_id, opens[i].device_id))
+        items = [opens[i] for i in order]
+        rows = await self._fetch(
+            _OPEN,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.device_id for item in items],
+            [item.credential_version for item in items],
+        )
+        return _plain(rows, order)
+
+    async def page(self, pages: Sequence[PageRequest]) -> list[PageResult]:
+        """Read pages of queues."""
+        rows = await self._fetch(
+            _PAGE,
+            _slots(pages),
+            [item.slot for item in pages],
+            [item.user_id for item in pages],
+            [item.device_id for item in pages],
+            [item.after_pos for item in pages],
+            # One more than asked for tells whether the page is cut.
+            [item.max_envelopes + 1 for item in pages],
+            [item.max_bytes for item in pages],
+        )
+        results = [PageResult(Outcome.DONE) for _ in pages]
+        for row in rows:
+            result = results[row["item"] - 1]
+            result.outcome = row["outcome"]
+            result.rows.append(row)
+        return results
+
+    async def heads(self, heads: Sequence[HeadRequest]) -> list[PlainResult]:
+        """Read where queues stand."""
+        rows = await self._fetch(
+            _HEADS,
+            _slots(heads),
+            [item.slot for item in heads],
+            [item.user_id for item in heads],
+            [item.device_id for item in heads],
+        )
+        return _plain(rows, range(len(heads)))
+
+    async def receipts_after(self, requests: Sequence[ReceiptsRequest]) -> list[PageResult]:
+        """Read receipts above a version."""
+        rows = await self._fetch(
+            _RECEIPTS,
+            _slots(requests),
+            [item.slot for item in requests],
+            [item.user_id for item in requests],
+            [item.after_version for item in requests],
+            [item.max_receipts for item in requests],
+        )
+        results = [PageResult(Outcome.DONE) for _ in requests]
+        for row in rows:
+            result = results[row["item"] - 1]
+            result.outcome = row["outcome"]
+            result.rows.append(row)
+        return results
+
+    async def accounts_exist(self, checks: Sequence[AccountCheck]) -> list[PlainResult]:
+        """Tell which accounts exist: DONE or GONE."""
+        rows = await self._fetch(
+            _EXIST,
+            _slots(checks),
+            [item.slot for item in checks],
+            [item.user_id for item in checks],
+        )
+        return _plain(rows, range(len(checks)))
+
+    async def take_copies(
+        self, limit: int, lease: timedelta, down_slots: Sequence[int]
+    ) -> list[tuple[Copy, int]]:
+        """Overdue copies and how often each was taken; nobody else takes them during the lease."""
+        rows = await self._fetch(_TAKE_COPIES, limit, lease, down_slots)
+        return [(_copy(row), row["attempts"]) for row in rows]
+
+    async def take_receipts(
+        self, limit: int, lease: timedelta, down_slots: Sequence[int]
+    ) -> list[tuple[ReceiptChange, int]]:
+        """The same for receipt changes."""
+        rows = await self._fetch(_TAKE_RECEIPTS, limit, lease, down_slots)
+        return [(_change(row), row["attempts"]) for row in rows]
+
+    async def settle_copies(
+        self, done: Sequence[int], failed: Sequence[tuple[int, timedelta]], full: Sequence[int]
+    ) -> None:
+        """Remove entries, postpone others, hold back the conversations of full queues."""
+        ids, again = await self._postponed(failed)
+        await self._fetch(_SETTLE_COPIES, done, ids, again, full)
+
+    async def settle_receipts(
+        self, done: Sequence[int], failed: Sequence[tuple[int, timedelta]]
+    ) -> None:
+        """The same for receipt changes."""
+        ids, again = await self._postponed(failed)
+        await self._fetch(_SETTLE_RECEIPTS, done, ids, again)
+
+    async def pending_copies(self, user_slots: Sequence[int], most: int) -> int:
+        """How many copies wait for these slots; counts no further than `most`."""
+        rows = await self._fetch(_PENDING, user_slots, most)
+        return int(rows[0][0])
+
+    async def now(self) -> datetime:
+        """The shard's clock."""
+        rows = await self._fetch(_NOW)
+        now: datetime = rows[0][0]
+        return now
+
+    async def expire(
+        self, after: tuple[bytes, int], before: datetime, limit: int
+    ) -> list[tuple[bytes, int, int]]:
+        """Expire the old prefix of up to `limit` queues: (user, device, rows) of each looked at."""
+        rows = await self._fetch(_EXPIRE, *after, before, limit)
+        return [tuple(row) for row in rows]
+
+    async def empty_old_dedup(self) -> None:
+        """Empty the dedup table whose day is 8 days old: no retry is taken from then on."""
+        day = (int((await self.now()).timestamp()) // 86400 - 8) % 10
+        if await self._fetch(_DEDUP_USED[day]):
+            await self._fetch(_EMPTY_DEDUP[day])
+
+    async def _postponed(
+        self, failed: Sequence[tuple[int, timedelta]]
+    ) -> tuple[list[int], list[datetime]]:
+        if not failed:
+            return [], []
+        now = await self.now()
+        return [entry_id for entry_id, _ in failed], [now + wait for _, wait in failed]
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        async with acquired(self._pool, within=_ACQUIRE) as connection:
+            rows: list[Any] = await connection.fetch(statement, *arguments)
+            return rows
+
+
+def _slots(items: Sequence[Any]) -> list[int]:
+    return list({item.slot for item in items})
+
+
+def _plain(rows: Sequence[Any], order: Sequence[int]) -> list[PlainResult]:
+    results: list[Any] = [None] * len(order)
+    for row in rows:
+        results[order[row["item"] - 1]] = PlainResult(row["outcome"], row)
+    return results
+
+
+def _effects(rows: Sequence[Any]) -> ReceiptEffects:
+    effects = ReceiptEffects()
+    for row in rows:
+        if row["entry_id"] is None:
+            effects.merged.append(
+                ReceiptRow(
+                    row["user_id"],
+                    row["peer_id"],
+                    row["version"],
+                    row["delivered"],
+                    row["read_up_to"],
+                )
+            )
+        else:
+            effects.entries.append(_change(row))
+    return effects
+
+
+def _change(row: Any) -> ReceiptChange:
+    return ReceiptChange(
+        slot=row["user_slot"],
+        user_id=row["user_id"],
+        conversation_id=row["conversation_id"],
+        peer_id=row["peer_id"],
+        delivered_after=row["delivered_after"],
+        delivered_to=row["delivered_to"],
+        read_up_to=row["read_up_to"],
+        entry_id=row["entry_id"],
+        home_slot=row["slot"],
+    )
+
+
+def _copy(row: Any) -> Copy:
+    return Copy(
+        slot=row["user_slot"],
+        user_id=row["user_id"],
+        conversation_id=row["conversation_id"],
+        prev=row["prev"],
+        seq=row["seq"],
+        sent_prev=row["sent_prev"],
+        accepted_at=row["accepted_at"],
+        peer_id=row["peer_id"],
+        sender_id=row["sender_id"],
+        sender_device_id=row["sender_device_id"],
+        message_id=row["message_id"],
+        type=row["type"],
+        ciphertext=row["ciphertext"],
+        entry_id=row["entry_id"],
+        home_slot=row["slot"],
+    )
