@@ -4,6 +4,7 @@ import asyncio
 import collections
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 from mesh.discovery import Discovery
 from mesh.errors import Unavailable
@@ -78,7 +79,7 @@ async def _sessions(url: str) -> dict[str, int] | None:
             cursor = 0
             while True:
                 cursor, keys = await redis.scan(cursor, match=_SESSIONS, count=_SCAN_COUNT)
-                values = await redis.mget(keys) if keys else []
+                values = cast("list[bytes | None]", await redis.mget(keys) if keys else [])
                 counted.update(value.decode().partition(":")[2] for value in values if value)
                 if cursor == 0:
                     return dict(counted)

@@ -24,9 +24,12 @@ class Environment:
         self._token_keys.make()
         self._gateway_keys.make()
 
+    def of_migration(self) -> dict[str, str]:
+        return {"WHIMBREL_MESSAGE_SHARDS": str(self._shards)}
+
     def of_message(self) -> dict[str, str]:
         return {
-            "WHIMBREL_MESSAGE_SHARDS": str(self._shards),
+            **self.of_migration(),
             "WHIMBREL_MESSAGE_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),

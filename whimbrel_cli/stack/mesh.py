@@ -141,7 +141,7 @@ class Mesh:
     async def _migrate(self) -> None:
         argv = [sys.executable, "-m", "svc_message", "migrate"]
         log = self.log_of("migrate")
-        migration = Program(Command("migrate", argv, log, env=self._environment.of_message()))
+        migration = Program(Command("migrate", argv, log, env=self._environment.of_migration()))
         migration.start()
         await migration.ended()
         if migration.exit_code:

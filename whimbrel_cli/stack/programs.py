@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import ctypes
 import enum
-import functools
 import os
 import signal
 import subprocess
@@ -17,7 +15,7 @@ from whimbrel_cli.stack.errors import DidNotStart
 
 _POLL_SECONDS = 0.02
 _READY_SECONDS = 30.0
-_PR_SET_PDEATHSIG = 1
+_LAUNCHER = Path(__file__).with_name("launch.py")
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -97,22 +95,17 @@ class Program:
 
     def start(self) -> None:
         """Start the process; it is not ready yet."""
-        command, owner = self._command, self._command.owner
+        command = self._command
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("ab") as log:
             self._child = subprocess.Popen(
-                command.argv,
+                [*_launcher(command), *command.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **command.env},
                 # A terminal's Ctrl-C is for us: we end the children in order.
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid(), command.orphan_signal),  # noqa: PLW1509
-                user=owner.uid if owner else None,
-                group=owner.gid if owner else None,
-                extra_groups=[] if owner else None,
-                cwd="/" if owner else None,
             )
 
     async def until_ready(self, probe: Probe, *, seconds: float = _READY_SECONDS) -> None:
@@ -156,20 +149,9 @@ class Program:
         return self._child
 
 
-def _die_with(parent: int, orphan_signal: signal.Signals) -> Callable[[], None] | None:
-    """Return what the child runs before exec, so that it ends when we do, however we end."""
-    if sys.platform != "linux":
-        return None
-    prctl = _libc().prctl
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(orphan_signal), 0, 0, 0)
-        if os.getppid() != parent:  # we died before the line above
-            os._exit(1)
-
-    return arrange
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _launcher(command: Command) -> list[str]:
+    """What runs first in the child, so that it ends when we do, however we end."""
+    owner = command.owner or Owner(-1, -1)
+    numbers = (os.getpid(), int(command.orphan_signal), owner.uid, owner.gid)
+    # Isolated and without site-packages: it is there in a few milliseconds.
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), *map(str, numbers)]
