@@ -1,1 +1,75 @@
+"""The SDK: what an application needs to send and receive messages over Whimbrel.
 
+It owns the device's side: the stream to a gateway, the local store, the queue of what is to be
+sent. What it promises: a message that `send` returned survives a crash and arrives once, in order;
+a message that arrived is on the disk before the mesh is told; nothing is shown twice.
+
+    account = await Client.register("~/alice", "alice", gateways=["localhost:50051"])
+
+    async with Client.connect("~/alice") as client:
+        message = await client.send("bob", "hello")
+        await client.accepted(message)
+        async for message in client.messages(after=cursor):
+            ...
+"""
+
+from whimbrel_client.client import Client
+from whimbrel_client.errors import (
+    BodyTooLarge,
+    CallFailed,
+    ClientClosed,
+    ClientError,
+    DeviceRevoked,
+    HandleTaken,
+    HandleUnknown,
+    NotConfirmed,
+    NotSent,
+    ProfileInUse,
+    ProfileMissing,
+    SendRefused,
+    StoreFailed,
+    StoreTooNew,
+    Unreachable,
+)
+from whimbrel_client.model import (
+    Alarm,
+    Conversation,
+    Message,
+    Outcome,
+    OutgoingMessage,
+    Receipt,
+    SendState,
+    Tick,
+)
+from whimbrel_client.profile import Account, Profile
+from whimbrel_client.ranges import SeqRanges
+
+__all__ = [
+    "Account",
+    "Alarm",
+    "BodyTooLarge",
+    "CallFailed",
+    "Client",
+    "ClientClosed",
+    "ClientError",
+    "Conversation",
+    "DeviceRevoked",
+    "HandleTaken",
+    "HandleUnknown",
+    "Message",
+    "NotConfirmed",
+    "NotSent",
+    "Outcome",
+    "OutgoingMessage",
+    "Profile",
+    "ProfileInUse",
+    "ProfileMissing",
+    "Receipt",
+    "SendRefused",
+    "SendState",
+    "SeqRanges",
+    "StoreFailed",
+    "StoreTooNew",
+    "Tick",
+    "Unreachable",
+]

@@ -1,0 +1,425 @@
+"""A mesh in memory behind real gateways: Connect and IdentityService as the protos tell them.
+
+One device an account. It keeps every promise of the stream, and breaks one when a test says so.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mesh.errors import WhimbrelError, abort
+from whimbrel.error.v1 import reason_pb2
+from whimbrel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
+from whimbrel_client.ranges import SeqRanges
+
+Event = gateway_pb2.ServerEvent
+Judge = Callable[[send_pb2.Send], send_pb2.Rejected | None]
+
+
+@dataclass
+class FakeAccount:
+    handle: str
+    user_id: bytes
+    public_key: bytes
+    queue: list[envelope_pb2.Envelope] = field(default_factory=list)
+    head_pos: int = 0
+    acked_pos: int = 0
+    epoch: int = 0
+    receipt_version: int = 0
+    receipts: dict[bytes, receipt_pb2.Receipt] = field(default_factory=dict)
+    session: "FakeSession | None" = None
+
+
+@dataclass
+class FakeConversation:
+    last_seq: int = 0
+    # By sender and client_message_id: the content and the first answer.
+    accepted: dict[tuple[bytes, bytes], tuple[bytes, send_pb2.Accepted]] = field(
+        default_factory=dict
+    )
+    senders: dict[int, bytes] = field(default_factory=dict)
+
+
+def rejection(
+    send: send_pb2.Send, reason: str, retry_after: float | None = None
+) -> send_pb2.Rejected:
+    rejected = send_pb2.Rejected(
+        client_message_id=send.client_message_id,
+        reason=reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}"),
+    )
+    if retry_after is not None:
+        rejected.retry_after.CopyFrom(Duration(nanos=int(retry_after * 1e9)))
+    return rejected
+
+
+class FakeMesh:
+    """What the gateways share: accounts, conversations, queues, receipts."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[bytes, FakeAccount] = {}
+        self.handles: dict[str, FakeAccount] = {}
+        self.conversations: dict[bytes, FakeConversation] = {}
+        self.token_seconds = 600.0
+        self.clock_ahead = 0.0
+        self.refuse_tokens = False
+        self.limits = gateway_pb2.Limits(
+            max_unacked=256,
+            max_outstanding_sends=500,
+            max_outstanding_bytes=1024 * 1024,
+            max_body_bytes=192 * 1024,
+            max_frame_bytes=256 * 1024,
+        )
+        # Asked before a send is accepted.
+        self.judge: Judge = lambda send: None
+        # Every send that came, in order, and what each stream's hello said.
+        self.sends: list[tuple[bytes, send_pb2.Send]] = []
+        self.hellos: list[gateway_pb2.Hello] = []
+        self.reads: list[tuple[bytes, receipt_pb2.Read]] = []
+        self.acks: list[tuple[bytes, int]] = []
+        self.outstanding: dict[bytes, int] = {}
+        self.ends: list[str] = []
+        # Answers are lost on the way while this is set.
+        self.swallow_answers = False
+
+    def now(self) -> float:
+        return time.time() + self.clock_ahead
+
+    def timestamp(self, ahead: float = 0.0) -> Timestamp:
+        moment = Timestamp()
+        moment.FromMilliseconds(int((self.now() + ahead) * 1000))
+        return moment
+
+    def conversation(self, one: bytes, other: bytes) -> FakeConversation:
+        low, high = sorted((one, other))
+        key = hashlib.sha256(b"direct" + low + high).digest()[:16]
+        return self.conversations.setdefault(key, FakeConversation())
+
+    def accept(self, sender: bytes, send: send_pb2.Send) -> Event:
+        """The answer to a send, and all its effects."""
+        self.sends.append((sender, send))
+        refused = self.judge(send)
+        if refused is not None:
+            return Event(rejected=refused)
+        if send.user_id not in self.accounts:
+            return Event(rejected=rejection(send, "RECIPIENT_UNKNOWN"))
+        conversation = self.conversation(sender, send.user_id)
+        content = hashlib.sha256(send.user_id + send.shared.SerializeToString()).digest()
+        known = conversation.accepted.get((sender, send.client_message_id))
+        if known is not None and known[0] != content:
+            return Event(rejected=rejection(send, "CLIENT_MESSAGE_ID_CONFLICT"))
+        if known is not None:
+            return Event(accepted=known[1])
+        if send.first_tried_at.ToSeconds() < self.now() - 7 * 86400:
+            return Event(rejected=rejection(send, "RETRY_TOO_OLD"))
+        if send.after and (sender, send.after) not in conversation.accepted:
+            return Event(rejected=rejection(send, "PREVIOUS_NOT_ACCEPTED", 0.02))
+        accepted = self._write(conversation, sender, send)
+        conversation.accepted[sender, send.client_message_id] = (content, accepted)
+        return Event(accepted=accepted)
+
+    def _write(
+        self, conversation: FakeConversation, sender: bytes, send: send_pb2.Send
+    ) -> send_pb2.Accepted:
+        conversation.last_seq += 1
+        conversation.senders[conversation.last_seq] = sender
+        accepted = send_pb2.Accepted(
+            client_message_id=send.client_message_id,
+            message_id=os.urandom(16),
+            seq=conversation.last_seq,
+            accepted_at=self.timestamp(),
+        )
+        self.deliver(
+            self.accounts[send.user_id],
+            peer=sender,
+            sender=sender,
+            seq=accepted.seq,
+            message_id=accepted.message_id,
+            ciphertext=send.shared.ciphertext,
+        )
+        return accepted
+
+    def deliver(
+        self,
+        account: FakeAccount,
+        *,
+        peer: bytes,
+        sender: bytes,
+        seq: int,
+        message_id: bytes,
+        ciphertext: bytes,
+    ) -> None:
+        account.head_pos += 1
+        account.queue.append(
+            envelope_pb2.Envelope(
+                pos=account.head_pos,
+                message_id=message_id,
+                user_id=peer,
+                seq=seq,
+                sender_user_id=sender,
+                sender_device_id=1,
+                accepted_at=self.timestamp(),
+                type=send_pb2.CIPHERTEXT_TYPE_PLAIN,
+                ciphertext=ciphertext,
+            )
+        )
+        if account.session is not None:
+            account.session.wake.set()
+
+    def ack(self, account: FakeAccount, up_to_pos: int) -> None:
+        self.acks.append((account.user_id, up_to_pos))
+        while account.queue and account.queue[0].pos <= up_to_pos:
+            envelope = account.queue.pop(0)
+            account.acked_pos = envelope.pos
+            if envelope.sender_user_id in self.accounts:
+                self._receipt(envelope.sender_user_id, account.user_id, delivered=envelope.seq)
+
+    def read(self, account: FakeAccount, read: receipt_pb2.Read) -> None:
+        self.reads.append((account.user_id, read))
+        self._receipt(read.user_id, account.user_id, read_up_to=read.up_to_seq)
+
+    def _receipt(
+        self, sender: bytes, peer: bytes, *, delivered: int = 0, read_up_to: int = 0
+    ) -> None:
+        account = self.accounts[sender]
+        old = account.receipts.get(peer, receipt_pb2.Receipt())
+        ranges = SeqRanges((one.first, one.last) for one in old.delivered)
+        if delivered:
+            ranges.add(delivered)
+        account.receipt_version += 1
+        account.receipts[peer] = receipt_pb2.Receipt(
+            version=account.receipt_version,
+            user_id=peer,
+            delivered=[receipt_pb2.SeqRange(first=a, last=b) for a, b in ranges],
+            read_up_to=max(old.read_up_to, read_up_to),
+        )
+        if account.session is not None:
+            account.session.wake.set()
+
+
+class FakeSession:
+    """One open stream of a device."""
+
+    def __init__(self, mesh: FakeMesh, account: FakeAccount, after_receipts: int) -> None:
+        self.mesh = mesh
+        self.account = account
+        self.wake = asyncio.Event()
+        self.wake.set()
+        self.answers: list[Event] = []
+        self.last_pos = account.acked_pos
+        self.last_receipt = after_receipts
+        self.head_at_open = account.head_pos
+        self.has_caught_up = False
+        self.half_closed = False
+        self.ending: tuple[str, float | None] | None = None
+
+    def end(self, reason: str, reconnect_after: float | None = None) -> None:
+        self.ending = (reason, reconnect_after)
+        self.wake.set()
+
+    def take(self, events: Iterable[gateway_pb2.DeviceEvent]) -> None:
+        for event in events:
+            match event.WhichOneof("event"):
+                case "send":
+                    answer = self.mesh.accept(self.account.user_id, event.send)
+                    if not self.mesh.swallow_answers:
+                        self.answers.append(answer)
+                case "ack":
+                    if event.ack.up_to_pos > self.last_pos:
+                        self.end("PROTOCOL_VIOLATION", 0.0)
+                        return
+                    self.mesh.ack(self.account, event.ack.up_to_pos)
+                case "read":
+                    self.mesh.read(self.account, event.read)
+                    self.answers.append(Event(read_recorded=event.read))
+                case _:
+                    self.end("PROTOCOL_VIOLATION", 0.0)
+                    return
+        self.wake.set()
+
+    def due(self) -> list[Event]:
+        """All that can be written now."""
+        answers, self.answers = self.answers, []
+        events = answers
+        room = self.mesh.limits.max_unacked - (self.last_pos - self.account.acked_pos)
+        for envelope in [e for e in self.account.queue if e.pos > self.last_pos][: max(0, room)]:
+            events.append(Event(deliver=envelope))
+            self.last_pos = envelope.pos
+        for receipt in sorted(self.account.receipts.values(), key=lambda one: one.version):
+            if receipt.version > self.last_receipt:
+                events.append(Event(receipt=receipt))
+                self.last_receipt = receipt.version
+        if not self.has_caught_up and self.account.acked_pos >= self.head_at_open:
+            self.has_caught_up = True
+            events.append(Event(caught_up=gateway_pb2.CaughtUp(pos=self.head_at_open)))
+        return events
+
+
+class FakeGateway(
+    gateway_pb2_grpc.GatewayServiceServicer, identity_pb2_grpc.IdentityServiceServicer
+):
+    """One listener of the fake mesh."""
+
+    def __init__(self, mesh: FakeMesh) -> None:
+        self.mesh = mesh
+        self.address = ""
+        self.server = grpc.aio.server()
+        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(self, self.server)
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(self, self.server)
+
+    async def start(self, address: str = "127.0.0.1:0") -> None:
+        port = self.server.add_insecure_port(address)
+        self.address = f"127.0.0.1:{port}"
+        await self.server.start()
+
+    async def kill(self) -> None:
+        """Every connection is cut at once."""
+        await self.server.stop(0)
+
+    async def Connect(self, requests, context) -> None:
+        account = await self._account(context)
+        first = await anext(aiter(requests))
+        hello = first.events[0].hello
+        self.mesh.hellos.append(hello)
+        account.epoch += 1
+        if account.session is not None:
+            account.session.end("STREAM_REPLACED", 0.0)
+        session = account.session = FakeSession(self.mesh, account, hello.after_receipts)
+        welcome = gateway_pb2.Welcome(
+            epoch=account.epoch,
+            head_pos=account.head_pos,
+            server_time=self.mesh.timestamp(),
+            limits=self.mesh.limits,
+        )
+        await context.write(gateway_pb2.ConnectResponse(events=[Event(welcome=welcome)]))
+        session.take(first.events[1:])
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(requests, session))
+                await self._write(context, session)
+                reading.cancel()
+        finally:
+            if account.session is session:
+                account.session = None
+        if session.ending is not None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, session.ending[0])
+        self.mesh.ends.append("HALF_CLOSED")
+
+    async def _read(self, requests, session: FakeSession) -> None:
+        async for request in requests:
+            session.take(request.events)
+        session.half_closed = True
+        session.wake.set()
+
+    async def _write(self, context, session: FakeSession) -> None:
+        while session.ending is None:
+            await session.wake.wait()
+            session.wake.clear()
+            for chunk in _chunks(session.due()):
+                await context.write(gateway_pb2.ConnectResponse(events=chunk))
+            if session.half_closed:
+                return
+        reason, seconds = session.ending
+        self.mesh.ends.append(reason)
+        go_away = gateway_pb2.GoAway(reason=reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}"))
+        if seconds is not None:
+            go_away.reconnect_after.CopyFrom(Duration(nanos=int(seconds * 1e9)))
+        await context.write(gateway_pb2.ConnectResponse(events=[Event(go_away=go_away)]))
+
+    async def Register(self, request, context):
+        signed = b"whimbrel register v1\0" + request.handle.encode() + b"\0"
+        await self._verify(context, request, request.device_public_key, signed)
+        account = self.mesh.handles.get(request.handle)
+        if account is not None and account.public_key != request.device_public_key:
+            await abort(context, _error("HANDLE_TAKEN"))
+        if account is None:
+            account = FakeAccount(request.handle, os.urandom(16), request.device_public_key)
+            self.mesh.handles[request.handle] = account
+            self.mesh.accounts[account.user_id] = account
+        return identity_pb2.RegisterResponse(
+            user_id=account.user_id,
+            device_id=1,
+            access_token=account.user_id.hex(),
+            expires_at=self.mesh.timestamp(self.mesh.token_seconds),
+        )
+
+    async def Refresh(self, request, context):
+        account = self.mesh.accounts.get(request.user_id)
+        if account is None:
+            await abort(context, _error("DEVICE_UNKNOWN"))
+        device = request.user_id + request.device_id.to_bytes(4, "big")
+        signed = b"whimbrel refresh v1\0" + device + b"\0"
+        await self._verify(context, request, account.public_key, signed)
+        return identity_pb2.RefreshResponse(
+            access_token=account.user_id.hex(),
+            expires_at=self.mesh.timestamp(self.mesh.token_seconds),
+        )
+
+    async def LookUp(self, request, context):
+        await self._account(context)
+        account = self.mesh.handles.get(request.handle)
+        if account is None:
+            await abort(context, _error("HANDLE_UNKNOWN"))
+        return identity_pb2.LookUpResponse(user_id=account.user_id)
+
+    async def _account(self, context) -> FakeAccount:
+        token = dict(context.invocation_metadata()).get("authorization", "")
+        account = self.mesh.accounts.get(bytes.fromhex(token.removeprefix("Bearer ")))
+        if account is None or self.mesh.refuse_tokens:
+            await abort(context, _error("TOKEN_INVALID"))
+        return account
+
+    async def _verify(self, context, request, public_key: bytes, signed: bytes) -> None:
+        at_ms = request.signed_at.ToMilliseconds()
+        if abs(at_ms / 1000 - self.mesh.now()) > 60:
+            error = _error("SIGNATURE_STALE")
+            error.metadata["server_time"] = self.mesh.timestamp().ToJsonString()
+            await abort(context, error)
+        try:
+            key = Ed25519PublicKey.from_public_bytes(public_key)
+            key.verify(request.signature, signed + at_ms.to_bytes(8, "big"))
+        except InvalidSignature:
+            await abort(context, _error("SIGNATURE_INVALID"))
+
+
+def _error(reason: str) -> WhimbrelError:
+    error = WhimbrelError(reason)
+    error.reason = reason  # type: ignore[misc]
+    error.code = grpc.StatusCode.UNAUTHENTICATED  # type: ignore[misc]
+    return error
+
+
+def _chunks(events: list[Event]) -> Iterable[list[Event]]:
+    chunk: list[Event] = []
+    size = 0
+    for event in events:
+        if chunk and size + event.ByteSize() + 8 > 250 * 1024:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(event)
+        size += event.ByteSize() + 8
+    if chunk:
+        yield chunk
+
+
+@asynccontextmanager
+async def running_gateway(
+    mesh: FakeMesh, address: str = "127.0.0.1:0"
+) -> AsyncIterator[FakeGateway]:
+    gateway = FakeGateway(mesh)
+    await gateway.start(address)
+    try:
+        yield gateway
+    finally:
+        await gateway.kill()

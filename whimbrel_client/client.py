@@ -1,0 +1,391 @@
+"""The API: what an application does with Whimbrel."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import grpc
+
+from whimbrel_client.bell import Bell
+from whimbrel_client.clock import ServerClock
+from whimbrel_client.connection import Connection
+from whimbrel_client.errors import (
+    BodyTooLarge,
+    ClientClosed,
+    ClientError,
+    DeviceRevoked,
+    NotConfirmed,
+    SendRefused,
+)
+from whimbrel_client.exchange import Exchange
+from whimbrel_client.identity import IdentityCalls, Tokens
+from whimbrel_client.model import (
+    Alarm,
+    Conversation,
+    Message,
+    Outcome,
+    OutgoingMessage,
+    Receipt,
+    SendState,
+    Tick,
+)
+from whimbrel_client.payload import MAX_BODY_BYTES, body_of, send_of
+from whimbrel_client.profile import Account, Profile, gateways_of
+from whimbrel_client.store import Applied, Changes, Queued, Store
+from whimbrel_client.sync import Sending
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_PAGE = 256
+
+
+class Client:
+    """One device of one account, connected for as long as the block of `connect` lasts.
+
+    All that was sent is safe in the profile's store before `send` returns, and goes out as soon as
+    there is a gateway. All that arrives is in the store before the mesh is told that it arrived.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        store: Store,
+        clock: ServerClock,
+        tokens: Tokens,
+        calls: IdentityCalls,
+        read_receipts: bool,
+    ) -> None:
+        """For `connect` only."""
+        self._account = account
+        self._store = store
+        self._tokens = tokens
+        self._calls = calls
+        self._read_receipts = read_receipts
+        self._exchange = Exchange(store, clock, on_applied=self._applied, on_given_up=self._settled)
+        self._sent: WeakValueDictionary[int, OutgoingMessage] = WeakValueDictionary()
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._arrived = Bell()
+        self._receipted = Bell()
+        self._online = Bell()
+        self._is_online = False
+        self._has_ended = False
+        self._failure: ClientError | None = None
+
+    @staticmethod
+    async def register(
+        profile: Path | str,
+        handle: str,
+        *,
+        gateways: Sequence[str],
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> Account:
+        """Make an account in this folder, or finish what an earlier call began.
+
+        Raises HandleTaken, CallFailed (HANDLE_INVALID and others) and Unreachable.
+        """
+        folder = Profile(profile)
+        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        account = await calls.register(handle, folder.key())
+        folder.keep(account)
+        return account
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        profile: Path | str,
+        *,
+        gateways: Sequence[str] = (),
+        read_receipts: bool = True,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> AsyncIterator["Client"]:
+        """Open the profile and stay connected; leaving the block ends the stream politely.
+
+        Does not wait for the mesh: what can be done offline is; `online` waits.
+        `gateways`: host:port of each; none: those at which the account was registered.
+        `read_receipts=False`: what is read on this device is told to nobody.
+        Raises ProfileMissing, ProfileInUse and StoreTooNew.
+        """
+        folder = Profile(profile)
+        account, key, clock = folder.account(), folder.key(), ServerClock()
+        addresses = gateways_of(gateways, account)
+        calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
+        tokens = Tokens(account, key, calls=calls, clock=clock)
+        async with _opened(folder.store_path) as store:
+            client = cls(
+                account,
+                store=store,
+                clock=clock,
+                tokens=tokens,
+                calls=calls,
+                read_receipts=read_receipts,
+            )
+            await client._exchange.restore(with_reads=read_receipts)
+            connection = Connection(
+                addresses,
+                tokens=tokens,
+                exchange=client._exchange,
+                credentials=credentials,
+                on_change=client._connection_changed,
+            )
+            async with client._connected(connection):
+                yield client
+
+    # Who and where.
+
+    @property
+    def user_id(self) -> bytes:
+        """The own account."""
+        return self._account.user_id
+
+    @property
+    def handle(self) -> str:
+        """The own handle."""
+        return self._account.handle
+
+    @property
+    def is_online(self) -> bool:
+        """Whether a stream is open right now."""
+        return self._is_online
+
+    async def online(self) -> None:
+        """Return when a stream is open. Raises what has ended the client, if anything has."""
+        while not self._is_online:
+            changed = self._online.next_ring()
+            self._raise_if_ended()
+            await changed.wait()
+
+    async def user_named(self, handle: str) -> bytes:
+        """The account that has the handle; remembered. Raises HandleUnknown, Unreachable."""
+        known = await self._store.user_named(handle)
+        if known is not None:
+            return known
+        user_id = await self._calls.look_up(handle, await self._tokens.current())
+        await self._store.remember(user_id, handle)
+        return user_id
+
+    async def handle_of(self, user_id: bytes) -> str | None:
+        """The handle of an account that was looked up here once."""
+        return self.handle if user_id == self.user_id else await self._store.handle_of(user_id)
+
+    # Sending.
+
+    async def send(self, to: bytes | str, text: str) -> OutgoingMessage:
+        """Queue words for a person, named by user id or handle.
+
+        On return the message is on the disk; it goes out by itself, also after a crash, and in
+        the order of the calls. Raises BodyTooLarge and, for a new handle, what `user_named` does.
+        """
+        (message,) = await self.send_all(to, [text])
+        return message
+
+    async def send_all(self, to: bytes | str, texts: Iterable[str]) -> list[OutgoingMessage]:
+        """Queue several messages, in order, all or none; far cheaper than one by one."""
+        user_id = await self.user_named(to) if isinstance(to, str) else to
+        queue = [_queued(user_id, text) for text in texts]
+        if not queue:
+            return []
+        self._raise_if_ended()
+        local_ids = self._store.queue(queue)
+        # In a callback, not after the await: the order of the queue is the order of the store, and
+        # what is in the store goes out even if the caller is cancelled now.
+        local_ids.add_done_callback(lambda done: self._offer(done, queue))
+        return [
+            self._track(local_id, queued)
+            for local_id, queued in zip(await asyncio.shield(local_ids), queue, strict=True)
+        ]
+
+    async def accepted(self, message: OutgoingMessage) -> Outcome:
+        """Wait until the mesh has the message, durably. Raises SendRefused, NotConfirmed.
+
+        If the client ends first, raises ClientClosed or what ended it; the message stays queued.
+        """
+        while message.outcome is None:
+            self._raise_if_ended()
+            waiter = self._waiters.get(message.local_id)
+            if waiter is None:
+                waiter = self._waiters[message.local_id] = asyncio.Future()
+            await asyncio.shield(waiter)
+        if message.outcome.state is SendState.REFUSED:
+            raise SendRefused(message.outcome.reason or "")
+        if message.outcome.state is SendState.NOT_CONFIRMED:
+            raise NotConfirmed("the message was tried and never answered")
+        return message.outcome
+
+    async def outgoing(self, after: int = 0, *, limit: int = _PAGE) -> list[OutgoingMessage]:
+        """Own messages above a local id, oldest first, also those of earlier runs."""
+        return [self._tracked(row) for row in await self._store.outgoing(after, limit=limit)]
+
+    async def tick(self, message: OutgoingMessage) -> Tick:
+        """What a person sees beside the message: waiting, sent, delivered or read."""
+        return await self._store.tick(message.local_id)
+
+    # Receiving.
+
+    async def messages(self, *, after: int = 0) -> AsyncIterator[Message]:
+        """All received messages above the cursor, in local order, then each as it arrives.
+
+        An application that keeps `message.cursor` in the same transaction as what it does with the
+        message, and resumes from it, does it exactly once. Raises what ends the client.
+        """
+        while True:
+            arrived = self._arrived.next_ring()
+            page = await self._read(self._store.messages(after, limit=_PAGE))
+            for message in page or ():
+                after = message.cursor
+                yield message
+            if page is None:
+                return
+            if not page:
+                self._raise_if_failed()
+                await arrived.wait()
+
+    async def receipts(self, *, after: int = 0) -> AsyncIterator[Receipt]:
+        """The receipts above a version, lowest first, then each as it changes.
+
+        Only the newest of each conversation is kept: it says all that the earlier ones said.
+        """
+        while True:
+            receipted = self._receipted.next_ring()
+            page = await self._read(self._store.receipts(after, limit=_PAGE))
+            for receipt in page or ():
+                after = receipt.version
+                yield receipt
+            if page is None:
+                return
+            if not page:
+                self._raise_if_failed()
+                await receipted.wait()
+
+    async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
+        """A person has read the conversation up to here; the mesh is told, now or later."""
+        seq = await self._store.mark_read(conversation, up_to_seq, is_told=self._read_receipts)
+        if seq and self._read_receipts:
+            self._exchange.reads.want(conversation, seq)
+            self._exchange.work.set()
+
+    async def conversations(self) -> list[Conversation]:
+        """All conversations that hold something, with what is unread and what waits."""
+        return await self._store.conversations(self.user_id)
+
+    async def alarms(self) -> list[Alarm]:
+        """Every place in a conversation that two messages have claimed; should be empty."""
+        return await self._store.alarms()
+
+    # Inside.
+
+    @asynccontextmanager
+    async def _connected(self, connection: Connection) -> AsyncIterator[None]:
+        running = asyncio.create_task(self._run(connection), name="whimbrel-client")
+        try:
+            yield
+        finally:
+            connection.close()
+            await running
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        except Exception as error:  # the root of the client's task
+            self._failure = _cause(error)
+            if not isinstance(self._failure, DeviceRevoked):
+                log.exception("the client has failed")
+        finally:
+            self._has_ended = True
+            for bell in (self._arrived, self._receipted, self._online):
+                bell.ring()
+            for waiter in self._waiters.values():
+                waiter.set_result(None)
+
+    def _connection_changed(self, *, is_online: bool) -> None:
+        self._is_online = is_online
+        self._online.ring()
+
+    def _offer(self, local_ids: asyncio.Future[list[int]], queue: Sequence[Queued]) -> None:
+        if local_ids.cancelled() or local_ids.exception() is not None:
+            return
+        self._exchange.outbox.offer(
+            Sending(local_id, *queued)
+            for local_id, queued in zip(local_ids.result(), queue, strict=True)
+        )
+        self._exchange.work.set()
+
+    def _track(self, local_id: int, queued: Queued) -> OutgoingMessage:
+        row = OutgoingMessage(
+            local_id, queued.conversation, client_message_id=queued.client_message_id
+        )
+        return self._tracked(row)
+
+    def _tracked(self, message: OutgoingMessage) -> OutgoingMessage:
+        """The one object of this message that is alive, so that its outcome reaches all."""
+        return self._sent.setdefault(message.local_id, message)
+
+    def _applied(self, applied: Applied, changes: Changes) -> None:
+        for local_id, outcome in applied.settled:
+            self._settled(local_id, outcome)
+        if applied.new_messages:
+            self._arrived.ring()
+        if changes.receipts:
+            self._receipted.ring()
+
+    def _settled(self, local_id: int, outcome: Outcome) -> None:
+        message = self._sent.get(local_id)
+        if message is not None:
+            message.outcome = outcome
+        waiter = self._waiters.pop(local_id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _read(self, page: Awaitable[list[T]]) -> list[T] | None:
+        """The page; None once the client has ended by itself and there is nothing more to read."""
+        try:
+            return await page
+        except ClientClosed:
+            return None
+
+    def _raise_if_failed(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _raise_if_ended(self) -> None:
+        self._raise_if_failed()
+        if self._has_ended:
+            raise ClientClosed("the client is closed")
+
+
+@asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[Store]:
+    store = Store(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _queued(user_id: bytes, text: str) -> Queued:
+    body = body_of(text)
+    if len(body) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"a message has at most {MAX_BODY_BYTES} bytes, this has {len(body)}")
+    client_message_id = os.urandom(16)
+    send = send_of(user_id, body, client_message_id=client_message_id)
+    return Queued(user_id, client_message_id, send)
+
+
+def _cause(error: BaseException) -> ClientError:
+    """Look through a TaskGroup's wrapping; a bug is told as a failure of the client."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ClientError):
+        return error
+    failed = ClientError(f"the client has failed: {error!r}")
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,116 @@
+"""Keeps the device connected: one stream after another, at one gateway or the next."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import grpc
+
+from whimbrel_client.channels import open_channel
+from whimbrel_client.comeback import BAD_TOKEN, Comeback, Ending
+from whimbrel_client.errors import CallFailed, DeviceRevoked, Unreachable
+from whimbrel_client.exchange import Exchange
+from whimbrel_client.identity import Tokens
+from whimbrel_client.stream import DeviceStream
+
+log = logging.getLogger(__name__)
+
+_RENEWAL_RETRY_SECONDS = 5.0
+
+
+class OnChange(Protocol):
+    """Told when the device comes online or goes offline."""
+
+    def __call__(self, *, is_online: bool) -> None: ...
+
+
+class Connection:
+    """The streams of the device, one at a time, until it is closed or revoked."""
+
+    def __init__(
+        self,
+        gateways: Sequence[str],
+        *,
+        tokens: Tokens,
+        exchange: Exchange,
+        on_change: OnChange,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._gateways = list(gateways)
+        self._tokens = tokens
+        self._exchange = exchange
+        self._credentials = credentials
+        self._comeback = Comeback()
+        self._closing = asyncio.Event()
+        self._stream: DeviceStream | None = None
+        self._on_change = on_change
+        random.shuffle(self._gateways)
+
+    def close(self) -> None:
+        """End the stream politely and come back no more; `run` returns then."""
+        self._closing.set()
+        if self._stream is not None:
+            self._stream.close()
+
+    async def run(self) -> None:
+        """Be connected, or on the way there. Raises DeviceRevoked; StoreFailed from below."""
+        while not self._closing.is_set():
+            ending = await self._one_stream()
+            if self._closing.is_set():
+                return
+            log.info("stream ended: %s", ending)
+            if ending.reason in BAD_TOKEN:
+                self._tokens.forget()
+            if ending.reason:
+                self._gateways.append(self._gateways.pop(0))
+            await self._pause(self._comeback.delay_after(ending))
+
+    async def _one_stream(self) -> Ending:
+        try:
+            token = await self._tokens.current()
+        except Unreachable:
+            return Ending("UNREACHABLE")
+        except DeviceRevoked as error:
+            return Ending(error.reason)
+        except CallFailed as error:
+            log.warning("no access token: %s (%s)", error, error.reason)
+            return Ending(error.reason)
+        async with open_channel(self._gateways[0], self._credentials) as channel:
+            stream = DeviceStream(
+                channel, self._exchange, on_open=lambda: self._on_change(is_online=True)
+            )
+            self._stream = stream
+            if self._closing.is_set():
+                return Ending()
+            try:
+                return await self._serve(stream, token)
+            finally:
+                self._stream = None
+                self._exchange.ended()
+                self._on_change(is_online=False)
+
+    async def _serve(self, stream: DeviceStream, token: str) -> Ending:
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._renew(stream), name="whimbrel-renew-token")
+            ending = await stream.run(token)
+            renewing.cancel()
+        return ending
+
+    async def _renew(self, stream: DeviceStream) -> None:
+        """Have the next token before this one ends, then change to a stream that has it."""
+        await asyncio.sleep(self._tokens.renew_in())
+        while True:
+            try:
+                await self._tokens.renew()
+                break
+            except (CallFailed, Unreachable) as error:
+                log.warning("the access token could not be renewed: %s", error)
+            await asyncio.sleep(random.uniform(1.0, _RENEWAL_RETRY_SECONDS))  # noqa: S311
+        stream.close()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)

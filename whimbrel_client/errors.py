@@ -1,0 +1,131 @@
+"""Everything that the SDK raises on purpose, as a tree under ClientError.
+
+ClientError
+├── CallFailed              a call to the mesh was refused
+│   ├── HandleTaken
+│   ├── HandleUnknown
+│   └── DeviceRevoked       the device does not belong to the account (any more)
+├── Unreachable             no gateway answered
+├── NotSent
+│   ├── SendRefused         the mesh refused the message for good
+│   └── NotConfirmed        tried, never answered, too old to try again
+├── BodyTooLarge            more than one message may carry
+├── ProfileMissing          the folder holds no account
+├── ProfileInUse            another process has the store open
+├── StoreTooNew             the store was written by a later version
+├── StoreFailed             the disk refused to keep something
+└── ClientClosed            the client ended before this could happen
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+_DOMAIN = "whimbrel"
+
+
+class ClientError(Exception):
+    """What the SDK expects may go wrong."""
+
+
+class CallFailed(ClientError):
+    """The mesh refused a call; `reason` is a whimbrel.error.v1.ErrorReason without its prefix."""
+
+    def __init__(
+        self,
+        reason: str,
+        message: str = "",
+        *,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
+
+
+class HandleTaken(CallFailed):
+    """The handle belongs to an account with another device key."""
+
+
+class HandleUnknown(CallFailed):
+    """No account has this handle."""
+
+
+class DeviceRevoked(CallFailed):
+    """The device is not linked to the account; the client will not come back by itself."""
+
+
+class Unreachable(ClientError):
+    """No gateway answered."""
+
+
+class NotSent(ClientError):
+    """A message was queued and then given up."""
+
+
+class SendRefused(NotSent):
+    """The mesh refused the message for good."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the message was refused: {reason}")
+        self.reason = reason
+
+
+class NotConfirmed(NotSent):
+    """The message was tried and never answered; it is too old to be tried again."""
+
+
+class BodyTooLarge(ClientError):
+    """The message is longer than one message may be; nothing was queued."""
+
+
+class ProfileMissing(ClientError):
+    """The folder holds no account: register first."""
+
+
+class ProfileInUse(ClientError):
+    """Another process has the profile open; a device has one stream and one store."""
+
+
+class StoreTooNew(ClientError):
+    """The store was written by a later version of the SDK; it is left untouched."""
+
+
+class StoreFailed(ClientError):
+    """The disk refused to keep something; nothing was acknowledged that is not kept."""
+
+
+class ClientClosed(ClientError):
+    """The client ended before this could happen."""
+
+
+_CALL_ERRORS: Mapping[str, type[CallFailed]] = {
+    "HANDLE_TAKEN": HandleTaken,
+    "HANDLE_UNKNOWN": HandleUnknown,
+    "DEVICE_UNKNOWN": DeviceRevoked,
+    "DEVICE_REVOKED": DeviceRevoked,
+}
+
+
+def error_of(failure: grpc.aio.AioRpcError) -> CallFailed:
+    """Read a failed call; a failure that is not one of ours has the status code as its reason."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    reason, metadata, retry_after = failure.code().name, {}, None
+    try:
+        status = rpc_status.from_call(cast(grpc.Call, failure))
+    except ValueError:  # the trailer contradicts the status: trust the status only
+        status = None
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info) and info.domain == _DOMAIN:
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta()
+    error = _CALL_ERRORS.get(reason, CallFailed)
+    message = failure.details() or reason
+    return error(reason, message, metadata=metadata, retry_after=retry_after)

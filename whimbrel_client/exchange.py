@@ -1,0 +1,265 @@
+"""Between the stream and the store: frames become changes that are kept, the queue becomes frames.
+
+It knows neither addresses nor calls.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from whimbrel.error.v1 import reason_pb2
+from whimbrel.gateway.v1 import gateway_pb2
+from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
+from whimbrel_client.clock import ServerClock
+from whimbrel_client.identity import timestamp
+from whimbrel_client.model import Outcome, Receipt, SendState
+from whimbrel_client.ranges import SeqRanges
+from whimbrel_client.store import Accepted, Applied, Changes, Delivered, Refused, Store
+from whimbrel_client.sync import Acks, Outbox, Reads, Sending, SendLimits
+
+log = logging.getLogger(__name__)
+
+_FRAME_BYTES = 256 * 1024
+# What a frame holds beside its events, generously.
+_FRAME_SPARE = 4 * 1024
+
+_DEFAULT_LIMITS = SendLimits()
+
+_PREFIX = len("ERROR_REASON_")
+
+
+class BrokenStream(Exception):
+    """The server broke the protocol: what it delivers cannot be acknowledged."""
+
+
+class Exchange:
+    """The device's side of the protocol, across its streams; one stream at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: ServerClock,
+        *,
+        on_applied: Callable[[Applied, Changes], None],
+        on_given_up: Callable[[int, Outcome], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._on_applied = on_applied
+        self._on_given_up = on_given_up
+        self._limits = _DEFAULT_LIMITS
+        self._frame_bytes = _FRAME_BYTES
+        self._acks = Acks()
+        self.outbox = Outbox()
+        self.reads = Reads()
+        # Set when there may be something to write.
+        self.work = asyncio.Event()
+        self.is_caught_up = False
+
+    async def restore(self, *, with_reads: bool) -> None:
+        """Go on where an earlier run of the program stopped."""
+        for conversation, up_to_id in await self._store.queues():
+            self.outbox.queued(conversation, up_to_id)
+        for conversation, up_to_seq in await self._store.unrecorded_reads() if with_reads else ():
+            self.reads.want(conversation, up_to_seq)
+
+    async def hello(self, client: str) -> gateway_pb2.ConnectRequest:
+        """The first frame of a stream."""
+        version = await self._store.receipt_version()
+        hello = gateway_pb2.Hello(client=client, after_receipts=version)
+        return gateway_pb2.ConnectRequest(events=[gateway_pb2.DeviceEvent(hello=hello)])
+
+    def opened(self, welcome: gateway_pb2.Welcome) -> None:
+        """A stream begins: learn its limits and its time."""
+        limits = welcome.limits
+        self._clock.learn(welcome.server_time.ToMilliseconds())
+        self._limits = SendLimits(
+            limits.max_outstanding_sends or _DEFAULT_LIMITS.sends,
+            limits.max_outstanding_bytes or _DEFAULT_LIMITS.bytes,
+        )
+        self._frame_bytes = limits.max_frame_bytes or _FRAME_BYTES
+        self._acks = Acks()
+        self.is_caught_up = False
+        self.work.set()
+
+    def ended(self) -> None:
+        """The stream is over: what was not answered is repeated on the next."""
+        self.outbox.stream_ended()
+        self.reads.stream_ended()
+
+    # From the mesh.
+
+    async def receive(self, frames: Iterable[gateway_pb2.ConnectResponse]) -> None:
+        """Keep all that the frames say, in one transaction. Raises BrokenStream."""
+        changes = Changes()
+        stored_pos = 0
+        is_broken = False
+        for frame in frames:
+            for event in frame.events:
+                if event.HasField("deliver") and not is_broken:
+                    envelope = event.deliver
+                    if self._acks.receive(envelope.pos):
+                        changes.delivered.append(_delivered(envelope))
+                        stored_pos = envelope.pos
+                    else:
+                        is_broken = True
+                elif not is_broken:
+                    self._note(event, changes)
+        applied = await self._store.apply(changes)
+        self._applied(changes, applied, stored_pos)
+        if is_broken:
+            raise BrokenStream("the positions of the deliveries have a hole")
+
+    def _note(self, event: gateway_pb2.ServerEvent, changes: Changes) -> None:
+        match event.WhichOneof("event"):
+            case "accepted":
+                changes.accepted.append(_accepted(event.accepted))
+            case "rejected":
+                self._reject(event.rejected, changes)
+            case "receipt":
+                changes.receipts.append(_receipt(event.receipt))
+            case "read_recorded":
+                self._recorded(event.read_recorded, changes)
+            case "caught_up":
+                self.is_caught_up = True
+            case _:
+                pass  # `welcome` and `go_away` are the stream's; what is newer is not ours to know
+
+    def _reject(self, rejected: send_pb2.Rejected, changes: Changes) -> None:
+        if rejected.HasField("retry_after"):
+            retry_at = self._clock.monotonic() + rejected.retry_after.ToTimedelta().total_seconds()
+            self.outbox.refuse_for_now(rejected.client_message_id, retry_at)
+            return
+        reason = reason_name(rejected.reason)
+        # The mesh has forgotten whether it accepted an earlier try.
+        is_unknown = rejected.reason == reason_pb2.ERROR_REASON_RETRY_TOO_OLD
+        state = SendState.NOT_CONFIRMED if is_unknown else SendState.REFUSED
+        changes.refused.append(Refused(rejected.client_message_id, state, reason))
+
+    def _recorded(self, read: receipt_pb2.Read, changes: Changes) -> None:
+        up_to_seq = self.reads.recorded(read.user_id)
+        if up_to_seq is not None:
+            changes.recorded.append((read.user_id, up_to_seq))
+
+    def _applied(self, changes: Changes, applied: Applied, stored_pos: int) -> None:
+        for accepted in changes.accepted:
+            self.outbox.settle(accepted.client_message_id)
+        for refused in changes.refused:
+            self.outbox.settle(refused.client_message_id)
+        if stored_pos:
+            self._acks.stored(stored_pos)
+        for alarm in applied.alarms:
+            log.error("two messages claim one place in a conversation: %s", alarm)
+        self.work.set()
+        self._on_applied(applied, changes)
+
+    # To the mesh.
+
+    async def frames(self) -> list[gateway_pb2.ConnectRequest]:
+        """All that may be written now. What is in it counts as written."""
+        events = self._acks_and_reads()
+        wanted = self.outbox.wanting()
+        if wanted:
+            for one, sends in zip(wanted, await self._store.load(wanted), strict=True):
+                self.outbox.load(one, sends)
+        now_ms = self._clock.now_ms()
+        turn = self.outbox.take(
+            now=self._clock.monotonic(), server_now_ms=now_ms, limits=self._limits
+        )
+        if turn.given_up:
+            await self._give_up(turn.given_up)
+        await self._mark_tried([s for s in turn.sends if s.first_tried_at is None], now_ms)
+        events.extend(map(_send_event, turn.sends))
+        return self._framed(events)
+
+    def next_retry_in(self) -> float | None:
+        """Seconds until a refused send is due; None if none is to come."""
+        retry_at = self.outbox.next_retry_at()
+        if retry_at is None:
+            return None
+        seconds = retry_at - self._clock.monotonic()
+        return seconds if seconds > 0 else None
+
+    def _acks_and_reads(self) -> list[gateway_pb2.DeviceEvent]:
+        events = []
+        pos = self._acks.take()
+        if pos is not None:
+            events.append(gateway_pb2.DeviceEvent(ack=gateway_pb2.Ack(up_to_pos=pos)))
+        for conversation, up_to_seq in self.reads.take():
+            read = receipt_pb2.Read(user_id=conversation, up_to_seq=up_to_seq)
+            events.append(gateway_pb2.DeviceEvent(read=read))
+        return events
+
+    async def _mark_tried(self, fresh: Sequence[Sending], now_ms: int) -> None:
+        """The time of the first try is on the disk before the first try is made."""
+        if not fresh:
+            return
+        await self._store.mark_tried(fresh, now_ms)
+        for sending in fresh:
+            sending.first_tried_at = now_ms
+
+    async def _give_up(self, sends: Sequence[Sending]) -> None:
+        await self._store.give_up(sends)
+        for sending in sends:
+            self._on_given_up(sending.local_id, Outcome(SendState.NOT_CONFIRMED))
+
+    def _framed(
+        self, events: Sequence[gateway_pb2.DeviceEvent]
+    ) -> list[gateway_pb2.ConnectRequest]:
+        frames: list[gateway_pb2.ConnectRequest] = []
+        room = 0
+        for event in events:
+            size = event.ByteSize() + 8
+            if size > room:
+                frames.append(gateway_pb2.ConnectRequest())
+                room = self._frame_bytes - _FRAME_SPARE
+            frames[-1].events.append(event)
+            room -= size
+        return frames
+
+
+def reason_name(reason: reason_pb2.ErrorReason.ValueType) -> str:
+    """The name of a reason without its prefix; a number if it is newer than this version."""
+    try:
+        return reason_pb2.ErrorReason.Name(reason)[_PREFIX:]
+    except ValueError:
+        return str(int(reason))
+
+
+def _send_event(sending: Sending) -> gateway_pb2.DeviceEvent:
+    event = gateway_pb2.DeviceEvent()
+    send = event.send
+    send.ParseFromString(sending.send)
+    send.after = sending.after
+    assert sending.first_tried_at is not None  # noqa: S101  # `frames` has seen to it
+    send.first_tried_at.CopyFrom(timestamp(sending.first_tried_at))
+    return event
+
+
+def _delivered(envelope: envelope_pb2.Envelope) -> Delivered:
+    return Delivered(
+        envelope.user_id,
+        envelope.seq,
+        envelope.message_id,
+        envelope.sender_user_id,
+        envelope.sender_device_id,
+        envelope.accepted_at.ToMilliseconds(),
+        envelope.type,
+        envelope.ciphertext,
+    )
+
+
+def _accepted(accepted: send_pb2.Accepted) -> Accepted:
+    return Accepted(
+        accepted.client_message_id,
+        accepted.message_id,
+        accepted.seq,
+        accepted.accepted_at.ToMilliseconds(),
+    )
+
+
+def _receipt(receipt: receipt_pb2.Receipt) -> Receipt:
+    # In a direct chat the peer is the conversation.
+    delivered = SeqRanges((one.first, one.last) for one in receipt.delivered)
+    peer = receipt.user_id
+    return Receipt(receipt.version, peer, peer, delivered, receipt.read_up_to)

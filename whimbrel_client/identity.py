@@ -1,0 +1,193 @@
+"""Registering, signing, looking up, and the access token that opens everything else."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+from whimbrel_client.channels import open_channel
+from whimbrel_client.clock import ServerClock
+from whimbrel_client.errors import CallFailed, Unreachable, error_of
+from whimbrel_client.profile import Account
+
+T = TypeVar("T")
+Call = Callable[[identity_pb2_grpc.IdentityServiceStub], Awaitable[T]]
+
+_CALL_SECONDS = 10.0
+_ROUNDS = 3
+
+# A token is replaced this long before it ends, so that none ends on its way.
+_SPARE_SECONDS = 60.0
+
+
+class IdentityCalls:
+    """Calls the identity service at whichever gateway answers first."""
+
+    def __init__(
+        self,
+        gateways: Sequence[str],
+        *,
+        clock: ServerClock,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._gateways = list(gateways)
+        self._clock = clock
+        self._credentials = credentials
+        random.shuffle(self._gateways)
+
+    async def register(self, handle: str, key: Ed25519PrivateKey) -> Account:
+        """Make the account, or find it again. Raises HandleTaken, CallFailed, Unreachable."""
+        public_key = key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+
+        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> Account:
+            at_ms = self._clock.now_ms()
+            signed = b"whimbrel register v1\0" + handle.encode() + b"\0" + _eight_bytes(at_ms)
+            request = identity_pb2.RegisterRequest(
+                handle=handle,
+                device_public_key=public_key,
+                signed_at=timestamp(at_ms),
+                signature=key.sign(signed),
+            )
+            response = await stub.Register(request, timeout=_CALL_SECONDS)
+            gateways = tuple(sorted(self._gateways))
+            return Account(handle, response.user_id, response.device_id, gateways)
+
+        return await self._anywhere(call)
+
+    async def refresh(self, account: Account, key: Ed25519PrivateKey) -> tuple[str, int]:
+        """The device's next token and when it ends. Raises DeviceRevoked, Unreachable."""
+
+        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> tuple[str, int]:
+            at_ms = self._clock.now_ms()
+            device = account.user_id + account.device_id.to_bytes(4, "big")
+            signed = b"whimbrel refresh v1\0" + device + b"\0" + _eight_bytes(at_ms)
+            request = identity_pb2.RefreshRequest(
+                user_id=account.user_id,
+                device_id=account.device_id,
+                signed_at=timestamp(at_ms),
+                signature=key.sign(signed),
+            )
+            response = await stub.Refresh(request, timeout=_CALL_SECONDS)
+            return response.access_token, response.expires_at.ToMilliseconds()
+
+        return await self._anywhere(call)
+
+    async def look_up(self, handle: str, token: str) -> bytes:
+        """The account that has the handle. Raises HandleUnknown, Unreachable."""
+
+        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> bytes:
+            request = identity_pb2.LookUpRequest(handle=handle)
+            response = await stub.LookUp(
+                request, timeout=_CALL_SECONDS, metadata=authorization(token)
+            )
+            return response.user_id
+
+        return await self._anywhere(call)
+
+    async def _anywhere(self, call: Call[T]) -> T:
+        """Try the gateways in turn; the one that answered is tried first the next time."""
+        last: Exception = Unreachable("no gateway address is known")
+        for round_number in range(_ROUNDS):
+            if round_number:
+                await asyncio.sleep(random.uniform(0, 0.25 * 2**round_number))  # noqa: S311
+            for gateway in list(self._gateways):
+                try:
+                    return await self._once(gateway, call)
+                except CallFailed as error:
+                    if not self._is_worth_repeating(error):
+                        raise
+                    last = error
+                self._gateways.remove(gateway)
+                self._gateways.append(gateway)
+        raise Unreachable(f"no gateway answers: {last}") from last
+
+    async def _once(self, gateway: str, call: Call[T]) -> T:
+        async with open_channel(gateway, self._credentials) as channel:
+            try:
+                return await call(identity_pb2_grpc.IdentityServiceStub(channel))
+            except grpc.aio.AioRpcError as failure:
+                raise error_of(failure) from failure
+
+    def _is_worth_repeating(self, error: CallFailed) -> bool:
+        if error.reason == "SIGNATURE_STALE":
+            return self._learn_time(error)
+        return error.retry_after is not None or error.reason in _TRANSIENT
+
+    def _learn_time(self, error: CallFailed) -> bool:
+        """The local date is wrong: sign with the server's time the next time."""
+        server_time = Timestamp()
+        try:
+            server_time.FromJsonString(error.metadata["server_time"])
+        except (KeyError, ValueError):
+            return False
+        self._clock.learn(server_time.ToMilliseconds())
+        return True
+
+
+_TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED", "CANCELLED"})
+
+
+class Tokens:
+    """The device's access token, always one that will last a while."""
+
+    def __init__(
+        self,
+        account: Account,
+        key: Ed25519PrivateKey,
+        *,
+        calls: IdentityCalls,
+        clock: ServerClock,
+    ) -> None:
+        self._account = account
+        self._key = key
+        self._calls = calls
+        self._clock = clock
+        self._token = ""
+        # By the monotonic clock.
+        self._renew_at = 0.0
+
+    def renew_in(self) -> float:
+        """Seconds until the token should be replaced."""
+        return max(0.0, self._renew_at - self._clock.monotonic())
+
+    async def current(self) -> str:
+        """A token that lasts; a new one is fetched when it must be."""
+        if not self._token or not self.renew_in():
+            await self.renew()
+        return self._token
+
+    async def renew(self) -> None:
+        """Fetch a new token, whatever the old one is like."""
+        token, expires_at = await self._calls.refresh(self._account, self._key)
+        lasts = (expires_at - self._clock.now_ms()) / 1000
+        spare = min(_SPARE_SECONDS, lasts / 2)
+        self._token = token
+        self._renew_at = self._clock.monotonic() + lasts - spare
+
+    def forget(self) -> None:
+        """The mesh did not like the token."""
+        self._token = ""
+
+
+def authorization(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that carries a token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def timestamp(milliseconds: int) -> Timestamp:
+    """A time on the wire."""
+    moment = Timestamp()
+    moment.FromMilliseconds(milliseconds)
+    return moment
+
+
+def _eight_bytes(number: int) -> bytes:
+    return number.to_bytes(8, "big")

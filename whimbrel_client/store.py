@@ -1,0 +1,393 @@
+"""What a device keeps: messages, its own sends, receipts, readings; SQLite, all SQL is here.
+
+Each method is one transaction, committed when it returns. It knows no stream and no time.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from whimbrel_client.database import Database
+from whimbrel_client.held import Held
+from whimbrel_client.model import (
+    Alarm,
+    Conversation,
+    Message,
+    Outcome,
+    OutgoingMessage,
+    Receipt,
+    SendState,
+    Tick,
+)
+from whimbrel_client.ranges import SeqRanges
+from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, receipt_of
+from whimbrel_client.schema import MIGRATIONS
+from whimbrel_client.sync import Sending, Wanted
+
+log = logging.getLogger(__name__)
+
+_ADD_MESSAGE = """
+INSERT INTO message
+    (conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_MESSAGES = """
+SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext
+FROM message WHERE cursor > ? ORDER BY cursor LIMIT ?
+"""
+_OTHER_AT = """
+SELECT message_id FROM message WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
+UNION ALL
+SELECT message_id FROM outgoing WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
+"""
+_ADD_ALARM = """
+INSERT OR IGNORE INTO alarm (conversation, seq, kept_message_id, other_message_id)
+VALUES (?, ?, ?, ?)
+"""
+_ADD_OUTGOING = "INSERT INTO outgoing (conversation, client_message_id, send) VALUES (?, ?, ?)"
+_WAITING = "SELECT conversation, MAX(id) FROM outgoing WHERE state = 0 GROUP BY conversation"
+_COUNT_WAITING = "SELECT COUNT(*) FROM outgoing WHERE state = 0"
+_LOAD_OUTGOING = """
+SELECT id, conversation, client_message_id, send, first_tried_at FROM outgoing
+WHERE conversation = ? AND id > ? AND id <= ? AND state = 0 ORDER BY id LIMIT ?
+"""
+_MARK_TRIED = "UPDATE outgoing SET first_tried_at = ? WHERE id = ? AND first_tried_at IS NULL"
+_GIVE_UP = "UPDATE outgoing SET state = 3 WHERE id = ? AND state = 0"
+# A send that was given up as not confirmed may still be accepted: good news is always taken.
+_ACCEPT = """
+UPDATE outgoing SET state = 1, message_id = ?, seq = ?, accepted_at = ?
+WHERE client_message_id = ? AND state IN (0, 3)
+RETURNING id, conversation
+"""
+_REFUSE = """
+UPDATE outgoing SET state = ?, reason = ? WHERE client_message_id = ? AND state = 0
+RETURNING id
+"""
+_OUTGOING = """
+SELECT id, conversation, client_message_id, state, message_id, seq, accepted_at, reason
+FROM outgoing WHERE id > ? ORDER BY id LIMIT ?
+"""
+_RECEIPT = """
+SELECT version, conversation, peer, delivered, read_up_to FROM receipt
+WHERE conversation = ? AND peer = ?
+"""
+_RECEIPTS = """
+SELECT version, conversation, peer, delivered, read_up_to FROM receipt
+WHERE version > ? ORDER BY version LIMIT ?
+"""
+_PUT_RECEIPT = """
+INSERT INTO receipt (conversation, peer, version, delivered, read_up_to) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (conversation, peer) DO UPDATE
+SET version = excluded.version, delivered = excluded.delivered, read_up_to = excluded.read_up_to
+"""
+_RECEIPT_VERSION = "SELECT COALESCE(MAX(version), 0) FROM receipt"
+_READ = """
+INSERT INTO reading (conversation, up_to_seq, recorded_up_to) VALUES (?1, ?2, ?3)
+ON CONFLICT (conversation) DO UPDATE
+SET up_to_seq = MAX(up_to_seq, ?2), recorded_up_to = MAX(recorded_up_to, ?3)
+"""
+_UNRECORDED = "SELECT conversation, up_to_seq FROM reading WHERE up_to_seq > recorded_up_to"
+_RECORDED = "UPDATE reading SET recorded_up_to = MAX(recorded_up_to, ?) WHERE conversation = ?"
+_GREATEST_SEQ = "SELECT MAX(seq) FROM message WHERE conversation = ? AND seq <= ?"
+_CONVERSATIONS = """
+SELECT c.conversation, contact.handle,
+    (SELECT COALESCE(MAX(last), 0) FROM held WHERE held.conversation = c.conversation),
+    (SELECT COUNT(*) FROM message WHERE message.conversation = c.conversation
+        AND message.sender <> ?1 AND message.seq > COALESCE(
+            (SELECT up_to_seq FROM reading WHERE reading.conversation = c.conversation), 0)),
+    (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0)
+FROM (SELECT DISTINCT conversation FROM held
+      UNION SELECT conversation FROM outgoing) AS c
+LEFT JOIN contact ON contact.user_id = c.conversation
+ORDER BY contact.handle, c.conversation
+"""
+_PUT_CONTACT = """
+INSERT INTO contact (user_id, handle) VALUES (?, ?)
+ON CONFLICT (handle) DO UPDATE SET user_id = excluded.user_id
+ON CONFLICT (user_id) DO UPDATE SET handle = excluded.handle
+"""
+_CONTACT_NAMED = "SELECT user_id FROM contact WHERE handle = ?"
+_HANDLE_OF = "SELECT handle FROM contact WHERE user_id = ?"
+_ALARMS = "SELECT conversation, seq, kept_message_id, other_message_id FROM alarm ORDER BY id"
+
+
+class Delivered(NamedTuple):
+    """An envelope to keep."""
+
+    conversation: bytes
+    seq: int
+    message_id: bytes
+    sender: bytes
+    sender_device: int
+    accepted_at: int
+    type: int
+    ciphertext: bytes
+
+
+class Accepted(NamedTuple):
+    """The mesh has a send."""
+
+    client_message_id: bytes
+    message_id: bytes
+    seq: int
+    accepted_at: int
+
+
+class Refused(NamedTuple):
+    """The mesh will never have a send; NOT_CONFIRMED: or has had it long ago."""
+
+    client_message_id: bytes
+    state: SendState
+    reason: str
+
+
+class Queued(NamedTuple):
+    """A send to keep until it is settled."""
+
+    conversation: bytes
+    client_message_id: bytes
+    send: bytes
+
+
+@dataclass(slots=True)
+class Changes:
+    """All that one batch of frames brought."""
+
+    delivered: list[Delivered] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    recorded: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch of frames changed."""
+
+    new_messages: int = 0
+    settled: list[tuple[int, Outcome]] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+
+
+class Store:
+    """The local store of one device."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, migrations=MIGRATIONS)
+        self._held = Held()
+        self._database.on_rollback = self._held.forget
+
+    async def open(self) -> None:
+        """Open it. Raises ProfileInUse and StoreTooNew."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Finish what was begun and close it."""
+        await self._database.close()
+
+    # Sends.
+
+    def queue(self, sends: Sequence[Queued]) -> asyncio.Future[list[int]]:
+        """Keep the sends, in this order; returns their local ids."""
+
+        def operation(connection: sqlite3.Connection) -> list[int]:
+            execute = connection.execute
+            return [execute(_ADD_OUTGOING, send).lastrowid or 0 for send in sends]
+
+        return self._database.run(operation)
+
+    async def queues(self) -> list[tuple[bytes, int]]:
+        """Conversations with sends that wait, each with its last local id."""
+        return await self._database.run(lambda c: c.execute(_WAITING).fetchall())
+
+    async def count_waiting(self) -> int:
+        """How many sends wait to be accepted."""
+        rows = await self._database.run(lambda c: c.execute(_COUNT_WAITING).fetchall())
+        return int(rows[0][0])
+
+    async def load(self, wanted: Sequence[Wanted]) -> list[list[Sending]]:
+        """For each that is wanted, the sends that wait, in order of queueing."""
+
+        def operation(connection: sqlite3.Connection) -> list[list[Sending]]:
+            execute = connection.execute
+            return [[Sending(*row) for row in execute(_LOAD_OUTGOING, one)] for one in wanted]
+
+        return await self._database.run(operation)
+
+    async def mark_tried(self, sends: Sequence[Sending], at_ms: int) -> None:
+        """Keep when these were first tried; never changed once set."""
+        rows = [(at_ms, sending.local_id) for sending in sends]
+        await self._database.run(_many(_MARK_TRIED, rows))
+
+    async def give_up(self, sends: Sequence[Sending]) -> None:
+        """These are not confirmed and will not be tried again."""
+        rows = [(sending.local_id,) for sending in sends]
+        await self._database.run(_many(_GIVE_UP, rows))
+
+    async def outgoing(self, after: int, *, limit: int) -> list[OutgoingMessage]:
+        """Own messages above the local id, oldest first."""
+        rows = await self._database.run(lambda c: c.execute(_OUTGOING, (after, limit)).fetchall())
+        return [outgoing_of(row) for row in rows]
+
+    # What comes from the mesh.
+
+    async def apply(self, changes: Changes) -> Applied:
+        """Keep all that came, each message once."""
+        return await self._database.run(lambda c: self._apply(c, changes))
+
+    def _apply(self, connection: sqlite3.Connection, changes: Changes) -> Applied:
+        applied = Applied()
+        for accepted in changes.accepted:
+            self._accept(connection, accepted, applied)
+        for refused in changes.refused:
+            _refuse(connection, refused, applied)
+        for delivered in changes.delivered:
+            self._keep(connection, delivered, applied)
+        self._held.save(connection)
+        for receipt in changes.receipts:
+            _merge_receipt(connection, receipt)
+        for conversation, up_to_seq in changes.recorded:
+            connection.execute(_RECORDED, (up_to_seq, conversation))
+        return applied
+
+    def _keep(self, connection: sqlite3.Connection, delivered: Delivered, applied: Applied) -> None:
+        if self._held.add(connection, delivered.conversation, delivered.seq):
+            connection.execute(_ADD_MESSAGE, delivered)
+            applied.new_messages += 1
+        else:
+            place = (delivered.conversation, delivered.seq)
+            _compare(connection, place, delivered.message_id, applied)
+
+    def _accept(self, connection: sqlite3.Connection, accepted: Accepted, applied: Applied) -> None:
+        client_message_id, message_id, seq, accepted_at = accepted
+        place = connection.execute(_ACCEPT, (message_id, seq, accepted_at, client_message_id))
+        row = place.fetchone()
+        if row is None:
+            return  # answered before
+        local_id, conversation = row
+        outcome = outcome_of((SendState.ACCEPTED, message_id, seq, accepted_at, None))
+        applied.settled.append((local_id, outcome))
+        if not self._held.add(connection, conversation, seq):
+            _compare(connection, (conversation, seq), message_id, applied)
+
+    # What the application reads.
+
+    async def messages(self, after: int, *, limit: int) -> list[Message]:
+        """Received messages above the cursor, in local order."""
+        rows = await self._database.run(lambda c: c.execute(_MESSAGES, (after, limit)).fetchall())
+        return [message_of(row) for row in rows]
+
+    async def receipts(self, after: int, *, limit: int) -> list[Receipt]:
+        """Receipts above the version, lowest first."""
+        rows = await self._database.run(lambda c: c.execute(_RECEIPTS, (after, limit)).fetchall())
+        return [receipt_of(row) for row in rows]
+
+    async def receipt_version(self) -> int:
+        """The greatest version that is kept."""
+        rows = await self._database.run(lambda c: c.execute(_RECEIPT_VERSION).fetchall())
+        return int(rows[0][0])
+
+    async def tick(self, local_id: int) -> Tick:
+        """What a person sees beside a message of their own."""
+
+        def operation(connection: sqlite3.Connection) -> Tick:
+            state, conversation, seq = connection.execute(
+                "SELECT state, conversation, seq FROM outgoing WHERE id = ?", (local_id,)
+            ).fetchone()
+            if state != SendState.ACCEPTED:
+                return Tick.WAITING
+            row = connection.execute(_RECEIPT, (conversation, conversation)).fetchone()
+            return Tick.SENT if row is None else receipt_of(row).tick(seq)
+
+        return await self._database.run(operation)
+
+    async def conversations(self, own_user_id: bytes) -> list[Conversation]:
+        """All conversations that hold something."""
+        rows = await self._database.run(
+            lambda c: c.execute(_CONVERSATIONS, (own_user_id,)).fetchall()
+        )
+        return [Conversation(*row) for row in rows]
+
+    async def alarms(self) -> list[Alarm]:
+        """Every place that two messages claimed."""
+        rows = await self._database.run(lambda c: c.execute(_ALARMS).fetchall())
+        return [Alarm(*row) for row in rows]
+
+    # Readings.
+
+    async def mark_read(self, conversation: bytes, up_to_seq: int, *, is_told: bool) -> int:
+        """Keep how far a person has read, as far as there is something; returns how far.
+
+        `is_told`: the mesh is to be told; else this stays here.
+        """
+
+        def operation(connection: sqlite3.Connection) -> int:
+            row = connection.execute(_GREATEST_SEQ, (conversation, up_to_seq)).fetchone()
+            seq = int(row[0] or 0)
+            if seq:
+                connection.execute(_READ, (conversation, seq, 0 if is_told else seq))
+            return seq
+
+        return await self._database.run(operation)
+
+    async def unrecorded_reads(self) -> list[tuple[bytes, int]]:
+        """What the mesh has not yet recorded as read."""
+        return await self._database.run(lambda c: c.execute(_UNRECORDED).fetchall())
+
+    # Contacts.
+
+    async def remember(self, user_id: bytes, handle: str) -> None:
+        """This account has this handle."""
+        await self._database.run(_many(_PUT_CONTACT, [(user_id, handle)]))
+
+    async def user_named(self, handle: str) -> bytes | None:
+        """The account that had this handle when it was looked up."""
+        rows = await self._database.run(lambda c: c.execute(_CONTACT_NAMED, (handle,)).fetchall())
+        return rows[0][0] if rows else None
+
+    async def handle_of(self, user_id: bytes) -> str | None:
+        """The handle under which the account was looked up."""
+        rows = await self._database.run(lambda c: c.execute(_HANDLE_OF, (user_id,)).fetchall())
+        return rows[0][0] if rows else None
+
+
+def _many(statement: str, rows: Sequence[tuple[Any, ...]]) -> Callable[[sqlite3.Connection], None]:
+    def operation(connection: sqlite3.Connection) -> None:
+        connection.executemany(statement, rows)
+
+    return operation
+
+
+def _compare(
+    connection: sqlite3.Connection, place: tuple[bytes, int], message_id: bytes, applied: Applied
+) -> None:
+    """A place is claimed again: by the same message, or the server has broken its promise."""
+    kept = connection.execute(_OTHER_AT, (*place, message_id)).fetchone()
+    if kept is None:
+        return
+    connection.execute(_ADD_ALARM, (*place, kept[0], message_id))
+    applied.alarms.append(Alarm(*place, kept[0], message_id))
+
+
+def _refuse(connection: sqlite3.Connection, refused: Refused, applied: Applied) -> None:
+    client_message_id, state, reason = refused
+    row = connection.execute(_REFUSE, (state, reason, client_message_id)).fetchone()
+    if row is not None:
+        applied.settled.append((row[0], Outcome(state, reason=reason)))
+
+
+def _merge_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
+    """Union with what is kept: a receipt never goes back, whatever comes."""
+    delivered, read_up_to, version = receipt.delivered, receipt.read_up_to, receipt.version
+    key = (receipt.conversation, receipt.peer)
+    row = connection.execute(_RECEIPT, key).fetchone()
+    if row is not None:
+        kept = receipt_of(row)
+        delivered = SeqRanges([*kept.delivered, *delivered])
+        read_up_to = max(read_up_to, kept.read_up_to)
+        version = max(version, kept.version)
+    connection.execute(_PUT_RECEIPT, (*key, version, packed(delivered), read_up_to))
