@@ -15,6 +15,9 @@ from mesh.errors import Unavailable
 # rollback such as a deadlock (40), resources (53), a lock or a shutdown (55, 57), the system (58).
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
 
+# A connection that died under its owner; asyncpg tells it by the text only.
+_GONE = ("closed", "closing", "released back to the pool")
+
 Connection: TypeAlias = PoolConnectionProxy
 
 
@@ -83,7 +86,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in _TRANSIENT_CLASSES
     if isinstance(error, asyncpg.InterfaceError):
-        return "closed" in str(error) or "closing" in str(error)
+        return any(word in str(error) for word in _GONE)
     return isinstance(error, OSError | TimeoutError)
 
 
