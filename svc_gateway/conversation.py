@@ -1,0 +1,25 @@
+"""Which conversation a direct chat is, and whose slot it lives in."""
+
+import functools
+import hashlib
+from typing import NamedTuple
+
+from mesh.ids import ID_BYTES, slot_of
+
+
+class Direct(NamedTuple):
+    """A direct chat of two people."""
+
+    conversation_id: bytes
+    home: bytes  # the user in whose slot it lives
+    slot: int
+
+
+@functools.lru_cache(maxsize=65_536)
+def direct(user_id: bytes, peer_id: bytes) -> Direct:
+    """The chat of two users; the same whoever asks."""
+    lower, higher = sorted((user_id, peer_id))
+    conversation_id = hashlib.sha256(b"direct" + lower + higher).digest()[:ID_BYTES]
+    # By the last bit, so that an old account, whose id is low, does not collect all its chats.
+    home = higher if conversation_id[-1] & 1 else lower
+    return Direct(conversation_id, home, slot_of(home))

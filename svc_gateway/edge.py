@@ -1,0 +1,48 @@
+"""What all streams of one gateway share, and who a stream belongs to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from mesh.failpoints import Failpoints
+from svc_gateway.attach import Attach
+from svc_gateway.session import SessionLimits
+from svc_gateway.to_service import Address
+from svc_gateway.window import Budget
+
+if TYPE_CHECKING:
+    from svc_gateway.stream import DeviceStream
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Who has connected, as its token proves."""
+
+    user_id: bytes
+    device_id: int
+    credential_version: int
+    expires_at: datetime
+
+    @property
+    def address(self) -> Address:
+        return self.user_id, self.device_id
+
+
+class Sessions(Protocol):
+    """Who is connected here."""
+
+    def opened(self, stream: "DeviceStream") -> None: ...
+    def watch(self, stream: "DeviceStream") -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Edge:
+    """What all streams of one gateway share."""
+
+    attach: Attach
+    sessions: Sessions
+    limits: SessionLimits
+    budget: Budget
+    failpoints: Failpoints
+    ticks_to_write: int = 30
+    ignored_acks: int = 0

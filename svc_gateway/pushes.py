@@ -1,0 +1,59 @@
+"""What the message service says unasked, on its way to the session it concerns."""
+
+from collections.abc import Callable
+
+from svc_gateway import to_device
+from svc_gateway.attach import Attachment
+from svc_gateway.sessions import Sessions
+from svc_gateway.stream import DeviceStream
+from whimbrel.message.v1 import attach_pb2
+
+
+class Pushes:
+    """Finds the session of a push, or answers that it is not here."""
+
+    def __init__(self, sessions: Sessions, *, on_lost: Callable[[], None]) -> None:
+        self._sessions = sessions
+        self._on_lost = on_lost
+
+    def push(self, event: attach_pb2.MessageEvent, attachment: Attachment) -> None:
+        kind = event.WhichOneof("event")
+        if (
+            kind is None or kind not in _TAKE
+        ):  # from a newer message service: a hint that we do not know
+            return
+        device = getattr(event, kind).device
+        address = device.user_id, device.device_id
+        stream = self._sessions.find(address)
+        if stream is None:
+            attachment.not_here(address)
+        else:
+            _TAKE[kind](stream, event)
+
+    def attachment_broke(self) -> None:
+        self._on_lost()
+
+
+def _deliver(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
+    stream.session.push_delivery(event.deliver.envelope)
+
+
+def _receipt(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
+    stream.session.push_receipt(event.receipt.receipt)
+
+
+def _doorbell(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
+    doorbell = event.doorbell
+    stream.session.doorbell(head_pos=doorbell.head_pos, receipt_version=doorbell.receipt_version)
+
+
+def _end(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
+    stream.session.end_below(event.end.below_epoch, to_device.reason_name(event.end.reason))
+
+
+_TAKE: dict[str, Callable[[DeviceStream, attach_pb2.MessageEvent], None]] = {
+    "deliver": _deliver,
+    "receipt": _receipt,
+    "doorbell": _doorbell,
+    "end": _end,
+}

@@ -1,0 +1,61 @@
+"""What a send must be before it is passed on; the message service decides everything else."""
+
+from typing import Protocol
+
+from mesh.ids import ID_BYTES
+from svc_gateway.window import MOST_BODY_BYTES
+
+
+class Body(Protocol):
+    """One ciphertext."""
+
+    @property
+    def type(self) -> int: ...
+    @property
+    def ciphertext(self) -> bytes: ...
+
+
+class Send(Protocol):
+    """The parts of a send that are looked at."""
+
+    @property
+    def client_message_id(self) -> bytes: ...
+    @property
+    def user_id(self) -> bytes: ...
+    @property
+    def after(self) -> bytes: ...
+    @property
+    def shared(self) -> Body: ...
+
+
+Flaw = tuple[str, dict[str, str]]
+
+
+def flaw_of(send: Send) -> Flaw | None:
+    """The reason, with its metadata, for which the edge refuses a send; None if it is well."""
+    return _flaw_of_ids(send) or _flaw_of_body(send.shared)
+
+
+def _flaw_of_ids(send: Send) -> Flaw | None:
+    if len(send.client_message_id) != ID_BYTES:
+        return _field("client_message_id", "16 bytes")
+    if len(send.user_id) != ID_BYTES:
+        return _field("user_id", "16 bytes")
+    if len(send.after) not in (0, ID_BYTES):
+        return _field("after", "empty or 16 bytes")
+    return None
+
+
+def _flaw_of_body(body: Body) -> Flaw | None:
+    size = len(body.ciphertext)
+    if not size:
+        return "BODY_EMPTY", {}
+    if size > MOST_BODY_BYTES:
+        return "BODY_TOO_LARGE", {"allowed": str(MOST_BODY_BYTES)}
+    if not body.type:
+        return _field("type", "a ciphertext type")
+    return None
+
+
+def _field(name: str, allowed: str) -> Flaw:
+    return "FIELD_INVALID", {"field": name, "allowed": allowed}

@@ -1,0 +1,74 @@
+"""The Connect call: who calls, and whether there is room; everything after is the stream's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from mesh.auth import TokenVerifier, bearer
+from mesh.errors import TokenInvalid
+from mesh.ids import parse_ulid
+from svc_gateway.edge import Device, Edge
+from svc_gateway.ends import Overloaded, ServerDraining
+from svc_gateway.stream import Context, DeviceStream
+
+log = structlog.get_logger(__name__)
+
+_SERVICE = "whimbrel.gateway.v1.GatewayService"
+
+
+class Authenticator:
+    """Reads the device that a call's token proves."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self._verifier = verifier
+
+    def device_of(self, context: grpc.aio.ServicerContext) -> Device:  # type: ignore[type-arg]
+        """The calling device; raises TokenMissing, TokenInvalid or TokenExpired."""
+        metadata: Any = context.invocation_metadata()
+        claims = self._verifier.verify(bearer(metadata))
+        try:
+            user_id = parse_ulid(claims.user)
+        except ValueError:
+            raise TokenInvalid("the token is not valid") from None
+        return Device(user_id, claims.device_id, claims.credential_version, claims.expires_at)
+
+
+class GatewayServicer:
+    """Turns a Connect call into a device's stream."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        edge: Edge,
+        *,
+        max_sessions: int,
+        on_closed: Callable[[DeviceStream], object],
+    ) -> None:
+        self._authenticator = authenticator
+        self._edge = edge
+        self._max_sessions = max_sessions
+        self._on_closed = on_closed
+        self.streams: set[DeviceStream] = set()
+        self.is_draining = False
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve the call there; frames come and go as bytes, which the streams read themselves."""
+        connect: Any = grpc.stream_stream_rpc_method_handler(self.Connect)
+        handler = grpc.method_handlers_generic_handler(_SERVICE, {"Connect": connect})
+        server.add_generic_rpc_handlers((handler,))
+
+    async def Connect(self, _requests: object, context: Context) -> None:
+        device = self._authenticator.device_of(context)
+        if self.is_draining:
+            raise ServerDraining("the instance is being taken down")
+        if len(self.streams) >= self._max_sessions:
+            raise Overloaded("the instance has as many sessions as it can serve")
+        stream = DeviceStream(device, self._edge)
+        self.streams.add(stream)
+        try:
+            await stream.run(context)
+        finally:
+            self.streams.discard(stream)
+            self._on_closed(stream)

@@ -1,0 +1,64 @@
+"""Who is connected here, and the second that all their sessions share."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from svc_gateway.ends import SessionTokenExpired
+from svc_gateway.stream import DeviceStream
+from svc_gateway.to_service import Address
+
+
+class Sessions:
+    """The open sessions by device, one each, and the streams that a tick concerns.
+
+    A stream that neither waits nor is waited for costs nothing: only watched ones are ticked.
+    """
+
+    def __init__(self, *, token_grace: timedelta = timedelta(seconds=60)) -> None:
+        self._token_grace = token_grace
+        self._by_device: dict[Address, DeviceStream] = {}
+        self._watched: set[DeviceStream] = set()
+
+    def __len__(self) -> int:
+        return len(self._by_device)
+
+    def __iter__(self) -> Iterator[DeviceStream]:
+        return iter([*self._by_device.values()])
+
+    def find(self, address: Address) -> DeviceStream | None:
+        return self._by_device.get(address)
+
+    def opened(self, stream: DeviceStream) -> None:
+        """A session was opened; of two of one device the one with the greater epoch stays."""
+        older = self._by_device.get(stream.device.address)
+        if older is not None and older.session.epoch > stream.session.epoch:
+            stream.session.end_below(older.session.epoch, "STREAM_REPLACED")
+            return
+        self._by_device[stream.device.address] = stream
+        if older is not None:
+            older.session.end_below(stream.session.epoch, "STREAM_REPLACED")
+
+    def closed(self, stream: DeviceStream) -> bool:
+        """A stream is over; False if its device's session was another one."""
+        self._watched.discard(stream)
+        if self._by_device.get(stream.device.address) is not stream:
+            return False
+        del self._by_device[stream.device.address]
+        return True
+
+    def watch(self, stream: DeviceStream) -> None:
+        """Tick the stream from now on, until it says that it needs no more ticks."""
+        self._watched.add(stream)
+
+    def tick(self) -> None:
+        """A second has passed."""
+        for stream in [*self._watched]:
+            if not stream.tick():
+                self._watched.discard(stream)
+
+    def end_expired(self, now: datetime) -> None:
+        """End the sessions whose tokens are over, and the grace after that too."""
+        deadline = now - self._token_grace
+        for stream in self:
+            if stream.device.expires_at <= deadline:
+                stream.session.end(SessionTokenExpired("the token's time is over"))

@@ -1,0 +1,91 @@
+"""Every knob of svc_gateway."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from pydantic import FilePath, NonNegativeInt, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from mesh.settings import Settings as MeshSettings
+from svc_gateway.window import KIB, MOST_BODY_BYTES
+
+Span = Annotated[timedelta, Gt(timedelta(0))]
+Bytes = Annotated[int, Ge(4 * MOST_BODY_BYTES)]
+
+
+class Settings(MeshSettings):
+    """What an operator may set."""
+
+    model_config = SettingsConfigDict(env_prefix="WHIMBREL_GATEWAY_")
+
+    listen: str = "127.0.0.1:50051"
+    """Address on which devices connect; port 0 takes a free one."""
+    advertise: str | None = None
+    """Address under which this instance is found; by default the one it listens on."""
+    reuse_port: bool = False
+    """Share the port with other gateways of this machine."""
+    zone: str = ""
+    """Where this instance runs, for those who look for a near one."""
+
+    etcd: str = "127.0.0.1:2379"
+    """Address of etcd."""
+    etcd_prefix: str = "/whimbrel"
+    """Under which all keys of this mesh lie in etcd."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """URL of Redis or Valkey; may hold a password."""
+    redis_prefix: str = "whimbrel:"
+    """What every key of this mesh begins with in Redis."""
+    token_keys: FilePath
+    """File with the public keys that verify devices' tokens."""
+    service_key: FilePath
+    """File with the key that signs this instance's own calls."""
+
+    max_sessions: PositiveInt = 10_000
+    """Most streams at once; one more is refused, OVERLOADED."""
+    max_unacked: Annotated[int, Ge(1)] = 256
+    """Most deliveries that a device may leave unacknowledged."""
+    max_unacked_bytes: Bytes = 1024 * KIB
+    """Most bytes of them."""
+    unacked_budget: Bytes = 256 * 1024 * KIB
+    """Most unacknowledged bytes of all sessions; above it they get one delivery at a time."""
+    max_outstanding_sends: PositiveInt = 500
+    """Most sends of a session that wait for their answer."""
+    max_outstanding_bytes: Bytes = 1024 * KIB
+    """Most bytes of them."""
+    unanswered_budget: Bytes = 64 * 1024 * KIB
+    """Most bytes of requests that wait for the message service; above it, sends are refused."""
+
+    slow_consumer: Span = timedelta(seconds=30)
+    """How long a device may neither read nor acknowledge while something waits for it."""
+    open_within: Span = timedelta(seconds=10)
+    """How long the message service may take to open a session."""
+    answer_within: Span = timedelta(seconds=4.5)
+    """How long it may take to answer before another instance is asked."""
+    token_grace: timedelta = timedelta(seconds=60)
+    """How long after its token's expiry a stream lives on."""
+
+    registry_ttl: Span = timedelta(seconds=90)
+    """How long a route lives in Redis unless it is renewed."""
+    registry_renewal: Span = timedelta(seconds=30)
+    """How often routes are renewed."""
+    canary_interval: Span = timedelta(seconds=2)
+    """How often this instance looks whether Redis still knows it."""
+    heads_interval: Span = timedelta(seconds=20)
+    """How often at most the heads of all sessions are compared; at least 1.4 times as seldom."""
+    heads_spread: timedelta = timedelta(seconds=2)
+    """Over how long an extra comparison is spread, so that gateways do not come at once."""
+
+    drain: timedelta = timedelta(seconds=20)
+    """How long taking the instance down may last."""
+    drain_spread: timedelta = timedelta(seconds=5)
+    """Over how long devices are sent away, and over how long they come back elsewhere."""
+
+    metrics_port: NonNegativeInt = 0
+    """Port on this machine on which Prometheus finds the metrics; 0 is none."""
+    otlp_endpoint: str = ""
+    """Where traces and metrics are sent by OTLP, such as http://collector:4317."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+    failpoint: str = ""
+    """For fault tests: `name:count` kills the process at the count-th pass of a point."""

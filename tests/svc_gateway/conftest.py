@@ -1,0 +1,120 @@
+"""A gateway with real streams, between fake message services and raw devices."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from mesh.auth import TokenSigner, TokenVerifier
+from mesh.channels import Channels
+from mesh.ids import new_ulid, ulid_text
+from mesh.keys import KeySet
+from mesh.server import CLIENT_LISTENER, bind, new_server
+from mesh.service_auth import ServiceCredentials
+from svc_gateway.gateway import Gateway
+from svc_gateway.settings import Settings
+from tests.svc_gateway.device import TestDevice
+from tests.svc_gateway.fake_message import RunningMessage, Store
+
+
+class Edge:
+    """One gateway, the fake services behind it, and the devices before it."""
+
+    def __init__(self, keys: Path) -> None:
+        self.keys = KeySet.generate()
+        self.keys.save_public(keys)
+        self.keys_path = keys
+        self.store = Store()
+        self.messages: dict[str, RunningMessage] = {}
+        self.gateway: Gateway
+        self.address = ""
+        self._devices: list[TestDevice] = []
+        self._channels = Channels()
+        self._server: grpc.aio.Server
+        self._running: asyncio.Task[None]
+
+    async def start(self, *, messages: int = 1, **knobs: Any) -> None:
+        settings = Settings(token_keys=self.keys_path, service_key=self.keys_path, **knobs)
+        self.gateway = Gateway(
+            settings,
+            instance_id="gateway-under-test",
+            channels=self._channels,
+            credentials=ServiceCredentials(self._signer, service="gateway", instance_id="g"),
+            verifier=TokenVerifier(self.keys.public_keys),
+        )
+        self._server = new_server(CLIENT_LISTENER)
+        self.gateway.servicer.add_to(self._server)
+        self.address = bind(self._server, "127.0.0.1:0")
+        await self._server.start()
+        self._running = asyncio.create_task(self.gateway.run())
+        for number in range(messages):
+            await self.add_message(f"message-{number}")
+        await self.until_attached(messages)
+
+    async def add_message(self, instance_id: str) -> RunningMessage:
+        message = self.messages.setdefault(instance_id, RunningMessage(self.store, instance_id))
+        await message.start()
+        self.discover()
+        return message
+
+    def discover(self) -> None:
+        known = {name: message.instance for name, message in self.messages.items()}
+        self.gateway.attach.instances_changed(known)
+
+    async def until_attached(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.gateway.attach.open_instances) != count:
+                await asyncio.sleep(0.005)
+
+    @property
+    def message(self) -> RunningMessage:
+        return next(iter(self.messages.values()))
+
+    @property
+    def _signer(self) -> TokenSigner:
+        assert self.keys.private_key is not None
+        return TokenSigner(self.keys.private_key, self.keys.key_id)
+
+    def token(self, user_id: bytes, *, lifetime: float = 600) -> str:
+        return self._signer.device_token(
+            user=ulid_text(user_id),
+            device_id=1,
+            credential_version=1,
+            lifetime=timedelta(seconds=lifetime),
+        )[0]
+
+    def device(self, user_id: bytes | None = None, token: str | None = None) -> TestDevice:
+        """A stream that has said nothing yet."""
+        user_id = user_id or new_ulid()
+        token = self.token(user_id) if token is None else token
+        device = TestDevice(user_id, token, self.address)
+        self._devices.append(device)
+        return device
+
+    async def connect(self, user_id: bytes | None = None, **hello: int) -> TestDevice:
+        """A stream that is open."""
+        device = self.device(user_id)
+        await device.hello(**hello)
+        return device
+
+    async def stop(self) -> None:
+        for device in self._devices:
+            await device.close()
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        await self._server.stop(0)
+        for message in self.messages.values():
+            await message.stop()
+        await self._channels.close()
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+    """`await edge.start()`, then `await edge.connect()`."""
+    edge = Edge(tmp_path / "public.json")
+    yield edge
+    await edge.stop()
