@@ -1,4 +1,4 @@
-"""Accepting: a send becomes durable, gets its place, and is answered; then its copies go their way."""
+"""Accepting: a send becomes durable and is answered; then its copies go their way."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class FirstAnswer:
     accepted_at: datetime
 
 
-# Takes the send, where it stands (if it was ever accepted), and why this try was refused (if it was).
+# Takes the send, where it stands if it was ever accepted, and why this try was refused if it was.
 Answer = Callable[[SendRequest, FirstAnswer | None, Refusal | None], None]
 
 
@@ -65,7 +65,12 @@ class Accepting:
         self._refused = telemetry.counter(REFUSED)
         self._copied = telemetry.counter(COPIES)
         self._sends: Lanes[SendRequest] = Lanes(
-            "accept", self._accept, shards, per_shard=lanes_per_shard, telemetry=telemetry
+            "accept",
+            self._accept,
+            shards,
+            per_shard=lanes_per_shard,
+            telemetry=telemetry,
+            on_unseen=self._check,
         )
         self._checks: Lanes[AccountCheck] = Lanes(
             "exist", self._exist, shards, per_shard=1, telemetry=telemetry
@@ -107,8 +112,6 @@ class Accepting:
             self._send_on(send, result)
         elif result.outcome == Outcome.REPEATED:
             self._answer(send, _first(result), None)
-        elif result.outcome == Outcome.RECIPIENT_UNSEEN:
-            self._check(send)
         elif result.outcome == Outcome.CONFLICT:
             self._answer(send, _first(result), _REFUSALS[Outcome.CONFLICT])
         else:
@@ -123,21 +126,21 @@ class Accepting:
         for place in result.places:
             self._router.deliver(copy, place)
 
-    def _check(self, send: SendRequest) -> None:
+    def _check(self, send: SendRequest, go_on: Callable[[Refusal | None], None]) -> None:
+        """The conversation is new: ask the recipient's shard whether there is such an account."""
         check = AccountCheck(
-            slot=send.recipient_slot, done=self._checked, origin=send, user_id=send.recipient_id
+            slot=send.recipient_slot,
+            done=self._checked,
+            origin=(send, go_on),
+            user_id=send.recipient_id,
         )
         self._checks.put(check, send.recipient_id)
 
     def _checked(self, check: AccountCheck, result: PlainResult | Refusal) -> None:
-        send: SendRequest = check.origin
-        if isinstance(result, Refusal):
-            self._answer(send, None, result)
-        elif result.outcome == Outcome.DONE:
-            send.recipient_known = True
-            self._sends.put(send, send.conversation_id)
-        else:
-            self._answer(send, None, _REFUSALS[Outcome.GONE])
+        send, go_on = check.origin
+        refusal = result if isinstance(result, Refusal) else _REFUSALS.get(Outcome(result.outcome))
+        send.recipient_known = refusal is None
+        go_on(refusal)
 
     def _answer(
         self, send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None

@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from mesh import logs
-from mesh.auth import ServiceTokenVerifier
+from mesh.auth import ServiceTokenVerifier, TokenSigner
 from mesh.clock import SystemClock
 from mesh.discovery import Discovery
 from mesh.health import Health
@@ -22,7 +22,10 @@ from mesh.service_auth import ServiceTokenInterceptor
 from mesh.tasks import periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
-from svc_message.identity.servicer import IdentityServicer, build_identity
+from svc_message.identity.accounts import Accounts
+from svc_message.identity.servicer import IdentityServicer
+from svc_message.identity.store import AccountStore
+from svc_message.identity.sweep import sweep_unclaimed
 from svc_message.migrating import read_shards
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
@@ -54,16 +57,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
             )
         )
-        identity = build_identity(core.shards, settings)
+        account_store = AccountStore(core.shards)
+        accounts = Accounts(account_store, _signer(settings))
         messages = MessageServicer(
             core.accepting,
             core.inbox,
             core.router,
-            identity.service_account,
+            accounts.ensure_service_account,
             clock=SystemClock(),
             telemetry=telemetry,
         )
-        server = _server(settings, messages, identity, health, telemetry)
+        server = _server(settings, messages, IdentityServicer(accounts), health, telemetry)
         instance = Instance(
             instance_id,
             SERVICE,
@@ -77,7 +81,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     periodically(core.sweeps.round, settings.sweep, name="sweeps"), name="sweeps"
                 ),
                 tasks.create_task(
-                    periodically(identity.sweep, settings.sweep, name="identity-sweep"),
+                    periodically(
+                        lambda: sweep_unclaimed(account_store),
+                        settings.sweep,
+                        name="identity-sweep",
+                    ),
                     name="identity-sweep",
                 ),
             ]
@@ -110,6 +118,13 @@ async def _open_core(
             telemetry,
             on_health=lambda shard, is_well: health.dependency(f"shard/{shard}", is_well=is_well),
         )
+
+
+def _signer(settings: Settings) -> TokenSigner:
+    keys = KeySet.load(settings.token_key)
+    if keys.private_key is None:
+        raise ValueError(f"{settings.token_key} holds no private key")
+    return TokenSigner(keys.private_key, keys.key_id)
 
 
 def _server(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -41,6 +41,7 @@ from whimbrel.message.v1 import attach_pb2
 
 log = structlog.get_logger(__name__)
 
+R = TypeVar("R", AckResult, PageResult, PlainResult)
 Write = Callable[[attach_pb2.AttachResponse], Awaitable[Any]]
 
 _FRAME_BYTES = 1024 * 1024
@@ -195,7 +196,7 @@ class GatewayRequests:
         for event in frame.events:
             kind = event.WhichOneof("event")
             taker = self._takers.get(kind or "")
-            if taker is None:
+            if kind is None or taker is None:
                 raise InvalidArgument(
                     "an event that is not allowed here", metadata={"field": str(kind)}
                 )
@@ -252,9 +253,10 @@ class GatewayRequests:
         )
 
     def _opened(self, request: OpenRequest, result: PlainResult | Refusal) -> None:
-        if self._refused(request.origin, result):
+        served = self._served(request.origin, result)
+        if served is None:
             return
-        row = result.row  # type: ignore[union-attr]  not a refusal
+        row = served.row
         opened = self._link.event(request.origin).opened
         opened.epoch, opened.head_pos, opened.acked_pos = (
             row["epoch"],
@@ -279,8 +281,9 @@ class GatewayRequests:
         )
 
     def _acked(self, request: AckRequest, result: AckResult | Refusal) -> None:
-        if not self._refused(request.origin, result):
-            self._link.event(request.origin).acked.acked_pos = result.acked_pos  # type: ignore[union-attr]
+        served = self._served(request.origin, result)
+        if served is not None:
+            self._link.event(request.origin).acked.acked_pos = served.acked_pos
 
     def _read(self, message: attach_pb2.DeviceRead, request_id: int) -> None:
         user_id = message.device.user_id
@@ -297,7 +300,7 @@ class GatewayRequests:
         )
 
     def _read_done(self, request: ReadRequest, result: PlainResult | Refusal) -> None:
-        if not self._refused(request.origin, result):
+        if self._served(request.origin, result) is not None:
             self._link.event(request.origin).read_recorded.SetInParent()
 
     def _page(self, message: attach_pb2.FetchPage, request_id: int) -> None:
@@ -316,10 +319,11 @@ class GatewayRequests:
         )
 
     def _paged(self, request: PageRequest, result: PageResult | Refusal) -> None:
-        if self._refused(request.origin, result):
+        served = self._served(request.origin, result)
+        if served is None:
             return
-        rows = result.rows  # type: ignore[union-attr]
-        present = [row for row in rows if row["pos"] is not None][: request.max_envelopes]
+        rows = served.rows
+        present = [row for row in rows if row["pos"] is not None]
         size = sum(len(row["ciphertext"]) + 2 * _EVENT_BYTES for row in present)
         page = self._link.event(request.origin, size + _EVENT_BYTES).page
         page.head_pos, page.acked_pos = rows[0]["head_pos"], rows[0]["acked_pos"]
@@ -352,9 +356,10 @@ class GatewayRequests:
         )
 
     def _receipts_read(self, request: ReceiptsRequest, result: PageResult | Refusal) -> None:
-        if self._refused(request.origin, result):
+        served = self._served(request.origin, result)
+        if served is None:
             return
-        rows = result.rows  # type: ignore[union-attr]
+        rows = served.rows
         page = self._link.event(request.origin, _EVENT_BYTES * len(rows)).receipts
         page.receipt_version = rows[0]["newest"]
         for row in rows:
@@ -364,12 +369,14 @@ class GatewayRequests:
     def _not_here(self, message: attach_pb2.NotHere, _request_id: int) -> None:
         self._router.forget((message.device.user_id, message.device.device_id), self._link)
 
-    def _refused(self, request_id: int, result: Any) -> bool:
-        refusal = result if isinstance(result, Refusal) else _REFUSED.get(result.outcome)
+    def _served(self, request_id: int, result: R | Refusal) -> R | None:
+        """The result, if there is one; else the request is answered with its refusal."""
+        refusal = result if isinstance(result, Refusal) else _REFUSED.get(Outcome(result.outcome))
         if refusal is None:
-            return False
+            assert not isinstance(result, Refusal)  # noqa: S101  the type checker cannot see it
+            return result
         fill_refusal(self._link.event(request_id).refused, refusal)
-        return True
+        return None
 
 
 class _Comparison:

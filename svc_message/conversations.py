@@ -8,7 +8,8 @@ from mesh.ids import slot_of
 def direct_conversation(user: bytes, peer: bytes) -> tuple[bytes, int]:
     """The id of the direct chat of two users, and its slot.
 
-    It lives with one of the two, chosen by the id's last bit, so that no old account collects all its chats.
+    It lives with one of the two, chosen by the id's last bit, so that no old account collects all
+    its chats.
     """
     lower, higher = (user, peer) if user < peer else (peer, user)
     conversation_id = hashlib.sha256(b"direct" + lower + higher).digest()[:16]

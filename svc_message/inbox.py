@@ -1,6 +1,4 @@
-"""The device queues as the sessions use them: open, page, acknowledge, read, compare, and read
-receipts.
-"""
+"""The device queues as the sessions use them: open, page, ack, read, compare, receipts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -6,6 +6,7 @@ result or a refusal.
 """
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
@@ -30,32 +31,23 @@ _RETRY_AFTER = timedelta(seconds=1)
 _INTERNAL = Refusal("INTERNAL")
 _OVERLOADED = Refusal("OVERLOADED", {}, _RETRY_AFTER)
 _MOVING = Refusal("SLOT_MOVING", {}, _RETRY_AFTER)
-_ASTRAY = frozenset({Outcome.SLOT_MOVING, Outcome.SLOT_MOVED})
+_ASTRAY = frozenset({Outcome.SLOT_MOVING, Outcome.SLOT_MOVED, Outcome.RECIPIENT_UNSEEN})
 
 
-class Result(Protocol):
-    """What a shard said of an item."""
-
-    @property
-    def outcome(self) -> int:
-        """An Outcome."""
-
-
-R = TypeVar("R", bound=Result)
-
-
-class Item(Protocol[R]):
+class Item(Protocol):
     """Something asked of the shard that owns a slot."""
 
     slot: int
 
     def settle(self, result: Any) -> None:
-        """Take the result, an R or a Refusal; called once."""
+        """Take the result, which has an `outcome`, or a Refusal; called once."""
 
 
-I = TypeVar("I", bound=Item[Any])  # noqa: E741
+I = TypeVar("I", bound=Item)  # noqa: E741
 
 Run = Callable[[str, Sequence[I]], Awaitable[Sequence[Any]]]
+# Finds out whether an item's recipient exists, then says so: None, or why the item is refused.
+OnUnseen = Callable[[I, Callable[[Refusal | None], None]], None]
 # An item, its key, and since when it waits for a moving slot (0: it does not).
 _Entry = tuple[I, bytes, float]
 
@@ -71,33 +63,31 @@ class Lanes(Generic[I]):
         *,
         per_shard: int,
         telemetry: Telemetry,
+        on_unseen: OnUnseen[I] | None = None,
         most_batched: int = 64,
         most_waiting: int = 20_000,
     ) -> None:
-        self._shards = shards
+        self.shards = shards
+        self._on_unseen = on_unseen
         self._per_shard = per_shard
+        self.telemetry = telemetry
+        self.most_batched = most_batched
+        self.most_waiting = most_waiting
         self._lanes = {
-            shard: [
-                _Lane(
-                    f"{kind}/{shard}/{n}",
-                    kind,
-                    shard,
-                    run,
-                    self,
-                    telemetry,
-                    most_batched,
-                    most_waiting,
-                )
-                for n in range(per_shard)
-            ]
+            shard: [_Lane(f"{kind}/{shard}/{n}", shard, run, self) for n in range(per_shard)]
             for shard in shards.names
         }
 
     def put(self, item: I, key: bytes) -> None:
         """Queue the item; items with one key keep their order."""
-        lanes = self._lanes[self._shards.shard_of(item.slot)]
+        lanes = self._lanes[self.shards.shard_of(item.slot)]
         # The last byte of an id is as good as random.
         lanes[key[-1] % self._per_shard].put(item, key)
+
+    def on_unseen(self, item: I, go_on: Callable[[Refusal | None], None]) -> None:
+        """The shard knows nothing of the item's recipient: `go_on` is told whether it exists."""
+        assert self._on_unseen is not None  # noqa: S101  only sends have recipients
+        self._on_unseen(item, go_on)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -122,41 +112,28 @@ class Lanes(Generic[I]):
 class _Lane(Generic[I]):
     """One queue of one shard."""
 
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        shard: str,
-        run: Run[I],
-        lanes: Lanes[I],
-        telemetry: Telemetry,
-        most_batched: int,
-        most_waiting: int,
-    ) -> None:
+    def __init__(self, name: str, shard: str, run: Run[I], lanes: Lanes[I]) -> None:
         self.name = name
-        self._kind = kind
         self._shard = shard
         self._run = run
         self._lanes = lanes
-        self._shards = lanes._shards  # noqa: SLF001  its own lanes
-        self._telemetry = telemetry
-        self._batch_items = telemetry.histogram(BATCH_ITEMS)
-        self._most_batched = most_batched
-        self._most_waiting = most_waiting
+        self._shards = lanes.shards
+        self._telemetry = lanes.telemetry
+        self._batch_items = lanes.telemetry.histogram(BATCH_ITEMS)
         self._queue: deque[_Entry[I]] = deque()
-        self._held: dict[int, list[_Entry[I]]] = {}  # by slot: waits until it has moved
+        self._parked: dict[bytes, list[_Entry[I]]] = {}  # by key: cannot go on now
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
 
     def __len__(self) -> int:
-        return len(self._queue) + sum(len(held) for held in self._held.values())
+        return len(self._queue) + sum(len(parked) for parked in self._parked.values())
 
     def put(self, item: I, key: bytes) -> None:
-        if len(self._queue) >= self._most_waiting:
+        if len(self._queue) >= self._lanes.most_waiting:
             item.settle(_OVERLOADED)
-        elif self._held and item.slot in self._held:
-            self._held[item.slot].append((item, key, 0.0))
+        elif self._parked and key in self._parked:
+            self._parked[key].append((item, key, 0.0))
         else:
             self._queue.append((item, key, 0.0))
             self.idle.clear()
@@ -166,18 +143,17 @@ class _Lane(Generic[I]):
         while True:
             await self._wake.wait()
             while self._queue:
-                batch = [
-                    self._queue.popleft() for _ in range(min(len(self._queue), self._most_batched))
-                ]
-                self._batch_items.record(len(batch))
+                size = min(len(self._queue), self._lanes.most_batched)
+                batch = [self._queue.popleft() for _ in range(size)]
+                self._batch_items.record(size)
                 with self._telemetry.span(BATCHES.name):
                     results = await self._results([entry[0] for entry in batch])
                 await self._settle(batch, results)
             self._wake.clear()
-            if not self._held:
+            if not self._parked:
                 self.idle.set()
 
-    async def _settle(self, batch: Sequence["_Entry[I]"], results: Sequence[Any]) -> None:
+    async def _settle(self, batch: Sequence[_Entry[I]], results: Sequence[Any]) -> None:
         astray = []
         for entry, result in zip(batch, results, strict=True):
             if not isinstance(result, Refusal) and result.outcome in _ASTRAY:
@@ -187,31 +163,52 @@ class _Lane(Generic[I]):
         if astray:
             await self._follow(astray)
 
-    async def _follow(self, astray: Sequence[tuple["_Entry[I]", int]]) -> None:
+    async def _follow(self, astray: Sequence[tuple[_Entry[I], int]]) -> None:
         for slot in {entry[0].slot for entry, outcome in astray if outcome == Outcome.SLOT_MOVED}:
             try:
                 await self._shards.relocate(slot)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable):
                 log.warning("cannot learn where a slot went", slot=slot, shard=self._shard)
-        for (item, key, since), _ in astray:
+        # From here on nothing waits, so what is queued meanwhile cannot overtake.
+        self._gather(astray)
+        for key in dict.fromkeys(entry[1] for entry, _ in astray):
+            outcome = next(outcome for entry, outcome in astray if entry[1] == key)
+            item = self._parked[key][0][0]
             if self._shards.shard_of(item.slot) != self._shard:
-                self._lanes.put(item, key)
+                for moved, _, _ in self._parked.pop(key):
+                    self._lanes.put(moved, key)
+            elif outcome == Outcome.RECIPIENT_UNSEEN:
+                self._lanes.on_unseen(item, functools.partial(self._return, key))
             else:
-                self._hold(item, key, since)
+                self._wait(key)
 
-    def _hold(self, item: I, key: bytes, since: float) -> None:
+    def _gather(self, astray: Sequence[tuple[_Entry[I], int]]) -> None:
+        """Park what is astray and, behind it, all that is queued under the same keys."""
+        for entry, _ in astray:
+            self._parked.setdefault(entry[1], []).append(entry)
+        queued, self._queue = self._queue, deque()
+        for entry in queued:
+            self._parked.get(entry[1], self._queue).append(entry)
+
+    def _wait(self, key: bytes) -> None:
+        """Let what is parked wait for its slot a little longer, or refuse what waited enough."""
         loop = asyncio.get_running_loop()
-        if since and loop.time() - since > _PATIENCE:
-            item.settle(_MOVING)
-            return
-        if item.slot not in self._held:
-            self._held[item.slot] = []
-            loop.call_later(_PAUSE, self._release, item.slot)
-        self._held[item.slot].append((item, key, since or loop.time()))
+        now = loop.time()
+        waiting = []
+        for item, _, since in self._parked[key]:
+            if since and now - since > _PATIENCE:
+                item.settle(_MOVING)
+            else:
+                waiting.append((item, key, since or now))
+        self._parked[key] = waiting
+        loop.call_later(_PAUSE, self._return, key)
 
-    def _release(self, slot: int) -> None:
-        # To the front and in order: what came for the slot since then is in the same list.
-        self._queue.extendleft(reversed(self._held.pop(slot)))
+    def _return(self, key: bytes, refusal: Refusal | None = None) -> None:
+        parked = self._parked.pop(key)
+        if refusal is not None:
+            parked.pop(0)[0].settle(refusal)
+        # To the front and in order: what came under the key since then is behind it.
+        self._queue.extendleft(reversed(parked))
         self._wake.set()
 
     async def _results(self, items: Sequence[I]) -> Sequence[Any]:

@@ -1,8 +1,7 @@
-"""The relay: carries outbox entries to the shards they are meant for, and removes them when they are
-written there.
+"""The relay: carries outbox entries to the shards they are meant for, then removes them.
 
-The instance that made an entry carries it at once; whoever finds an entry overdue takes it under
-a committed lease. The `prev` test and the union of ranges make every carrying harmless, however
+The instance that made an entry carries it at once; whoever finds an entry overdue takes it under a
+committed lease. The `prev` test and the union of ranges make every carrying harmless, however
 often and in whatever order it happens.
 """
 
@@ -30,7 +29,8 @@ log = structlog.get_logger(__name__)
 _LEASE = timedelta(seconds=5)
 _TAKEN = 256
 _SETTLE_EVERY = 0.02
-# An entry whose predecessor another instance is just writing: try again soon, then leave it to the sweep.
+# An entry whose predecessor another instance is just writing is tried again soon, then left to
+# the sweep.
 _SOON = 0.02
 _SOON_TRIES = 5
 _NOT_YET_AGAIN = timedelta(seconds=1)
@@ -212,7 +212,7 @@ class _Ledger:
 
 
 class _Settler:
-    """Tells one shard what became of its entries. What it fails to tell comes up again as overdue."""
+    """Tells one shard what became of its entries; what it fails to tell comes up as overdue."""
 
     def __init__(self, store: ShardStore) -> None:
         self._store = store

@@ -47,8 +47,9 @@ class SendRequest(Request):
 
 @dataclass(slots=True, kw_only=True)
 class Copy(Request):
-    """One user's copy of an accepted message. `slot` is the user's; a copy with an entry stands in the outbox of
-    `home_slot`, the conversation's.
+    """One user's copy of an accepted message. `slot` is the user's.
+
+    A copy with an entry stands in the outbox of `home_slot`, the conversation's.
     """
 
     done: Done = field(default=lambda _copy, _result: None)
@@ -71,8 +72,10 @@ class Copy(Request):
 
 @dataclass(slots=True, kw_only=True)
 class ReceiptChange(Request):
-    """What a peer has received, (delivered_after, delivered_to], or read, for the account it concerns. `slot` is that account's; the
-    entry stands in the outbox of `home_slot`, the peer's.
+    """What a peer has received, (delivered_after, delivered_to], or read up to.
+
+    `slot` is that of the account it concerns. The entry stands in the outbox of `home_slot`, the
+    peer's.
     """
 
     done: Done = field(default=lambda _change, _result: None)
@@ -124,7 +127,7 @@ class HeadRequest(DeviceRequest):
 
 @dataclass(slots=True, kw_only=True)
 class ReadRequest(Request):
-    """A person has read a conversation. `slot` is the reader's; `author_id` is whose messages were read."""
+    """A person has read the messages of `author_id`. `slot` is the reader's."""
 
     user_id: bytes
     conversation_id: bytes

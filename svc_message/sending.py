@@ -45,23 +45,35 @@ def read_send(
 
 
 def _refusal(send: send_pb2.Send, now: datetime) -> Refusal | None:
+    return _bad_id(send) or _bad_body(send.shared) or _bad_time(send, now)
+
+
+def _bad_id(send: send_pb2.Send) -> Refusal | None:
     if len(send.client_message_id) != ID_BYTES:
         return _bad_field("client_message_id", "16 bytes")
     if len(send.user_id) != ID_BYTES:
         return _bad_field("to", "a user_id of 16 bytes")
     if send.after and len(send.after) != ID_BYTES:
         return _bad_field("after", "16 bytes, or empty")
-    size = len(send.shared.ciphertext)
+    return None
+
+
+def _bad_body(body: send_pb2.SharedBody) -> Refusal | None:
+    size = len(body.ciphertext)
     if not size:
         return Refusal("BODY_EMPTY")
     if size > MOST_BODY_BYTES:
         return Refusal("BODY_TOO_LARGE", {"allowed": str(MOST_BODY_BYTES)})
-    if send.shared.type != send_pb2.CIPHERTEXT_TYPE_PLAIN:
+    if body.type != send_pb2.CIPHERTEXT_TYPE_PLAIN:
         return _bad_field("shared.type", "CIPHERTEXT_TYPE_PLAIN")
-    age = now.timestamp() - send.first_tried_at.seconds
-    if not -_EARLIEST <= age <= _OLDEST:
-        return Refusal("RETRY_TOO_OLD", {"server_time": now.isoformat()})
     return None
+
+
+def _bad_time(send: send_pb2.Send, now: datetime) -> Refusal | None:
+    age = now.timestamp() - send.first_tried_at.seconds
+    if -_EARLIEST <= age <= _OLDEST:
+        return None
+    return Refusal("RETRY_TOO_OLD", {"server_time": now.isoformat()})
 
 
 def _digest(recipient_id: bytes, body: send_pb2.SharedBody) -> bytes:

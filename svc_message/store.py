@@ -310,8 +310,7 @@ class ShardStore:
             [item.user_id for item in pages],
             [item.device_id for item in pages],
             [item.after_pos for item in pages],
-            # One more than asked for tells whether the page is cut.
-            [item.max_envelopes + 1 for item in pages],
+            [item.max_envelopes for item in pages],
             [item.max_bytes for item in pages],
         )
         results = [PageResult(Outcome.DONE) for _ in pages]

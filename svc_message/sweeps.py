@@ -1,6 +1,4 @@
-"""What is done from time to time on every shard: expiry of old queue rows, and emptying old dedup
-tables.
-"""
+"""What is done from time to time on every shard: old queue rows expire, old dedup is emptied."""
 
 from datetime import timedelta
 

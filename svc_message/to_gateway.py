@@ -58,7 +58,7 @@ def fill_copy(into: envelope_pb2.Envelope, copy: Copy, place: Place) -> None:
     into.sender_user_id = copy.sender_id
     into.sender_device_id = copy.sender_device_id
     fill_time(into.accepted_at, copy.accepted_at)
-    into.type = copy.type  # type: ignore[assignment]  as the sender set it
+    into.type = send_pb2.CiphertextType.ValueType(copy.type)
     into.ciphertext = copy.ciphertext
 
 

@@ -56,6 +56,11 @@ class DeviceUnknown(WhimbrelError):
     reason = "DEVICE_UNKNOWN"
 
 
+def new_registration_id() -> int:
+    """A number that tells two installations under one device id apart; never 0."""
+    return 1 + secrets.randbelow(2**_REGISTRATION_BITS - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class NewAccount:
     """An account that is about to be made, with its primary device."""
@@ -64,7 +69,7 @@ class NewAccount:
     handle: str | None = None  # a service account has none
     public_key: bytes = b""  # nor does it sign anything
     has_queue: bool = True
-    registration_id: int = field(default_factory=lambda: new_registration_id())
+    registration_id: int = field(default_factory=new_registration_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,3 @@ def check_handle(text: str) -> None:
     """Raise HandleInvalid unless an account may be called so."""
     if not is_handle(text):
         raise HandleInvalid("not a handle", metadata={"allowed": _HANDLE.pattern})
-
-
-def new_registration_id() -> int:
-    """A number that tells two installations under one device id apart; never 0."""
-    return 1 + secrets.randbelow(2**_REGISTRATION_BITS - 1)

@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.errors import TokenMissing
-from svc_message.identity.accounts import Accounts
+from svc_message.identity.accounts import Access, Accounts
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 
 # The gateway adds them for a caller whose token it has verified, and drops a client's own.
@@ -31,7 +31,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             user_id=access.user_id,
             device_id=access.device_id,
             access_token=access.token,
-            expires_at=access.expires_at,
+            expires_at=_timestamp(access),
         )
 
     async def Refresh(
@@ -43,7 +43,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             signed_at=_milliseconds(request.signed_at),
             signature=request.signature,
         )
-        return identity_pb2.RefreshResponse(access_token=access.token, expires_at=access.expires_at)
+        return identity_pb2.RefreshResponse(
+            access_token=access.token, expires_at=_timestamp(access)
+        )
 
     async def LookUp(
         self, request: identity_pb2.LookUpRequest, context: Any
@@ -61,3 +63,9 @@ def _demand_caller(context: Any) -> None:
 def _milliseconds(moment: Timestamp) -> int:
     # By hand: a timestamp out of range is stale, not an error of ours.
     return moment.seconds * 1000 + moment.nanos // 1_000_000
+
+
+def _timestamp(access: Access) -> Timestamp:
+    moment = Timestamp()
+    moment.FromDatetime(access.expires_at)
+    return moment

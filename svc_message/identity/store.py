@@ -27,7 +27,10 @@ class AccountGone(Exception):
 
 
 class AccountStore:
-    """Accounts on the shards. Every call may be repeated; all raise ShardUnavailable, SlotMoving."""
+    """Accounts on the shards. Each call may be repeated.
+
+    Each raises ShardUnavailable or SlotMoving when it cannot be done now.
+    """
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards

@@ -1,4 +1,4 @@
-"""Removes accounts whose claim to a handle never won: what a crash in the middle of Register left."""
+"""Removes accounts whose claim to a handle never won: what a crash inside Register left."""
 
 from dataclasses import dataclass
 from datetime import timedelta
