@@ -10,7 +10,7 @@ from whimbrel_cli.stack.errors import DataGone, InUse, PortTaken
 from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.ports import LOOPBACK, free_port
 from whimbrel_cli.stack.postgres import Postgres, ensure_database
-from whimbrel_cli.stack.programs import State
+from whimbrel_cli.stack.programs import Command, Owner, Program, State
 from whimbrel_cli.stack.servers import Server
 from whimbrel_cli.stack.valkey import Valkey
 
@@ -38,15 +38,28 @@ async def test_postgres_keeps_its_port_and_what_was_committed_over_a_kill(own_po
 
 
 async def test_a_lock_file_that_names_a_strange_process_is_cleared(own_postgres, tmp_path) -> None:
-    lock = _cluster_directory(tmp_path / "postgres") / "postmaster.pid"
+    directory = _cluster_directory(tmp_path / "postgres")
+    owner = directory.stat()
+    # Of the same user, or Postgres would see by itself that it is no server.
+    stranger = Program(
+        Command(
+            "stranger",
+            ["/bin/sleep", "60"],
+            tmp_path / "log",
+            owner=Owner(owner.st_uid, owner.st_gid),
+        )
+    )
     await own_postgres.kill()
+    stranger.start()
+    lock = directory / "postmaster.pid"
     lines = lock.read_text().split("\n")
-    # Pid 1 is surely there, and surely not a Postgres of this directory.
-    lock.write_text("\n".join(["1", *lines[1:]]))
+    lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
 
     await own_postgres.start()
 
     assert own_postgres.status().state is State.READY
+    assert stranger.is_running
+    await stranger.stop()
 
 
 async def test_data_in_use_by_another_server_is_left_alone(
