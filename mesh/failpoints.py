@@ -1,7 +1,7 @@
 """Named points at which a fault test lets this process die.
 
-A point is armed by a setting, `name:count`: the process kills itself with SIGKILL as it passes that point for the
-count-th time. Unarmed, passing a point costs one comparison.
+A point is armed by a setting, `name:count`: the process kills itself with SIGKILL as it passes that
+point for the count-th time. Unarmed, passing a point costs one comparison.
 """
 
 import os

@@ -78,10 +78,15 @@ async def test_who_watches_is_told_each_change(health, channel):
 
 
 async def test_a_server_that_takes_the_call_and_does_not_answer_is_unavailable():
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
+    class Stuck(Health):
+        async def Check(self, _request, _context):
+            await asyncio.Event().wait()
 
-    async with silent, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    server = new_server(INTERNAL_LISTENER)
+    Stuck().add_to(server)
+    address = bind(server, "127.0.0.1:0")
+
+    async with running(server, timedelta()), grpc.aio.insecure_channel(address) as channel:
         with pytest.raises(Unavailable):
             await check(channel, within=0.2)
 

@@ -97,16 +97,18 @@ async def test_the_server_enforces_the_limits(database):
         idle_in_transaction=timedelta(milliseconds=300),
     )
     shown = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
-    async with pool_of(await database(), limits=limits) as pool:
-        async with acquired(pool, within=SECOND) as connection:
-            assert [await connection.fetchval(f"SHOW {name}") for name in shown] == [
-                "200ms",
-                "100ms",
-                "300ms",
-            ]
-            assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
-            with pytest.raises(asyncpg.QueryCanceledError) as late:
-                await connection.execute("SELECT pg_sleep(5)")
+    async with (
+        pool_of(await database(), limits=limits) as pool,
+        acquired(pool, within=SECOND) as connection,
+    ):
+        assert [await connection.fetchval(f"SHOW {name}") for name in shown] == [
+            "200ms",
+            "100ms",
+            "300ms",
+        ]
+        assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
+        with pytest.raises(asyncpg.QueryCanceledError) as late:
+            await connection.execute("SELECT pg_sleep(5)")
 
     assert is_transient(late.value)
 
