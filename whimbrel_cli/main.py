@@ -3,11 +3,13 @@
 import typer
 
 from whimbrel_cli.status import status
+from whimbrel_cli.talk import register_commands
 from whimbrel_cli.up import up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(up)
 app.command()(status)
+register_commands(app)
 
 
 @app.callback()

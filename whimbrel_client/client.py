@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -230,7 +230,9 @@ class Client:
 
     # Receiving.
 
-    async def messages(self, *, after: int = 0) -> AsyncIterator[Message]:
+    async def messages(
+        self, *, after: int = 0, conversation: bytes | None = None
+    ) -> AsyncGenerator[Message, None]:
         """All received messages above the cursor, in local order, then each as it arrives.
 
         An application that keeps `message.cursor` in the same transaction as what it does with the
@@ -238,7 +240,7 @@ class Client:
         """
         while True:
             arrived = self._arrived.next_ring()
-            page = await self._read(self._store.messages(after, limit=_PAGE))
+            page = await self._read(self._page(after, conversation))
             for message in page or ():
                 after = message.cursor
                 yield message
@@ -248,7 +250,10 @@ class Client:
                 self._raise_if_failed()
                 await arrived.wait()
 
-    async def receipts(self, *, after: int = 0) -> AsyncIterator[Receipt]:
+    def _page(self, after: int, conversation: bytes | None) -> Awaitable[list[Message]]:
+        return self._store.messages(after, limit=_PAGE, conversation=conversation)
+
+    async def receipts(self, *, after: int = 0) -> AsyncGenerator[Receipt, None]:
         """The receipts above a version, lowest first, then each as it changes.
 
         Only the newest of each conversation is kept: it says all that the earlier ones said.

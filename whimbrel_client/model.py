@@ -114,6 +114,8 @@ class Conversation:
     handle: str | None
     # The greatest seq that is held here, received or sent.
     last_seq: int
+    # How far this account has read.
+    read_up_to: int
     unread: int
     # Messages of one's own that wait to be accepted.
     waiting: int

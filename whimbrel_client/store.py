@@ -37,7 +37,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MESSAGES = """
 SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext
-FROM message WHERE cursor > ? ORDER BY cursor LIMIT ?
+FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) ORDER BY cursor LIMIT ?2
 """
 _OTHER_AT = """
 SELECT message_id FROM message WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
@@ -96,12 +96,13 @@ _GREATEST_SEQ = "SELECT MAX(seq) FROM message WHERE conversation = ? AND seq <= 
 _CONVERSATIONS = """
 SELECT c.conversation, contact.handle,
     (SELECT COALESCE(MAX(last), 0) FROM held WHERE held.conversation = c.conversation),
+    COALESCE(reading.up_to_seq, 0),
     (SELECT COUNT(*) FROM message WHERE message.conversation = c.conversation
-        AND message.sender <> ?1 AND message.seq > COALESCE(
-            (SELECT up_to_seq FROM reading WHERE reading.conversation = c.conversation), 0)),
+        AND message.sender <> ?1 AND message.seq > COALESCE(reading.up_to_seq, 0)),
     (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0)
 FROM (SELECT DISTINCT conversation FROM held
       UNION SELECT conversation FROM outgoing) AS c
+LEFT JOIN reading ON reading.conversation = c.conversation
 LEFT JOIN contact ON contact.user_id = c.conversation
 ORDER BY contact.handle, c.conversation
 """
@@ -276,9 +277,12 @@ class Store:
 
     # What the application reads.
 
-    async def messages(self, after: int, *, limit: int) -> list[Message]:
+    async def messages(
+        self, after: int, *, limit: int, conversation: bytes | None = None
+    ) -> list[Message]:
         """Received messages above the cursor, in local order."""
-        rows = await self._database.run(lambda c: c.execute(_MESSAGES, (after, limit)).fetchall())
+        wanted = (after, limit, conversation)
+        rows = await self._database.run(lambda c: c.execute(_MESSAGES, wanted).fetchall())
         return [message_of(row) for row in rows]
 
     async def receipts(self, after: int, *, limit: int) -> list[Receipt]:

@@ -1,0 +1,133 @@
+"""`whimbrel chat`: a conversation line by line, with ticks that change where they stand."""
+
+import asyncio
+import contextlib
+from typing import Annotated
+
+import typer
+
+from whimbrel_cli.chat_view import View, choose_view
+from whimbrel_cli.person import As, Data, Gateways, Person, person, run
+from whimbrel_cli.stdin import batches
+from whimbrel_client import (
+    Client,
+    HandleUnknown,
+    NotSent,
+    OutgoingMessage,
+    Receipt,
+    Tick,
+    Unreachable,
+)
+
+_POLL_SECONDS = 1.0
+_GOODBYE_SECONDS = 5.0
+
+
+def chat(
+    to: Annotated[str, typer.Argument(help="The handle of whom you talk to.")],
+    *,
+    as_: As,
+    read_receipts: Annotated[bool, typer.Option(help="Let the other see that you read.")] = True,
+    gateway: Gateways = None,
+    data: Data = None,
+) -> None:
+    """Talk to someone: type a line and press Enter; Ctrl-D ends.
+
+    A tick says what became of your line: ✓ the mesh has it, ✓✓ it has arrived, blue ✓✓ it was read.
+    """
+    who = person(as_, data, gateway)
+    run(lambda: _chat(who, to, read_receipts=read_receipts))
+
+
+async def _chat(who: Person, to: str, *, read_receipts: bool) -> None:
+    view = choose_view(own=who.handle, other=to)
+    async with who.client(read_receipts=read_receipts) as client:
+        peer = await _found(client, to, view)
+        talk = _Talk(client, peer, view)
+        async with asyncio.TaskGroup() as tasks:
+            showing = [
+                tasks.create_task(talk.show_messages(), name="show-messages"),
+                tasks.create_task(talk.show_ticks(), name="show-ticks"),
+            ]
+            await talk.send_lines(tasks)
+            for task in showing:
+                task.cancel()
+    view.close()
+
+
+async def _found(client: Client, handle: str, view: View) -> bytes:
+    """The account of the handle; waits until somebody registers it."""
+    is_told = False
+    while True:
+        with contextlib.suppress(HandleUnknown, Unreachable):
+            return await client.user_named(handle)
+        if not is_told:
+            view.say(f"waiting for {handle} …")
+            is_told = True
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+class _Talk:
+    """One conversation on one screen."""
+
+    def __init__(self, client: Client, peer: bytes, view: View) -> None:
+        self._client = client
+        self._peer = peer
+        self._view = view
+        # Own lines of this run that are not read yet, by seq.
+        self._unread: dict[int, int] = {}
+        self._receipt: Receipt | None = None
+
+    async def show_messages(self) -> None:
+        """Show what was not read before, then what arrives; shown is read."""
+        read_up_to = await self._read_up_to()
+        async for message in self._client.messages(conversation=self._peer):
+            if message.seq <= read_up_to:
+                continue
+            self._view.show(message)
+            await self._client.mark_read(self._peer, message.seq)
+
+    async def _read_up_to(self) -> int:
+        for conversation in await self._client.conversations():
+            if conversation.conversation == self._peer:
+                return conversation.read_up_to
+        return 0
+
+    async def send_lines(self, tasks: asyncio.TaskGroup) -> None:
+        """Send what is typed until the input ends, then wait a little for the answers."""
+        sending = []
+        async for batch in batches():
+            for line in filter(str.strip, batch.lines):
+                number = self._view.typed(line)
+                message = await self._client.send(self._peer, line)
+                sending.append(tasks.create_task(self._await(message, number), name="await-tick"))
+        await asyncio.wait(sending, timeout=_GOODBYE_SECONDS) if sending else None
+        for task in sending:
+            task.cancel()
+
+    async def _await(self, message: OutgoingMessage, number: int) -> None:
+        try:
+            outcome = await self._client.accepted(message)
+        except NotSent as error:
+            self._view.say(f"line {number} was not sent: {error}")
+            return
+        assert outcome.seq is not None  # noqa: S101  # accepted
+        self._unread[outcome.seq] = number
+        self._view.tick(number, Tick.SENT)
+        self._apply_receipt()
+
+    async def show_ticks(self) -> None:
+        """Change the ticks as receipts come."""
+        async for receipt in self._client.receipts():
+            if receipt.conversation == self._peer:
+                self._receipt = receipt
+                self._apply_receipt()
+
+    def _apply_receipt(self) -> None:
+        if self._receipt is None:
+            return
+        for seq, number in list(self._unread.items()):
+            tick = self._receipt.tick(seq)
+            self._view.tick(number, tick)
+            if tick is Tick.READ:
+                del self._unread[seq]

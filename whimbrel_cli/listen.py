@@ -1,0 +1,91 @@
+"""`whimbrel listen`: what arrives, a line each, from where the last listening stopped."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whimbrel_cli.person import As, Data, Gateways, Person, person, run, words_of
+from whimbrel_client import Message
+from whimbrel_client.ids import id_text
+
+
+def listen(
+    *,
+    as_: As,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    after: Annotated[
+        int | None,
+        typer.Option(help="Resume after this cursor; 0: from the start. [where it last stopped]"),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
+    mark_read: Annotated[bool, typer.Option("--read", help="Tell the senders: read.")] = False,
+    gateway: Gateways = None,
+    data: Data = None,
+) -> None:
+    """Print what arrives.
+
+    With --json each line has its `cursor`: a program that keeps it together with what it has done,
+    and resumes by --after, does everything exactly once. Without --after a line may be printed
+    again after a crash, and none is left out.
+    """
+    who = person(as_, data, gateway)
+    place = _Place(who.profile / "listened", after)
+    run(lambda: _listen(who, place, as_json=as_json, count=count, mark_read=mark_read))
+
+
+async def _listen(
+    who: Person, place: "_Place", *, as_json: bool, count: int | None, mark_read: bool
+) -> None:
+    async with (
+        who.client() as client,
+        contextlib.aclosing(client.messages(after=place.cursor)) as messages,
+    ):
+        left = count
+        async for message in messages:
+            handle = await client.handle_of(message.sender)
+            print(_json(message, handle) if as_json else _line(message, handle), flush=True)
+            place.keep(message.cursor)
+            if mark_read:
+                await client.mark_read(message.conversation, message.seq)
+            left = None if left is None else left - 1
+            if left == 0:
+                break
+
+
+class _Place:
+    """Where listening resumes."""
+
+    def __init__(self, path: Path, after: int | None) -> None:
+        self._path = path if after is None else None
+        self.cursor = after or 0
+        if after is None and path.exists():
+            self.cursor = int(path.read_text())
+
+    def keep(self, cursor: int) -> None:
+        """All up to here is printed."""
+        if self._path is not None:
+            draft = self._path.with_suffix(".new")
+            draft.write_text(str(cursor))
+            draft.replace(self._path)
+
+
+def _line(message: Message, handle: str | None) -> str:
+    time = message.accepted_at.astimezone().strftime("%H:%M:%S")
+    return f"{time} {handle or id_text(message.sender)}: {words_of(message)}"
+
+
+def _json(message: Message, handle: str | None) -> str:
+    fields = {
+        "cursor": message.cursor,
+        "conversation": id_text(message.conversation),
+        "seq": message.seq,
+        "message_id": id_text(message.message_id),
+        "sender": id_text(message.sender),
+        "handle": handle,
+        "accepted_at": message.accepted_at.isoformat(),
+        "text": message.text,
+    }
+    return json.dumps(fields, ensure_ascii=False)

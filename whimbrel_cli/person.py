@@ -1,0 +1,98 @@
+"""Who a command acts as, and where the mesh is: what register, send, listen and chat share."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from whimbrel_cli.stack.description import find_mesh
+from whimbrel_cli.stack.errors import StackError
+from whimbrel_client import Client, ClientError, Message, Unreachable
+
+T = TypeVar("T")
+
+_HERE = Path(".whimbrel")
+_HOME = Path("~/.local/share/whimbrel")
+
+FAILED = 1
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+As = Annotated[str, typer.Option("--as", help="Your handle.", metavar="HANDLE")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where profiles are kept, and the mesh is described [.whimbrel, if there is one].",
+        envvar="WHIMBREL_DATA",
+    ),
+]
+Gateways = Annotated[
+    list[str] | None,
+    typer.Option("--gateway", help="host:port; repeat it for several.", metavar="ADDRESS"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One handle in one data directory."""
+
+    handle: str
+    data: Path
+    gateways: tuple[str, ...]
+
+    @property
+    def profile(self) -> Path:
+        """The folder of the account."""
+        return self.data / "profiles" / self.handle
+
+    def client(self, **options: Any) -> AbstractAsyncContextManager[Client]:
+        """The person's client, connected while the block lasts."""
+        return Client.connect(self.profile, gateways=self.gateways, **options)
+
+
+def person(handle: str, data: Path | None, gateways: Sequence[str] | None) -> Person:
+    """Find the data directory and the gateways; those given win, then the mesh that is up there."""
+    chosen = data or (_HERE if _HERE.exists() else _HOME.expanduser())
+    return Person(handle, chosen, tuple(gateways or _gateways_of(chosen)))
+
+
+def _gateways_of(data: Path) -> Sequence[str]:
+    try:
+        return find_mesh(data).gateways
+    except (StackError, OSError):
+        return ()  # the account remembers where it was registered
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run a command; what may go wrong becomes a line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="whimbrel: %(message)s", stream=sys.stderr)
+    try:
+        return asyncio.run(_awaited(main))
+    except Unreachable as error:
+        raise _exit(str(error), UNREACHABLE) from None
+    except ClientError as error:
+        raise _exit(str(error), FAILED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def words_of(message: Message) -> str:
+    """What the message says, without what could move a terminal's cursor or fake a line."""
+    if message.text is None:
+        return "(a kind of message newer than this)"
+    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in message.text)
+
+
+async def _awaited(main: Callable[[], Awaitable[T]]) -> T:
+    return await main()
+
+
+def _exit(message: str, code: int) -> typer.Exit:
+    print(f"whimbrel: {message}", file=sys.stderr)
+    return typer.Exit(code)

@@ -1,0 +1,14 @@
+"""The commands by which people talk, as one piece for `whimbrel_cli.main`."""
+
+import typer
+
+from whimbrel_cli.chat import chat
+from whimbrel_cli.listen import listen
+from whimbrel_cli.register import register
+from whimbrel_cli.send import send
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add them to the application."""
+    for command in (register, send, listen, chat):
+        app.command()(command)
