@@ -16,8 +16,9 @@ from whimbrel_cli.stack.description import Description
 SERVICES = ("gateway", "message")
 
 _PATIENCE = timedelta(seconds=2)
-_SLOTS = "SELECT state, count(*) AS slots FROM slot GROUP BY state ORDER BY state"
-_STATES = {1: "owned", 2: "frozen", 3: "incoming", 4: "moved"}
+# State 4 is a slot that another shard owns.
+_SLOTS = "SELECT state, count(*) AS slots FROM slot WHERE state <> 4 GROUP BY state ORDER BY state"
+_STATES = {1: "owned", 2: "frozen", 3: "incoming"}
 _SESSIONS = "whimbrel:session:*"  # value: epoch:gateway instance
 _SCAN_COUNT = 1000
 

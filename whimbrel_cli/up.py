@@ -71,5 +71,5 @@ async def _show_and_hold(mesh: Mesh, view: View) -> None:
 
 async def _hold(mesh: Mesh, view: View) -> None:
     async with mesh:
-        view.greet()
+        view.greet(mesh)
         await asyncio.Event().wait()

@@ -28,7 +28,7 @@ class View(Protocol):
     async def show(self, mesh: Mesh) -> None:
         """Follow the processes of the mesh."""
 
-    def greet(self) -> None:
+    def greet(self, mesh: Mesh) -> None:
         """Say that all is ready."""
 
 
@@ -51,7 +51,7 @@ class LiveView:
                 live.update(_table(mesh.statuses()), refresh=True)
                 await asyncio.sleep(_LOOK_SECONDS)
 
-    def greet(self) -> None:
+    def greet(self, mesh: Mesh) -> None:  # noqa: ARG002  (the table shows it)
         self._console.print(self._greeting, highlight=False)
 
 
@@ -68,7 +68,8 @@ class PlainView:
             self._show_changes(mesh)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def greet(self) -> None:
+    def greet(self, mesh: Mesh) -> None:
+        self._show_changes(mesh)
         self._print(self._greeting)
 
     def _show_changes(self, mesh: Mesh) -> None:
