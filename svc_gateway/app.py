@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from secrets import token_hex
 
+import grpc
 import structlog
 
 from mesh import logs
@@ -12,52 +13,108 @@ from mesh.auth import TokenSigner, TokenVerifier
 from mesh.channels import Channels
 from mesh.discovery import Discovery
 from mesh.health import Health
-from mesh.instances import Instance
+from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
+from mesh.redis import open_redis
 from mesh.server import CLIENT_LISTENER, bind, new_server, running
 from mesh.service_auth import ServiceCredentials
+from mesh.telemetry import Telemetry, open_telemetry
 from svc_gateway.gateway import Gateway
+from svc_gateway.registry import RedisRegistry
 from svc_gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 SERVICE = "gateway"
+_LAST_GRACE = timedelta(seconds=1)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
-    instance_id = f"gateway-{token_hex(6)}"
+    instance_id = new_instance_id()
     logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
+    health = Health()
     async with contextlib.AsyncExitStack() as stack:
-        credentials = _credentials(settings, instance_id)
+        telemetry = stack.enter_context(
+            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
+        )
         discovery = await stack.enter_async_context(
-            Discovery(settings.etcd, prefix=settings.etcd_prefix)
+            Discovery(
+                settings.etcd,
+                prefix=settings.etcd_prefix,
+                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
+            )
         )
-        channels = Channels()
-        stack.push_async_callback(channels.close)
-        gateway = Gateway(
-            settings,
-            instance_id=instance_id,
-            channels=channels,
-            credentials=credentials,
-            verifier=TokenVerifier(KeySet.load(settings.token_keys).public_keys),
-        )
+        gateway = await stack.enter_async_context(_open_gateway(settings, instance_id, health))
         discovery.watch("message").on_change(gateway.attach.instances_changed)
-        server = new_server(CLIENT_LISTENER, reuse_port=settings.reuse_port)
-        gateway.servicer.add_to(server)
-        health = Health()
-        health.add_to(server)
-        address = bind(server, settings.listen)
-        async with asyncio.TaskGroup() as tasks:
-            working = tasks.create_task(gateway.run(), name="gateway")
-            async with running(server, grace=timedelta(seconds=1)):
-                discovery.register(
-                    Instance(instance_id, SERVICE, settings.advertise or address, settings.zone)
-                )
-                health.ready()
-                log.info("serving", address=address)
-                await stop.wait()
-            working.cancel()
+        server = _server(settings, gateway, health, telemetry)
+        instance = Instance(
+            instance_id,
+            SERVICE,
+            settings.advertise or bind(server, settings.listen),
+            settings.zone,
+        )
+        await _run(
+            gateway, server, instance=instance, discovery=discovery, health=health, stop=stop
+        )
+
+
+def _server(
+    settings: Settings, gateway: Gateway, health: Health, telemetry: Telemetry
+) -> grpc.aio.Server:
+    server = new_server(
+        CLIENT_LISTENER, interceptors=telemetry.interceptors, reuse_port=settings.reuse_port
+    )
+    health.add_to(server)
+    gateway.add_to(server)
+    return server
+
+
+async def _run(
+    gateway: Gateway,
+    server: grpc.aio.Server,
+    *,
+    instance: Instance,
+    discovery: Discovery,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(gateway.run(), name="gateway")
+        async with running(server, grace=_LAST_GRACE):
+            discovery.register(instance)
+            health.ready()
+            log.info("serving", address=instance.address)
+            await stop.wait()
+            health.draining()
+            await discovery.withdraw()
+            await gateway.drain()
+        working.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _open_gateway(
+    settings: Settings, instance_id: str, health: Health
+) -> AsyncIterator[Gateway]:
+    channels = Channels()
+    async with open_redis(settings.redis_url.get_secret_value()) as redis:
+        try:
+            yield Gateway(
+                settings,
+                instance_id=instance_id,
+                channels=channels,
+                credentials=_credentials(settings, instance_id),
+                verifier=TokenVerifier(KeySet.load(settings.token_keys).public_keys),
+                registry=RedisRegistry(
+                    redis,
+                    prefix=settings.redis_prefix,
+                    instance_id=instance_id,
+                    ttl=settings.registry_ttl,
+                ),
+                on_redis=lambda is_well: health.dependency("redis", is_well=is_well),
+            )
+        finally:
+            await channels.close()
 
 
 def _credentials(settings: Settings, instance_id: str) -> ServiceCredentials:

@@ -162,6 +162,10 @@ class Attach:
         """The instance that serves a slot now."""
         return self._route.pick(slot)
 
+    def ranked(self, key: int | bytes) -> list[str]:
+        """The instances that answer, the key's own first."""
+        return self._route.ranked(key)
+
     def instances_changed(self, instances: Mapping[str, Instance]) -> None:
         """Discovery has a new view."""
         self._channels.update(instances)

@@ -47,6 +47,7 @@ class ServerDraining(SessionEnd):
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "SERVER_DRAINING"
+    reconnect_seconds = (0.0, 2.0)
 
 
 class Overloaded(SessionEnd):

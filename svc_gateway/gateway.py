@@ -1,20 +1,30 @@
 """One gateway, put together: streams, sessions and the way to the message service."""
 
 import asyncio
+from collections.abc import Callable
+
+import grpc
+import structlog
 
 from mesh.auth import TokenVerifier
 from mesh.channels import Channels
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
 from svc_gateway.attach import Attach, AttachLimits, Credentials
+from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
+from svc_gateway.forward import Forwarder
+from svc_gateway.heads import Heads
 from svc_gateway.pushes import Pushes
+from svc_gateway.registrar import Registrar, Registry
 from svc_gateway.servicer import Authenticator, GatewayServicer
 from svc_gateway.session import SessionLimits
 from svc_gateway.sessions import Sessions
 from svc_gateway.settings import Settings
 from svc_gateway.stream import DeviceStream
 from svc_gateway.window import Budget
+
+log = structlog.get_logger(__name__)
 
 _SECONDS_BETWEEN_SWEEPS = 5
 
@@ -30,41 +40,86 @@ class Gateway:
         channels: Channels,
         credentials: Credentials,
         verifier: TokenVerifier,
+        registry: Registry,
+        on_redis: Callable[[bool], None] = lambda _is_reachable: None,
         clock: Clock | None = None,
     ) -> None:
+        self._settings = settings
         self._clock = clock or SystemClock()
         self.sessions = Sessions(token_grace=settings.token_grace)
         self.attach = Attach(
             channels,
             credentials,
             instance_id=instance_id,
-            pushes=Pushes(self.sessions, on_lost=lambda: None),
+            pushes=Pushes(self.sessions, on_lost=self._on_lost),
             limits=AttachLimits(
                 answer_within=settings.answer_within,
                 most_unanswered_bytes=settings.unanswered_budget,
             ),
             clock=self._clock,
         )
+        self.heads = Heads(
+            self.attach,
+            self.sessions,
+            interval=settings.heads_interval,
+            interval_blind=settings.canary_interval,
+            spread=settings.heads_spread,
+            clock=self._clock,
+        )
+        failpoints = Failpoints(settings.failpoint)
+        self.registrar = Registrar(
+            registry,
+            self.sessions,
+            self.heads,
+            renewal=settings.registry_renewal,
+            canary_interval=settings.canary_interval,
+            failpoints=failpoints,
+            on_reachable=on_redis,
+            clock=self._clock,
+        )
+        self.sessions.on_opened = self.registrar.opened
         self.edge = Edge(
             attach=self.attach,
             sessions=self.sessions,
             limits=session_limits(settings),
             budget=Budget(settings.unacked_budget),
-            failpoints=Failpoints(settings.failpoint),
+            failpoints=failpoints,
             ticks_to_write=_ticks(settings.slow_consumer.total_seconds()),
         )
+        authenticator = Authenticator(verifier)
         self.servicer = GatewayServicer(
-            Authenticator(verifier),
+            authenticator,
             self.edge,
             max_sessions=settings.max_sessions,
             on_closed=self._on_closed,
         )
+        self.forwarder = Forwarder(authenticator, self.attach, channels, credentials)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve there. Comes last: what no other handler knows is forwarded, or refused."""
+        self.servicer.add_to(server)
+        server.add_generic_rpc_handlers((self.forwarder,))
 
     async def run(self) -> None:
         """Do what goes on between the calls; ends by cancellation only."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.attach.run(), name="attach")
+            tasks.create_task(self.registrar.run(), name="registrar")
+            tasks.create_task(self.heads.run(), name="heads")
             tasks.create_task(self._tick(), name="tick")
+
+    async def drain(self) -> None:
+        """Send all devices away, and leave no route behind."""
+        self.servicer.refuse_more()
+        await send_away(
+            self.servicer.streams,
+            spread=self._settings.drain_spread,
+            failpoints=self.edge.failpoints,
+            clock=self._clock,
+        )
+        if not await until_gone(self.servicer.gone, self._settings.drain):
+            log.warning("streams are cut off", streams=len(self.servicer.streams))
+        await self.registrar.leave()
 
     async def _tick(self) -> None:
         seconds = 0
@@ -76,7 +131,11 @@ class Gateway:
                 self.sessions.end_expired(self._clock.now())
 
     def _on_closed(self, stream: DeviceStream) -> None:
-        self.sessions.closed(stream)
+        if self.sessions.closed(stream):
+            self.registrar.closed(stream)
+
+    def _on_lost(self) -> None:
+        self.heads.soon()
 
 
 def session_limits(settings: Settings) -> SessionLimits:

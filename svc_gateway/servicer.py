@@ -1,5 +1,6 @@
 """The Connect call: who calls, and whether there is room; everything after is the stream's."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,7 @@ class GatewayServicer:
         self._on_closed = on_closed
         self.streams: set[DeviceStream] = set()
         self.is_draining = False
+        self.gone = asyncio.Event()  # while draining: the last stream has ended
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve the call there; frames come and go as bytes, which the streams read themselves."""
@@ -72,3 +74,13 @@ class GatewayServicer:
         finally:
             self.streams.discard(stream)
             self._on_closed(stream)
+            self._look_whether_gone()
+
+    def refuse_more(self) -> None:
+        """The instance is being taken down: no new streams."""
+        self.is_draining = True
+        self._look_whether_gone()
+
+    def _look_whether_gone(self) -> None:
+        if self.is_draining and not self.streams:
+            self.gone.set()

@@ -1,6 +1,6 @@
 """Who is connected here, and the second that all their sessions share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from svc_gateway.ends import SessionTokenExpired
@@ -18,6 +18,7 @@ class Sessions:
         self._token_grace = token_grace
         self._by_device: dict[Address, DeviceStream] = {}
         self._watched: set[DeviceStream] = set()
+        self.on_opened: Callable[[DeviceStream], None] = lambda _stream: None
 
     def __len__(self) -> int:
         return len(self._by_device)
@@ -37,6 +38,7 @@ class Sessions:
         self._by_device[stream.device.address] = stream
         if older is not None:
             older.session.end_below(stream.session.epoch, "STREAM_REPLACED")
+        self.on_opened(stream)
 
     def closed(self, stream: DeviceStream) -> bool:
         """A stream is over; False if its device's session was another one."""

@@ -4,10 +4,11 @@ from datetime import timedelta
 from typing import Annotated
 
 from annotated_types import Ge, Gt
-from pydantic import FilePath, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import FilePath, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from mesh.settings import Settings as MeshSettings
+from mesh.telemetry import TelemetrySettings
 from svc_gateway.window import KIB, MOST_BODY_BYTES
 
 Span = Annotated[timedelta, Gt(timedelta(0))]
@@ -79,12 +80,10 @@ class Settings(MeshSettings):
     drain: timedelta = timedelta(seconds=20)
     """How long taking the instance down may last."""
     drain_spread: timedelta = timedelta(seconds=5)
-    """Over how long devices are sent away, and over how long they come back elsewhere."""
+    """Over how long devices are sent away."""
 
-    metrics_port: NonNegativeInt = 0
-    """Port on this machine on which Prometheus finds the metrics; 0 is none."""
-    otlp_endpoint: str = ""
-    """Where traces and metrics are sent by OTLP, such as http://collector:4317."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     failpoint: str = ""

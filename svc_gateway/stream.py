@@ -43,17 +43,17 @@ class DeviceStream:
         "_lacked_room",
         "_reads",
         "_resume",
-        "_slot",
         "_writer",
         "device",
         "session",
+        "slot",
     )
 
     def __init__(self, device: Device, edge: Edge) -> None:
         self.device = device
         self._edge = edge
         self._address = device.address
-        self._slot = slot_of(device.user_id)
+        self.slot = slot_of(device.user_id)
         self._reads: Reads | None = None
         self._resume: asyncio.Future[None] | None = None
         self._has_half_closed = self._is_watched = self._lacked_room = False
@@ -276,7 +276,7 @@ class DeviceStream:
         self._ask(id_, to_service.read(id_, self._address, chat, peer_id, up_to_seq))
 
     def _ask(self, id_: int, frame: bytes) -> None:
-        self._edge.attach.ask(Request(id_, self._slot, frame, self))
+        self._edge.attach.ask(Request(id_, self.slot, frame, self))
 
     # What the message service answers.
 

@@ -19,6 +19,7 @@ from svc_gateway.gateway import Gateway
 from svc_gateway.settings import Settings
 from tests.svc_gateway.device import TestDevice
 from tests.svc_gateway.fake_message import RunningMessage, Store
+from tests.svc_gateway.fake_registry import MemoryRegistry
 
 
 class Edge:
@@ -32,6 +33,7 @@ class Edge:
         self.messages: dict[str, RunningMessage] = {}
         self.gateway: Gateway
         self.address = ""
+        self.registry = MemoryRegistry("gateway-under-test")
         self._devices: list[TestDevice] = []
         self._channels = Channels()
         self._server: grpc.aio.Server
@@ -45,9 +47,10 @@ class Edge:
             channels=self._channels,
             credentials=ServiceCredentials(self._signer, service="gateway", instance_id="g"),
             verifier=TokenVerifier(self.keys.public_keys),
+            registry=self.registry,
         )
         self._server = new_server(CLIENT_LISTENER)
-        self.gateway.servicer.add_to(self._server)
+        self.gateway.add_to(self._server)
         self.address = bind(self._server, "127.0.0.1:0")
         await self._server.start()
         self._running = asyncio.create_task(self.gateway.run())

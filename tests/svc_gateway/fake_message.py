@@ -62,8 +62,8 @@ class Store:
         self.sends: list[send_pb2.Send] = []
         self.order: list[bytes] = []  # client message ids, as they were first accepted
         self.reads: dict[tuple[bytes, bytes], int] = {}
-        self.gateways: dict[Address, "Link"] = {}
-        self.links: set["Link"] = set()
+        self.gateways: dict[Address, Link] = {}
+        self.links: set[Link] = set()
 
     def version_of(self, user_id: bytes) -> int:
         receipts = self.receipts[user_id]

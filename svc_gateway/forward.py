@@ -1,0 +1,124 @@
+"""Unary calls of clients that other services answer: passed on as bytes, from a closed list."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+
+from mesh.channels import Channels
+from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
+from mesh.ids import random_id, ulid_text
+from mesh.interceptors import refusal
+from svc_gateway.attach import Attach, Credentials
+from svc_gateway.edge import Device
+from svc_gateway.servicer import Authenticator
+
+_MOST_SECONDS = 5.0
+_TRIES = 2  # the calls on the list are idempotent
+_DETAILS = "grpc-status-details-bin"
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A method that is passed on."""
+
+    service: str  # who answers it
+    needs_token: bool = True
+
+
+_IDENTITY = "/whimbrel.identity.v1.IdentityService"
+METHODS = {
+    f"{_IDENTITY}/Register": Forwarded("message", needs_token=False),
+    f"{_IDENTITY}/Refresh": Forwarded("message", needs_token=False),
+    f"{_IDENTITY}/LookUp": Forwarded("message"),
+}
+
+
+class MethodUnknown(Unimplemented):
+    """The method is not offered at this address."""
+
+    reason = "METHOD_UNKNOWN"
+
+
+class Forwarder(grpc.GenericRpcHandler):
+    """Answers for every method that no other handler of the listener knows."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        attach: Attach,
+        channels: Channels,
+        credentials: Credentials,
+    ) -> None:
+        self._authenticator = authenticator
+        self._attach = attach
+        self._channels = channels
+        self._credentials = credentials
+        self._unknown = refusal(MethodUnknown("the method is not offered at this address"))
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        method = handler_call_details.method
+        forwarded = METHODS.get(method)
+        if forwarded is None:
+            return self._unknown
+
+        async def behaviour(request: bytes, context: Any) -> bytes:
+            return await self._forward(method, forwarded, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    async def _forward(
+        self, method: str, forwarded: Forwarded, request: bytes, context: Any
+    ) -> bytes:
+        caller = self._authenticator.device_of(context) if forwarded.needs_token else None
+        # Nothing of the client's own metadata goes on: only who it has proved to be.
+        metadata = (
+            *self._credentials.metadata_for(forwarded.service),
+            *_identity(caller),
+        )
+        loop = asyncio.get_running_loop()
+        end_by = loop.time() + _seconds_left(context)
+        for channel in self._channels_for(caller):
+            call: Any = channel.unary_unary(method)
+            try:
+                answer: bytes = await call(request, metadata=metadata, timeout=end_by - loop.time())
+                return answer
+            except grpc.aio.AioRpcError as error:
+                failed = error
+            if failed.code() is not grpc.StatusCode.UNAVAILABLE:
+                break
+        return await _pass_on(failed, context)
+
+    def _channels_for(self, caller: Device | None) -> Iterator[grpc.aio.Channel]:
+        ranked = self._attach.ranked(caller.user_id if caller else random_id())
+        if not ranked:
+            raise Unavailable("no instance of the service is known")
+        for instance_id in (ranked * _TRIES)[:_TRIES]:
+            yield self._channels.channel(instance_id)
+
+
+def _identity(caller: Device | None) -> tuple[tuple[str, str], ...]:
+    if caller is None:
+        return ()
+    return (
+        ("whimbrel-user-id", ulid_text(caller.user_id)),
+        ("whimbrel-device-id", str(caller.device_id)),
+    )
+
+
+def _seconds_left(context: Any) -> float:
+    left: float | None = context.time_remaining()
+    return _MOST_SECONDS if left is None else min(left, _MOST_SECONDS)
+
+
+async def _pass_on(error: grpc.aio.AioRpcError, context: Any) -> NoReturn:
+    """End the call as the service ended it; what it did not explain, we do."""
+    if failure_of(error).reason:
+        details = [pair for pair in error.trailing_metadata() or () if pair[0] == _DETAILS]
+        await context.abort(error.code(), error.details() or "", tuple(details))
+    if error.code() in _AWAY:
+        raise Unavailable("the service cannot be reached")
+    raise Internal("internal error")
