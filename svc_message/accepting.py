@@ -13,9 +13,10 @@ from svc_message.lanes import Lanes
 from svc_message.model import Outcome, Refusal
 from svc_message.relay import Relay
 from svc_message.requests import AccountCheck, Copy, SendRequest
+from svc_message.results import PlainResult, SendResult
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
-from svc_message.store import PlainResult, SendResult, ShardStore
+from svc_message.store import ShardStore
 
 _SOON = timedelta(milliseconds=50)
 _LATER = timedelta(seconds=1)
@@ -176,5 +177,5 @@ def _copy(send: SendRequest, result: SendResult) -> Copy:
         type=send.type,
         ciphertext=send.ciphertext,
         entry_id=result.entry_id or 0,
-        home_slot=send.slot,
+        home=result.shard,
     )

@@ -1,8 +1,6 @@
 """The Attach stream: one gateway's requests in, their answers and the pushes out."""
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import structlog
@@ -10,14 +8,12 @@ import structlog
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument
 from mesh.ids import slot_of
-from mesh.metrics import DROPPED_BODIES
-from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.inbox import Inbox
+from svc_message.link import EVENT_BYTES, FRAME_BYTES, GatewayLink
 from svc_message.model import Outcome, Refusal
 from svc_message.requests import (
     AckRequest,
-    Copy,
     HeadRequest,
     OpenRequest,
     PageRequest,
@@ -25,148 +21,28 @@ from svc_message.requests import (
     ReceiptsRequest,
     SendRequest,
 )
-from svc_message.routing import Device, Router
+from svc_message.results import AckResult, PageResult, PlainResult, ReceiptRow
+from svc_message.routing import Router
 from svc_message.sending import read_send
-from svc_message.store import AckResult, PageResult, Place, PlainResult, ReceiptRow
 from svc_message.to_gateway import (
     fill_accepted,
-    fill_copy,
     fill_receipt,
     fill_refusal,
     fill_row,
     fill_time,
 )
-from whimbrel.error.v1 import reason_pb2
 from whimbrel.message.v1 import attach_pb2
 
 log = structlog.get_logger(__name__)
 
 R = TypeVar("R", AckResult, PageResult, PlainResult)
-Write = Callable[[attach_pb2.AttachResponse], Awaitable[Any]]
-
-_FRAME_BYTES = 1024 * 1024
-# More than this unwritten, and pushes lose their bodies; far more, and the gateway is given up.
-_SOFT_BYTES = 8 * 1024 * 1024
-_HARD_BYTES = 64 * 1024 * 1024
 _MOST_ROWS = 256
 _MOST_RECEIPTS = 500
-_EVENT_BYTES = 64
 
 _REFUSED = {
     Outcome.ABOVE_HEAD: Refusal("ACK_ABOVE_HEAD"),
     Outcome.DEVICE_UNKNOWN: Refusal("DEVICE_REVOKED"),
 }
-
-
-class GatewayLink:
-    """The way out to one gateway: everything that waits goes into the next frame."""
-
-    def __init__(self, instance_id: str, telemetry: Telemetry) -> None:
-        self._instance_id = instance_id
-        self._frame = attach_pb2.AttachResponse()
-        self._frame_bytes = 0
-        self._full: deque[attach_pb2.AttachResponse] = deque()
-        self._bytes = 0
-        self._doorbells: dict[Device, list[int]] = {}
-        self._dropped = telemetry.counter(DROPPED_BODIES)
-        self._wake = asyncio.Event()
-        self._is_closing = False
-
-    @property
-    def instance_id(self) -> str:
-        """The gateway's name."""
-        return self._instance_id
-
-    def event(self, request_id: int, size: int = _EVENT_BYTES) -> attach_pb2.MessageEvent:
-        """An event in the next frame, to be filled now, of about `size` bytes."""
-        if self._frame_bytes + size > _FRAME_BYTES and self._frame_bytes:
-            self._full.append(self._frame)
-            self._frame = attach_pb2.AttachResponse()
-            self._frame_bytes = 0
-        self._frame_bytes += size
-        self._bytes += size
-        self._wake.set()
-        event = self._frame.events.add()
-        event.id = request_id
-        return event
-
-    def push_delivery(self, copy: Copy, place: Place) -> None:
-        """Push a copy, or its doorbell when too much waits."""
-        device = (copy.user_id, place.device_id)
-        if self._bytes > _SOFT_BYTES:
-            self._dropped.add(1)
-            self._ring(device, place.pos, 0)
-            return
-        deliver = self.event(0, len(copy.ciphertext) + 2 * _EVENT_BYTES).deliver
-        deliver.device.user_id, deliver.device.device_id = device
-        fill_copy(deliver.envelope, copy, place)
-
-    def push_receipt(self, device: Device, row: ReceiptRow) -> None:
-        """Push a receipt, or its doorbell when too much waits."""
-        if self._bytes > _SOFT_BYTES:
-            self._ring(device, 0, row.version)
-            return
-        push = self.event(0).receipt
-        push.device.user_id, push.device.device_id = device
-        fill_receipt(push.receipt, row)
-
-    def push_end(self, device: Device, below_epoch: int) -> None:
-        """End a session that a newer one has replaced."""
-        end = self.event(0).end
-        end.device.user_id, end.device.device_id = device
-        end.below_epoch = below_epoch
-        end.reason = reason_pb2.ERROR_REASON_STREAM_REPLACED
-
-    def close(self) -> None:
-        """Nothing more comes: the writer ends when all is written."""
-        self._is_closing = True
-        self._wake.set()
-
-    async def write_to(self, write: Write) -> None:
-        """Write until closed."""
-        while True:
-            await self._wake.wait()
-            frame = self._take()
-            if frame is not None:
-                await write(frame)
-            elif self._is_closing:
-                return
-            else:
-                self._wake.clear()
-
-    def _take(self) -> attach_pb2.AttachResponse | None:
-        if self._full:
-            frame = self._full.popleft()
-        elif self._frame_bytes:
-            frame, self._frame, self._frame_bytes = self._frame, attach_pb2.AttachResponse(), 0
-        elif self._doorbells:
-            frame = self._ringing()
-        else:
-            self._bytes = 0
-            return None
-        if not self._full and not self._frame_bytes:
-            self._bytes = 0
-        return frame
-
-    def _ring(self, device: Device, head_pos: int, receipt_version: int) -> None:
-        bell = self._doorbells.setdefault(device, [0, 0])
-        bell[0] = max(bell[0], head_pos)
-        bell[1] = max(bell[1], receipt_version)
-        self._wake.set()
-
-    def _ringing(self) -> attach_pb2.AttachResponse:
-        frame = attach_pb2.AttachResponse()
-        for (user_id, device_id), (head_pos, version) in self._doorbells.items():
-            bell = frame.events.add().doorbell
-            bell.device.user_id, bell.device.device_id = user_id, device_id
-            bell.head_pos, bell.receipt_version = head_pos, version
-        self._doorbells.clear()
-        return frame
-
-    @property
-    def is_overrun(self) -> bool:
-        """Whether the gateway has stopped reading."""
-        return self._bytes > _HARD_BYTES
 
 
 class GatewayRequests:
@@ -314,7 +190,7 @@ class GatewayRequests:
                 device_id=message.device.device_id,
                 after_pos=message.after_pos,
                 max_envelopes=min(max(message.max_envelopes, 1), _MOST_ROWS),
-                max_bytes=min(max(message.max_bytes, 1), _FRAME_BYTES),
+                max_bytes=min(max(message.max_bytes, 1), FRAME_BYTES),
             )
         )
 
@@ -324,8 +200,8 @@ class GatewayRequests:
             return
         rows = served.rows
         present = [row for row in rows if row["pos"] is not None]
-        size = sum(len(row["ciphertext"]) + 2 * _EVENT_BYTES for row in present)
-        page = self._link.event(request.origin, size + _EVENT_BYTES).page
+        size = sum(len(row["ciphertext"]) + 2 * EVENT_BYTES for row in present)
+        page = self._link.event(request.origin, size + EVENT_BYTES).page
         page.head_pos, page.acked_pos = rows[0]["head_pos"], rows[0]["acked_pos"]
         page.cut = bool(present) and present[-1]["pos"] < page.head_pos
         for row in present:
@@ -360,7 +236,7 @@ class GatewayRequests:
         if served is None:
             return
         rows = served.rows
-        page = self._link.event(request.origin, _EVENT_BYTES * len(rows)).receipts
+        page = self._link.event(request.origin, EVENT_BYTES * len(rows)).receipts
         page.receipt_version = rows[0]["newest"]
         for row in rows:
             if row["version"] is not None:
@@ -398,7 +274,7 @@ class _Comparison:
             self._answer()
 
     def _answer(self) -> None:
-        heads = self._link.event(self._request_id, _EVENT_BYTES * (len(self._found) + 1)).heads
+        heads = self._link.event(self._request_id, EVENT_BYTES * (len(self._found) + 1)).heads
         heads.SetInParent()
         for request, row in self._found:
             head = heads.heads.add()

@@ -51,7 +51,7 @@ def build_core(
 ) -> Core:
     """Wire the parts; `on_health` hears of shards that go and come back."""
     shards = Shards(pools, on_health)
-    stores = {name: ShardStore(pool) for name, pool in pools.items()}
+    stores = {name: ShardStore(name, pool) for name, pool in pools.items()}
     router = Router(registry)
     failpoints = Failpoints(settings.failpoint)
     lanes = settings.lanes_per_shard

@@ -17,9 +17,10 @@ from svc_message.requests import (
     ReceiptsRequest,
     Request,
 )
+from svc_message.results import AckResult, PageResult, PlainResult, ReceiptEffects
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
-from svc_message.store import AckResult, PageResult, PlainResult, ReceiptEffects, ShardStore
+from svc_message.store import ShardStore
 
 
 class Inbox:

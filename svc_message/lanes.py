@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 
 from mesh.errors import Unavailable
-from mesh.metrics import BATCH_ITEMS, BATCHES
+from mesh.metrics import BATCH_ITEMS
 from mesh.postgres import is_transient
 from mesh.telemetry import Telemetry
 from svc_message.model import Outcome, Refusal
@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 # How long a batch is repeated, and an item waits for a moving slot, before it is refused.
 _PATIENCE = 2.0
 _PAUSE = 0.02
+_BATCH_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER = timedelta(seconds=1)
 _INTERNAL = Refusal("INTERNAL")
 _OVERLOADED = Refusal("OVERLOADED", {}, _RETRY_AFTER)
@@ -39,6 +40,10 @@ class Item(Protocol):
 
     slot: int
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds beside its ids."""
+
     def settle(self, result: Any) -> None:
         """Take the result, which has an `outcome`, or a Refusal; called once."""
 
@@ -48,6 +53,13 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 Run = Callable[[str, Sequence[I]], Awaitable[Sequence[Any]]]
 # Finds out whether an item's recipient exists, then says so: None, or why the item is refused.
 OnUnseen = Callable[[I, Callable[[Refusal | None], None]], None]
+# The shard answers; it is the rows that are busy.
+_BUSY = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
 # An item, its key, and since when it waits for a moving slot (0: it does not).
 _Entry = tuple[I, bytes, float]
 
@@ -66,6 +78,7 @@ class Lanes(Generic[I]):
         on_unseen: OnUnseen[I] | None = None,
         most_batched: int = 64,
         most_waiting: int = 20_000,
+        most_bytes: int = 32 * 1024 * 1024,
     ) -> None:
         self.shards = shards
         self._on_unseen = on_unseen
@@ -73,6 +86,7 @@ class Lanes(Generic[I]):
         self.telemetry = telemetry
         self.most_batched = most_batched
         self.most_waiting = most_waiting
+        self.most_bytes = most_bytes
         self._lanes = {
             shard: [_Lane(f"{kind}/{shard}/{n}", shard, run, self) for n in range(per_shard)]
             for shard in shards.names
@@ -119,9 +133,11 @@ class _Lane(Generic[I]):
         self._lanes = lanes
         self._shards = lanes.shards
         self._telemetry = lanes.telemetry
+        self._span = f"batch {name}"
         self._batch_items = lanes.telemetry.histogram(BATCH_ITEMS)
         self._queue: deque[_Entry[I]] = deque()
         self._parked: dict[bytes, list[_Entry[I]]] = {}  # by key: cannot go on now
+        self._bytes = 0
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -130,9 +146,12 @@ class _Lane(Generic[I]):
         return len(self._queue) + sum(len(parked) for parked in self._parked.values())
 
     def put(self, item: I, key: bytes) -> None:
-        if len(self._queue) >= self._lanes.most_waiting:
+        full = self._bytes > self._lanes.most_bytes or len(self) >= self._lanes.most_waiting
+        if full:
             item.settle(_OVERLOADED)
-        elif self._parked and key in self._parked:
+            return
+        self._bytes += item.size
+        if self._parked and key in self._parked:
             self._parked[key].append((item, key, 0.0))
         else:
             self._queue.append((item, key, 0.0))
@@ -143,15 +162,22 @@ class _Lane(Generic[I]):
         while True:
             await self._wake.wait()
             while self._queue:
-                size = min(len(self._queue), self._lanes.most_batched)
-                batch = [self._queue.popleft() for _ in range(size)]
-                self._batch_items.record(size)
-                with self._telemetry.span(BATCHES.name):
+                batch = self._take()
+                self._batch_items.record(len(batch))
+                with self._telemetry.span(self._span):
                     results = await self._results([entry[0] for entry in batch])
                 await self._settle(batch, results)
             self._wake.clear()
             if not self._parked:
                 self.idle.set()
+
+    def _take(self) -> Sequence[_Entry[I]]:
+        batch, size = [], 0
+        while self._queue and len(batch) < self._lanes.most_batched and size < _BATCH_BYTES:
+            entry = self._queue.popleft()
+            size += entry[0].size
+            batch.append(entry)
+        return batch
 
     async def _settle(self, batch: Sequence[_Entry[I]], results: Sequence[Any]) -> None:
         astray = []
@@ -159,9 +185,13 @@ class _Lane(Generic[I]):
             if not isinstance(result, Refusal) and result.outcome in _ASTRAY:
                 astray.append((entry, result.outcome))
             else:
-                entry[0].settle(result)
+                self._end(entry[0], result)
         if astray:
             await self._follow(astray)
+
+    def _end(self, item: I, result: Any) -> None:
+        self._bytes -= item.size
+        item.settle(result)
 
     async def _follow(self, astray: Sequence[tuple[_Entry[I], int]]) -> None:
         for slot in {entry[0].slot for entry, outcome in astray if outcome == Outcome.SLOT_MOVED}:
@@ -176,6 +206,7 @@ class _Lane(Generic[I]):
             item = self._parked[key][0][0]
             if self._shards.shard_of(item.slot) != self._shard:
                 for moved, _, _ in self._parked.pop(key):
+                    self._bytes -= moved.size
                     self._lanes.put(moved, key)
             elif outcome == Outcome.RECIPIENT_UNSEEN:
                 self._lanes.on_unseen(item, functools.partial(self._return, key))
@@ -197,7 +228,7 @@ class _Lane(Generic[I]):
         waiting = []
         for item, _, since in self._parked[key]:
             if since and now - since > _PATIENCE:
-                item.settle(_MOVING)
+                self._end(item, _MOVING)
             else:
                 waiting.append((item, key, since or now))
         self._parked[key] = waiting
@@ -206,7 +237,7 @@ class _Lane(Generic[I]):
     def _return(self, key: bytes, refusal: Refusal | None = None) -> None:
         parked = self._parked.pop(key)
         if refusal is not None:
-            parked.pop(0)[0].settle(refusal)
+            self._end(parked.pop(0)[0], refusal)
         # To the front and in order: what came under the key since then is behind it.
         self._queue.extendleft(reversed(parked))
         self._wake.set()
@@ -232,7 +263,8 @@ class _Lane(Generic[I]):
 
     def _give_up(self, items: Sequence[I], error: BaseException) -> Sequence[Refusal]:
         log.warning("batch refused", lane=self.name, items=len(items), error=type(error).__name__)
-        self._shards.tell(self._shard, is_well=False)
+        if not isinstance(error, _BUSY):
+            self._shards.tell(self._shard, is_well=False)
         refusal = Refusal("SHARD_UNAVAILABLE", {"shard": self._shard}, _RETRY_AFTER)
         return [refusal] * len(items)
 

@@ -20,9 +20,10 @@ from mesh.telemetry import Telemetry
 from svc_message.lanes import Lanes
 from svc_message.model import Outcome, Refusal
 from svc_message.requests import Copy, ReceiptChange
+from svc_message.results import CopyResult, MergeResult
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
-from svc_message.store import CopyResult, MergeResult, ShardStore
+from svc_message.store import ShardStore
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,6 @@ _SETTLE_EVERY = 0.02
 # the sweep.
 _SOON = 0.02
 _SOON_TRIES = 5
-_NOT_YET_AGAIN = timedelta(seconds=1)
 _LONGEST = timedelta(seconds=60)
 # More copies than this that wait for a shard, and sends to it are refused.
 _MOST_PENDING = 10_000
@@ -68,7 +68,6 @@ class Relay:
             "merge", self._merge, shards, per_shard=lanes_per_shard, telemetry=telemetry
         )
         self._settlers = {name: _Settler(stores[name]) for name in shards.names}
-        self._attempts: dict[tuple[type, int, int], int] = {}
         self._refusing: set[str] = set()
 
     def refuses(self, user_slot: int) -> bool:
@@ -111,33 +110,26 @@ class Relay:
         return await self._stores[shard].merge(changes)
 
     def _copy_done(self, copy: Copy, result: CopyResult | Refusal) -> None:
-        settler = self._settlers[self._shards.shard_of(copy.home_slot)]
+        settler = self._settlers[copy.home]
         if isinstance(result, Refusal):
-            settler.copies.postpone(
-                copy.entry_id, self._backoff(Copy, copy.home_slot, copy.entry_id)
-            )
+            settler.copies.postpone(copy)
         elif result.outcome == Outcome.NOT_YET:
             self._again(copy, settler)
         elif result.outcome == Outcome.QUEUE_FULL:
             settler.full.append(copy.entry_id)
-            settler.copies.postpone(
-                copy.entry_id, self._backoff(Copy, copy.home_slot, copy.entry_id)
-            )
+            settler.copies.postpone(copy)
         else:
-            self._attempts.pop((Copy, copy.home_slot, copy.entry_id), None)
-            settler.copies.remove(copy.entry_id)
+            settler.copies.remove(copy)
             self._copied.add(len(result.places))
             for place in result.places:
                 self._router.deliver(copy, place)
 
     def _merge_done(self, change: ReceiptChange, result: MergeResult | Refusal) -> None:
-        settler = self._settlers[self._shards.shard_of(change.home_slot)]
+        settler = self._settlers[change.home]
         if isinstance(result, Refusal):
-            wait = self._backoff(ReceiptChange, change.home_slot, change.entry_id)
-            settler.receipts.postpone(change.entry_id, wait)
+            settler.receipts.postpone(change)
             return
-        self._attempts.pop((ReceiptChange, change.home_slot, change.entry_id), None)
-        settler.receipts.remove(change.entry_id)
+        settler.receipts.remove(change)
         if result.row is not None:
             self._router.tell(result.row)
 
@@ -146,11 +138,9 @@ class Relay:
         if copy.tries < _SOON_TRIES:
             asyncio.get_running_loop().call_later(_SOON * copy.tries, self.carry_copy, copy)
         else:
-            settler.copies.postpone(copy.entry_id, _NOT_YET_AGAIN)
-
-    def _backoff(self, kind: type, home_slot: int, entry_id: int) -> timedelta:
-        attempts = self._attempts.pop((kind, home_slot, entry_id), 0)
-        return min(timedelta(seconds=2**attempts), _LONGEST)
+            # Its predecessor may be postponed, but is not: no back-off of its own.
+            copy.attempts = 0
+            settler.copies.postpone(copy)
 
     async def _sweep_for_ever(self, shard: str) -> None:
         backoff = Backoff()
@@ -159,8 +149,10 @@ class Relay:
             try:
                 while await self._sweep_once(shard):
                     pass
+                self._shards.tell(shard, is_well=True)
                 backoff.reset()
             except _LOST as error:
+                self._shards.tell(shard, is_well=False)
                 log.warning("sweep failed", shard=shard, error=type(error).__name__)
                 await asyncio.sleep(backoff.next())
 
@@ -169,12 +161,10 @@ class Relay:
         down = self._shards.down_slots()
         store = self._stores[shard]
         copies = await store.take_copies(_TAKEN, _LEASE, down)
-        for copy, attempts in sorted(copies, key=lambda taken: taken[0].entry_id):
-            self._attempts[Copy, copy.home_slot, copy.entry_id] = attempts
+        for copy in copies:
             self.carry_copy(copy)
         changes = await store.take_receipts(_TAKEN, _LEASE, down)
-        for change, attempts in sorted(changes, key=lambda taken: taken[0].entry_id):
-            self._attempts[ReceiptChange, change.home_slot, change.entry_id] = attempts
+        for change in changes:
             self.carry_receipt(change)
         await self._bound(store)
         return len(copies) == _TAKEN or len(changes) == _TAKEN
@@ -197,12 +187,13 @@ class _Ledger:
         self.failed: list[tuple[int, timedelta]] = []
         self._wake = wake
 
-    def remove(self, entry_id: int) -> None:
-        self.done.append(entry_id)
+    def remove(self, entry: Copy | ReceiptChange) -> None:
+        self.done.append(entry.entry_id)
         self._wake.set()
 
-    def postpone(self, entry_id: int, wait: timedelta) -> None:
-        self.failed.append((entry_id, wait))
+    def postpone(self, entry: Copy | ReceiptChange) -> None:
+        wait = min(timedelta(seconds=2**entry.attempts), _LONGEST)
+        self.failed.append((entry.entry_id, wait))
         self._wake.set()
 
     def take(self) -> tuple[list[int], list[tuple[int, timedelta]]]:

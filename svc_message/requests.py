@@ -20,6 +20,11 @@ class Request:
     done: Done
     origin: Any = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds beside its ids."""
+        return 0
+
     def settle(self, result: Any) -> None:
         """End with a result or a Refusal."""
         self.done(self, result)
@@ -44,12 +49,16 @@ class SendRequest(Request):
     recipient_known: bool = False
     refused: bool = False
 
+    @property
+    def size(self) -> int:
+        return len(self.ciphertext)
+
 
 @dataclass(slots=True, kw_only=True)
 class Copy(Request):
     """One user's copy of an accepted message. `slot` is the user's.
 
-    A copy with an entry stands in the outbox of `home_slot`, the conversation's.
+    A copy with an entry stands in the outbox of the shard `home`, and was taken `attempts` times.
     """
 
     done: Done = field(default=lambda _copy, _result: None)
@@ -66,16 +75,21 @@ class Copy(Request):
     type: int
     ciphertext: bytes
     entry_id: int = 0
-    home_slot: int = 0
-    tries: int = 0
+    home: str = ""
+    attempts: int = 0
+    tries: int = 0  # in this instance, since it was accepted or taken
+
+    @property
+    def size(self) -> int:
+        return len(self.ciphertext)
 
 
 @dataclass(slots=True, kw_only=True)
 class ReceiptChange(Request):
     """What a peer has received, (delivered_after, delivered_to], or read up to.
 
-    `slot` is that of the account it concerns. The entry stands in the outbox of `home_slot`, the
-    peer's.
+    `slot` is that of the account it concerns. The entry stands in the outbox of the shard `home`,
+    and was taken `attempts` times.
     """
 
     done: Done = field(default=lambda _change, _result: None)
@@ -86,7 +100,8 @@ class ReceiptChange(Request):
     delivered_to: int
     read_up_to: int
     entry_id: int = 0
-    home_slot: int = 0
+    home: str = ""
+    attempts: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

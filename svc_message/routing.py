@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from svc_message.requests import Copy
-from svc_message.store import Place, ReceiptRow
+from svc_message.results import Place, ReceiptRow
 
 log = structlog.get_logger(__name__)
 

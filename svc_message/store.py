@@ -4,7 +4,6 @@ Arguments go as arrays, a column each, sorted as the functions demand (sql/0002_
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +22,17 @@ from svc_message.requests import (
     ReceiptChange,
     ReceiptsRequest,
     SendRequest,
+)
+from svc_message.results import (
+    AckResult,
+    CopyResult,
+    MergeResult,
+    PageResult,
+    Place,
+    PlainResult,
+    ReceiptEffects,
+    ReceiptRow,
+    SendResult,
 )
 
 _ACQUIRE = timedelta(seconds=1)
@@ -53,91 +63,11 @@ _DEDUP_USED = tuple(f"SELECT seq FROM dedup_{day} LIMIT 1" for day in range(10))
 _EMPTY_DEDUP = tuple(f"TRUNCATE dedup_{day}" for day in range(10))
 
 
-@dataclass(slots=True)
-class Place:
-    """A copy that stands in a device's queue."""
-
-    device_id: int
-    pos: int
-
-
-@dataclass(slots=True)
-class SendResult:
-    """What became of a send; with an entry the copy is still to be written elsewhere."""
-
-    outcome: int
-    seq: int = 0
-    accepted_at: datetime | None = None
-    message_id: bytes = b""
-    prev: int = 0
-    sent_prev: int = 0
-    entry_id: int | None = None
-    places: list[Place] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class CopyResult:
-    """What became of a copy."""
-
-    outcome: int
-    places: list[Place] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class ReceiptRow:
-    """One receipt of an account as it stands now."""
-
-    user_id: bytes
-    peer_id: bytes
-    version: int
-    delivered: Sequence[Any]  # asyncpg.Range of seqs, the upper bound not included
-    read_up_to: int
-
-
-@dataclass(slots=True)
-class ReceiptEffects:
-    """What acknowledging or reading did to receipts: merged here, or to be merged elsewhere."""
-
-    merged: list[ReceiptRow] = field(default_factory=list)
-    entries: list[ReceiptChange] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class AckResult:
-    """What became of an acknowledgement."""
-
-    outcome: int
-    acked_pos: int
-
-
-@dataclass(slots=True)
-class MergeResult:
-    """What became of a receipt change; `row` is None if it changed nothing."""
-
-    outcome: int
-    row: ReceiptRow | None = None
-
-
-@dataclass(slots=True)
-class PlainResult:
-    """An outcome, and what the function returned beside it."""
-
-    outcome: int
-    row: Any = None
-
-
-@dataclass(slots=True)
-class PageResult:
-    """The rows of one page; the first also carries the counters."""
-
-    outcome: int
-    rows: list[Any] = field(default_factory=list)
-
-
 class ShardStore:
     """One shard's functions."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, shard: str, pool: Pool) -> None:
+        self._shard = shard
         self._pool = pool
 
     async def accept(self, sends: Sequence[SendRequest]) -> list[SendResult]:
@@ -175,7 +105,7 @@ class ShardStore:
             result = results[place]
             if result is None:
                 result = results[place] = SendResult(
-                    outcome, seq, at, message_id, prev, sent_prev, entry_id
+                    outcome, seq, at, message_id, prev, sent_prev, entry_id, self._shard
                 )
             if device_id is not None:
                 result.places.append(Place(device_id, pos))
@@ -229,7 +159,7 @@ class ShardStore:
         results: list[Any] = [None] * len(items)
         for row in rows[: len(items)]:
             results[order[row["item"] - 1]] = AckResult(row["outcome"], row["acked_pos"])
-        return results, _effects(rows[len(items) :])
+        return results, self._effects(rows[len(items) :])
 
     async def mark_read(
         self, reads: Sequence[ReadRequest]
@@ -251,7 +181,7 @@ class ShardStore:
         results: list[Any] = [None] * len(items)
         for row in rows[: len(items)]:
             results[order[row["item"] - 1]] = PlainResult(row["outcome"])
-        return results, _effects(rows[len(items) :])
+        return results, self._effects(rows[len(items) :])
 
     async def merge(self, changes: Sequence[ReceiptChange]) -> list[MergeResult]:
         """Merge receipt changes into those of users of this shard."""
@@ -360,17 +290,17 @@ class ShardStore:
 
     async def take_copies(
         self, limit: int, lease: timedelta, down_slots: Sequence[int]
-    ) -> list[tuple[Copy, int]]:
-        """Overdue copies and how often each was taken; nobody else takes them during the lease."""
+    ) -> list[Copy]:
+        """Overdue copies, the lowest first; nobody else takes them during the lease."""
         rows = await self._fetch(_TAKE_COPIES, limit, lease, down_slots)
-        return [(_copy(row), row["attempts"]) for row in rows]
+        return [self._copy(row) for row in sorted(rows, key=_entry_id)]
 
     async def take_receipts(
         self, limit: int, lease: timedelta, down_slots: Sequence[int]
-    ) -> list[tuple[ReceiptChange, int]]:
+    ) -> list[ReceiptChange]:
         """The same for receipt changes."""
         rows = await self._fetch(_TAKE_RECEIPTS, limit, lease, down_slots)
-        return [(_change(row), row["attempts"]) for row in rows]
+        return [self._change(row, row["attempts"]) for row in sorted(rows, key=_entry_id)]
 
     async def settle_copies(
         self, done: Sequence[int], failed: Sequence[tuple[int, timedelta]], full: Sequence[int]
@@ -410,6 +340,57 @@ class ShardStore:
         if await self._fetch(_DEDUP_USED[day]):
             await self._fetch(_EMPTY_DEDUP[day])
 
+    def _effects(self, rows: Sequence[Any]) -> ReceiptEffects:
+        effects = ReceiptEffects()
+        for row in rows:
+            if row["entry_id"] is None:
+                effects.merged.append(
+                    ReceiptRow(
+                        row["user_id"],
+                        row["peer_id"],
+                        row["version"],
+                        row["delivered"],
+                        row["read_up_to"],
+                    )
+                )
+            else:
+                effects.entries.append(self._change(row))
+        return effects
+
+    def _change(self, row: Any, attempts: int = 0) -> ReceiptChange:
+        return ReceiptChange(
+            slot=row["user_slot"],
+            user_id=row["user_id"],
+            conversation_id=row["conversation_id"],
+            peer_id=row["peer_id"],
+            delivered_after=row["delivered_after"],
+            delivered_to=row["delivered_to"],
+            read_up_to=row["read_up_to"],
+            entry_id=row["entry_id"],
+            home=self._shard,
+            attempts=attempts,
+        )
+
+    def _copy(self, row: Any) -> Copy:
+        return Copy(
+            slot=row["user_slot"],
+            user_id=row["user_id"],
+            conversation_id=row["conversation_id"],
+            prev=row["prev"],
+            seq=row["seq"],
+            sent_prev=row["sent_prev"],
+            accepted_at=row["accepted_at"],
+            peer_id=row["peer_id"],
+            sender_id=row["sender_id"],
+            sender_device_id=row["sender_device_id"],
+            message_id=row["message_id"],
+            type=row["type"],
+            ciphertext=row["ciphertext"],
+            entry_id=row["entry_id"],
+            home=self._shard,
+            attempts=row["attempts"],
+        )
+
     async def _postponed(
         self, failed: Sequence[tuple[int, timedelta]]
     ) -> tuple[list[int], list[datetime]]:
@@ -435,53 +416,6 @@ def _plain(rows: Sequence[Any], order: Sequence[int]) -> list[PlainResult]:
     return results
 
 
-def _effects(rows: Sequence[Any]) -> ReceiptEffects:
-    effects = ReceiptEffects()
-    for row in rows:
-        if row["entry_id"] is None:
-            effects.merged.append(
-                ReceiptRow(
-                    row["user_id"],
-                    row["peer_id"],
-                    row["version"],
-                    row["delivered"],
-                    row["read_up_to"],
-                )
-            )
-        else:
-            effects.entries.append(_change(row))
-    return effects
-
-
-def _change(row: Any) -> ReceiptChange:
-    return ReceiptChange(
-        slot=row["user_slot"],
-        user_id=row["user_id"],
-        conversation_id=row["conversation_id"],
-        peer_id=row["peer_id"],
-        delivered_after=row["delivered_after"],
-        delivered_to=row["delivered_to"],
-        read_up_to=row["read_up_to"],
-        entry_id=row["entry_id"],
-        home_slot=row["slot"],
-    )
-
-
-def _copy(row: Any) -> Copy:
-    return Copy(
-        slot=row["user_slot"],
-        user_id=row["user_id"],
-        conversation_id=row["conversation_id"],
-        prev=row["prev"],
-        seq=row["seq"],
-        sent_prev=row["sent_prev"],
-        accepted_at=row["accepted_at"],
-        peer_id=row["peer_id"],
-        sender_id=row["sender_id"],
-        sender_device_id=row["sender_device_id"],
-        message_id=row["message_id"],
-        type=row["type"],
-        ciphertext=row["ciphertext"],
-        entry_id=row["entry_id"],
-        home_slot=row["slot"],
-    )
+def _entry_id(row: Any) -> int:
+    entry_id: int = row["entry_id"]
+    return entry_id

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_message.model import Refusal
 from svc_message.requests import Copy
-from svc_message.store import Place, ReceiptRow
+from svc_message.results import Place, ReceiptRow
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 

@@ -1,0 +1,90 @@
+"""What the shards' functions answer, one dataclass a kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from svc_message.requests import ReceiptChange
+
+
+@dataclass(slots=True)
+class Place:
+    """A copy that stands in a device's queue."""
+
+    device_id: int
+    pos: int
+
+
+@dataclass(slots=True)
+class SendResult:
+    """What became of a send; with an entry, in `shard`, its copy is still to be written."""
+
+    outcome: int
+    seq: int = 0
+    accepted_at: datetime | None = None
+    message_id: bytes = b""
+    prev: int = 0
+    sent_prev: int = 0
+    entry_id: int | None = None
+    shard: str = ""
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CopyResult:
+    """What became of a copy."""
+
+    outcome: int
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ReceiptRow:
+    """One receipt of an account as it stands now."""
+
+    user_id: bytes
+    peer_id: bytes
+    version: int
+    delivered: Sequence[Any]  # asyncpg.Range of seqs, the upper bound not included
+    read_up_to: int
+
+
+@dataclass(slots=True)
+class ReceiptEffects:
+    """What acknowledging or reading did to receipts: merged here, or to be merged elsewhere."""
+
+    merged: list[ReceiptRow] = field(default_factory=list)
+    entries: list[ReceiptChange] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AckResult:
+    """What became of an acknowledgement."""
+
+    outcome: int
+    acked_pos: int
+
+
+@dataclass(slots=True)
+class MergeResult:
+    """What became of a receipt change; `row` is None if it changed nothing."""
+
+    outcome: int
+    row: ReceiptRow | None = None
+
+
+@dataclass(slots=True)
+class PlainResult:
+    """An outcome, and what the function returned beside it."""
+
+    outcome: int
+    row: Any = None
+
+
+@dataclass(slots=True)
+class PageResult:
+    """The rows of one page; the first also carries the counters."""
+
+    outcome: int
+    rows: list[Any] = field(default_factory=list)
