@@ -87,7 +87,9 @@ class RedisRegistry:
 
     async def release(self, routes: Sequence[Route]) -> None:
         """Delete those entries that are still these sessions'."""
-        calls = [([self._key(route.address)], [route.epoch, self._instance_id]) for route in routes]
+        calls: _Calls = [
+            ([self._key(route.address)], [route.epoch, self._instance_id]) for route in routes
+        ]
         await self._run(_RELEASE, calls)
 
     async def renew_canary(self) -> bool:
