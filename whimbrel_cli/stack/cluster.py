@@ -1,6 +1,7 @@
 """Where a Postgres cluster lives, who owns it, and bringing it into being. It runs no server."""
 
 import asyncio
+import contextlib
 import os
 import pwd
 import secrets
@@ -145,11 +146,12 @@ async def _clear_stale_lock(directory: Path) -> None:
         if time.monotonic() > deadline:
             raise InUse(f"Postgres (pid {users[0]}) of another run still uses {directory}")
         await asyncio.sleep(0.1)
-    pid = int(lock.read_text().split("\n", 1)[0])
     # If no process has the number, the server itself checks and clears the lock. If one has, it
     # is not a server of this data, as we just saw, but the server could take it for one.
-    if psutil.pid_exists(pid):
-        lock.unlink()
+    with contextlib.suppress(FileNotFoundError):  # what was told to end cleared it
+        first_line = lock.read_text().partition("\n")[0]
+        if not first_line or psutil.pid_exists(int(first_line)):
+            lock.unlink()
 
 
 def _processes_in(directory: Path) -> list[int]:
