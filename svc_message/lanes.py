@@ -172,7 +172,8 @@ class _Lane(Generic[I]):
                 self.idle.set()
 
     def _take(self) -> Sequence[_Entry[I]]:
-        batch, size = [], 0
+        batch: list[_Entry[I]] = []
+        size = 0
         while self._queue and len(batch) < self._lanes.most_batched and size < _BATCH_BYTES:
             entry = self._queue.popleft()
             size += entry[0].size

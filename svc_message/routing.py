@@ -92,12 +92,13 @@ class Router:
 
     def replace(self, device: Device, epoch: int, gateway: Gateway) -> None:
         """A session has opened at `gateway`: end an older one that another gateway may hold."""
-        known = self._routes.get(device)
-        if known == gateway.instance_id:
-            return
-        if known is not None and known in self._gateways:
-            self._gateways[known].push_end(device, epoch)
+        known = self._gateways.get(self._routes.get(device, ""))
         self.learn(device, gateway)
+        if known is None:
+            # Nobody has told this instance; the registry may still name the older one.
+            self._ask(device, lambda older: self._end(older, gateway, device, epoch))
+        else:
+            self._end(known, gateway, device, epoch)
 
     async def run(self) -> None:
         """Ask the registry for the routes that are missing, many at once, until cancelled."""
@@ -116,15 +117,24 @@ class Router:
         gateway = self._gateways.get(instance_id or "")
         if gateway is None:
             return  # offline, or not attached here: the queue keeps it
-        self.learn(device, gateway)
+        if self._routes.get(device, "") not in self._gateways:
+            self.learn(device, gateway)
         for push in pushes:
             push(gateway)
 
+    def _end(self, older: Gateway, newer: Gateway, device: Device, epoch: int) -> None:
+        if older is not newer:
+            older.push_end(device, epoch)
+
     def _push(self, device: Device, push: Push) -> None:
         gateway = self._gateways.get(self._routes.get(device, ""))
-        if gateway is not None and device not in self._pending:
+        if gateway is not None:
             push(gateway)
-        elif self._pushes < _MOST_PENDING:
+        else:
+            self._ask(device, push)
+
+    def _ask(self, device: Device, push: Push) -> None:
+        if self._pushes < _MOST_PENDING:
             self._pending.setdefault(device, []).append(push)
             self._pushes += 1
             self._wake.set()

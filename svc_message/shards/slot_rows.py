@@ -1,0 +1,160 @@
+"""All that a shard holds of one slot: copied to another shard, compared, and removed.
+
+Knows which table belongs to a slot by which key; knows nothing of who may own the slot.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from mesh.postgres import Connection
+
+_AT_ONCE = 5_000  # rows removed in one transaction
+_CHUNKS_AHEAD = 16
+
+_SLOT = "t.slot = $1"
+_USER = "t.user_id IN (SELECT a.user_id FROM account a WHERE a.slot = $1)"
+_CONVERSATION = (
+    "t.conversation_id IN (SELECT c.conversation_id FROM conversation c WHERE c.slot = $1)"
+)
+
+# An identity column is left out: the other shard gives entries ids of its own, in the same order.
+_COLUMNS = """
+SELECT attname FROM pg_attribute
+WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = ''
+ORDER BY attnum
+"""
+_IS_NOT_SERVED = "SELECT state IN (3, 4) FROM slot WHERE slot = $1 FOR SHARE"
+
+
+class StillServed(Exception):
+    """The shard serves the slot or is its source: its rows are not to be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose rows belong to slots."""
+
+    name: str
+    where: str
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The rows of one table and slot, in order, as a count and a hash."""
+
+    rows: int
+    digest: bytes
+
+
+# The rows of users and conversations are found by their owner's row: owners come first.
+TABLES = (
+    Table("account", _SLOT, "user_id"),
+    Table("handle", _SLOT, "handle"),
+    Table("conversation", _SLOT, "conversation_id"),
+    Table("device", _USER, "user_id, device_id"),
+    Table("thread", _USER, "user_id, conversation_id"),
+    Table("device_queue", _USER, "user_id, device_id, pos"),
+    Table("receipt_counter", _USER, "user_id"),
+    Table("receipt", _USER, "user_id, conversation_id, peer_id"),
+    Table("copy_outbox", _SLOT, "entry_id"),
+    Table("receipt_outbox", _SLOT, "entry_id"),
+    *(
+        Table(
+            f"dedup_{day}",
+            _CONVERSATION,
+            "conversation_id, sender_id, sender_device_id, client_message_id",
+        )
+        for day in range(10)
+    ),
+)
+
+
+async def copy_table(
+    source: Connection, target: Connection, table: Table, *, slot: int
+) -> Content:
+    """Copy the slot's rows, inside the target's transaction; return what was read."""
+    columns = await _columns(source, table)
+    chunks: asyncio.Queue[bytes | None] = asyncio.Queue(_CHUNKS_AHEAD)
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(_read(source, table, columns, slot, chunks), name="read-slot")
+        tasks.create_task(
+            target.copy_to_table(
+                table.name, source=_until_none(chunks), columns=columns, format="binary"
+            ),
+            name="write-slot",
+        )
+    return reading.result()
+
+
+async def content_of(connection: Connection, table: Table, *, slot: int) -> Content:
+    """What the shard holds of the slot in this table."""
+    digest = hashlib.sha256()
+
+    async def output(chunk: bytes) -> None:
+        digest.update(chunk)
+
+    query = _query(table, await _columns(connection, table))
+    status = await connection.copy_from_query(query, slot, output=output, format="binary")
+    return Content(_count(status), digest.digest())
+
+
+async def remove_rows(connection: Connection, *, slot: int) -> int:
+    """Remove all rows of the slot, some at a time, and return how many. Raises StillServed."""
+    removed = 0
+    for table in reversed(TABLES):
+        while count := await _remove_some(connection, table, slot):
+            removed += count
+    return removed
+
+
+async def _remove_some(connection: Connection, table: Table, slot: int) -> int:
+    async with connection.transaction():
+        if not await connection.fetchval(_IS_NOT_SERVED, slot):
+            raise StillServed(f"slot {slot} is served here")
+        return _count(await connection.execute(_removal(table), slot, _AT_ONCE))
+
+
+async def _read(
+    source: Connection,
+    table: Table,
+    columns: Sequence[str],
+    slot: int,
+    chunks: asyncio.Queue[bytes | None],
+) -> Content:
+    digest = hashlib.sha256()
+
+    async def output(chunk: bytes) -> None:
+        digest.update(chunk)
+        await chunks.put(chunk)
+
+    query = _query(table, columns)
+    status = await source.copy_from_query(query, slot, output=output, format="binary")
+    await chunks.put(None)
+    return Content(_count(status), digest.digest())
+
+
+async def _until_none(chunks: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+    while (chunk := await chunks.get()) is not None:
+        yield chunk
+
+
+async def _columns(connection: Connection, table: Table) -> list[str]:
+    return [row["attname"] for row in await connection.fetch(_COLUMNS, table.name)]
+
+
+# The only SQL that is put together: of the names above, and of columns that the catalog names.
+def _query(table: Table, columns: Sequence[str]) -> str:
+    names = ", ".join(f't."{column}"' for column in columns)
+    return f"SELECT {names} FROM {table.name} t WHERE {table.where} ORDER BY {table.order}"  # noqa: S608
+
+
+def _removal(table: Table) -> str:
+    some = f"SELECT t.ctid FROM {table.name} t WHERE {table.where} LIMIT $2"  # noqa: S608
+    return f"DELETE FROM {table.name} WHERE ctid = ANY (ARRAY({some}))"  # noqa: S608
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])
