@@ -1,0 +1,140 @@
+"""Runs one workload: a fresh mesh, accounts in bulk, the load process, samples on its way."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from mesh.auth import TokenSigner
+from mesh.ids import ulid_text
+from mesh.keys import KeySet
+from mesh.postgres import open_pool
+from svc_message.identity.bulk import BulkAccount, bulk_register
+from svc_message.shards.directory import Shards
+from whimbrel_cli.bench.counting import Counter
+from whimbrel_cli.bench.plan import LINE_BYTES, Milestone, Person, Plan
+from whimbrel_cli.bench.workloads import MARK_EVERY, Figures, Seen, Workload
+from whimbrel_cli.stack.errors import StackError
+from whimbrel_cli.stack.mesh import Mesh
+
+_TOKEN_LIFETIME = timedelta(days=1)
+
+
+class BenchFailed(StackError):
+    """The load process saw the mesh do what it must not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How long a workload with traffic runs."""
+
+    seconds: float
+    messages: int  # 0: for `seconds`
+    warm_up: float
+    payload_bytes: int
+    gateways: int
+    message: int
+    shards: int
+
+
+OnMilestone = Callable[[Milestone, Mesh], None]
+
+
+async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figures:
+    """Bring a mesh up for this workload alone, and measure it."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as directory:
+        data = Path(directory) / "mesh"
+        async with Mesh(
+            data, gateways=size.gateways, message=size.message, shards=size.shards
+        ) as mesh:
+            people = await _people(mesh, workload.people)
+            seen = await _drive(mesh, _plan(workload, size, mesh, people), on_milestone)
+    return workload.figures(seen)
+
+
+def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) -> Plan:
+    messages = workload.messages or size.messages
+    return Plan(
+        workload=workload.kind,
+        gateways=mesh.gateway_addresses,
+        people=people,
+        payload_bytes=size.payload_bytes,
+        outstanding=workload.outstanding,
+        warm_up=size.warm_up,
+        seconds=size.seconds,
+        messages=messages,
+        mark_every=MARK_EVERY if messages >= 2 * MARK_EVERY else 0,
+        rounds=workload.rounds,
+    )
+
+
+async def _people(mesh: Mesh, count: int) -> list[Person]:
+    async with contextlib.AsyncExitStack() as stack:
+        pools = {
+            name: await stack.enter_async_context(open_pool(dsn, size=1, application_name="bench"))
+            for name, dsn in mesh.shards.items()
+        }
+        shards = Shards(pools)
+        await shards.read_maps()
+        accounts = await bulk_register(shards, count)
+    keys = KeySet.load(mesh.data / "keys" / "token.json")
+    assert keys.private_key is not None  # noqa: S101  the mesh has just made it
+    signer = TokenSigner(keys.private_key, keys.key_id)
+    return [_person(account, signer) for account in accounts]
+
+
+def _person(account: BulkAccount, signer: TokenSigner) -> Person:
+    token, _ = signer.device_token(
+        user=ulid_text(account.user_id),
+        device_id=account.device_id,
+        credential_version=account.credential_version,
+        lifetime=_TOKEN_LIFETIME,
+    )
+    return Person(account.user_id, token)
+
+
+async def _drive(mesh: Mesh, plan: Plan, on_milestone: OnMilestone) -> Seen:
+    counter = Counter(mesh)
+    seen = []
+    async with _load_process() as load:
+        assert load.stdin is not None  # noqa: S101  it was asked for
+        load.stdin.write(f"{plan.to_json()}\n".encode())
+        async for milestone in _milestones(load):
+            seen.append((milestone, counter.sample()))
+            on_milestone(milestone, mesh)
+            load.stdin.write(b"\n")
+    return seen
+
+
+async def _milestones(load: asyncio.subprocess.Process) -> AsyncIterator[Milestone]:
+    assert load.stdout is not None  # noqa: S101  it was asked for
+    while line := await load.stdout.readline():
+        milestone = Milestone.from_json(line.decode())
+        if milestone.failure:
+            raise BenchFailed(f"the load process gave up: {milestone.failure}")
+        yield milestone
+        if milestone.name == "finished":
+            return
+    raise BenchFailed("the load process ended before its time")
+
+
+@contextlib.asynccontextmanager
+async def _load_process() -> AsyncIterator[asyncio.subprocess.Process]:
+    load = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "whimbrel_cli.bench.load",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_BYTES,
+    )
+    try:
+        yield load
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            load.kill()
+        await load.wait()
