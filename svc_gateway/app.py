@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 SERVICE = "gateway"
 _LAST_GRACE = timedelta(seconds=1)
+_FIRST_INSTANCE_SECONDS = 2.0
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -82,6 +83,7 @@ async def _run(
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(gateway.run(), name="gateway")
         async with running(server, grace=_LAST_GRACE):
+            await _until_attached(gateway)
             discovery.register(instance)
             health.ready()
             log.info("serving", address=instance.address)
@@ -90,6 +92,13 @@ async def _run(
             await discovery.withdraw()
             await gateway.drain()
         working.cancel()
+
+
+async def _until_attached(gateway: Gateway) -> None:
+    """Let no device come before the first message instance; but be ready without one, too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_INSTANCE_SECONDS):
+            await gateway.attach.attached.wait()
 
 
 @contextlib.asynccontextmanager

@@ -135,6 +135,7 @@ class Attach:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._route = Rendezvous(())
+        self.attached = asyncio.Event()  # to any instance, once
         self._homeless: list[Request] = []
         self._ids = itertools.count(1)
         self._unanswered_bytes = 0
@@ -253,6 +254,7 @@ class Attach:
     def _opened(self, attachment: Attachment) -> None:
         log.info("attached", to=attachment.instance_id)
         attachment.is_open, attachment.is_stalled = True, False
+        self.attached.set()
         self._attachments[attachment.instance_id] = attachment
         self._reroute()
 
