@@ -54,7 +54,11 @@ class Database:
         Raises ProfileInUse and StoreTooNew.
         """
         loop = asyncio.get_running_loop()
-        self._connection = await loop.run_in_executor(self._thread, self._open)
+        try:
+            self._connection = await loop.run_in_executor(self._thread, self._open)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
 
     async def close(self) -> None:
         """Finish what waits and close the file."""

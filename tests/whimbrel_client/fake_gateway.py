@@ -114,6 +114,9 @@ class FakeMesh:
             return Event(rejected=refused)
         if send.user_id not in self.accounts:
             return Event(rejected=rejection(send, "RECIPIENT_UNKNOWN"))
+        return self._accept_known_or_new(sender, send)
+
+    def _accept_known_or_new(self, sender: bytes, send: send_pb2.Send) -> Event:
         conversation = self.conversation(sender, send.user_id)
         content = hashlib.sha256(send.user_id + send.shared.SerializeToString()).digest()
         known = conversation.accepted.get((sender, send.client_message_id))

@@ -1,6 +1,7 @@
 """Two people talk: what the SDK does when nothing goes wrong."""
 
 import asyncio
+import itertools
 
 from tests.whimbrel_client.conftest import People
 from tests.whimbrel_client.fake_gateway import FakeMesh
@@ -44,7 +45,7 @@ async def test_two_thousand_messages_both_ways_arrive_in_order(people: People) -
 
     assert [message.text for message in at_bob] == lines
     assert [message.text for message in at_alice] == lines
-    assert all(a.seq < b.seq for a, b in zip(at_bob, at_bob[1:], strict=False))
+    assert all(one.seq < other.seq for one, other in itertools.pairwise(at_bob))
 
 
 async def test_reading_turns_the_tick_blue(people: People, mesh: FakeMesh) -> None:

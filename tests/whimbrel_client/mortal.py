@@ -1,0 +1,104 @@
+"""A program that uses the SDK and dies by SIGKILL at a named point; run by test_crashes.
+
+python -m tests.whimbrel_client.mortal PROFILE GATEWAY POINT receive EFFECTS COUNT
+python -m tests.whimbrel_client.mortal PROFILE GATEWAY POINT send HANDLE COUNT
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from whimbrel_client import Client
+from whimbrel_client.exchange import Exchange
+from whimbrel_client.store import Store
+from whimbrel_client.stream import DeviceStream
+
+# Where to die: the method, and whether before or after it has done its work.
+POINTS: dict[str, tuple[type, str, str]] = {
+    "queued": (Store, "queue", "after"),
+    "before-first-try-is-kept": (Store, "mark_tried", "before"),
+    "first-try-kept": (Store, "mark_tried", "after"),
+    "before-write": (Exchange, "_framed", "after"),
+    "written": (DeviceStream, "_wait_for_work", "before"),
+    "before-store": (Store, "apply", "before"),
+    "stored": (Store, "apply", "after"),
+    "before-ack": (Exchange, "_applied", "before"),
+    "after-ack-is-due": (Exchange, "_applied", "after"),
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str) -> None:
+    """Die at the point when it is passed for the third time."""
+    if point == "none":
+        return
+    owner, name, when = POINTS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+    passes = 0
+
+    def passed() -> None:
+        nonlocal passes
+        passes += 1
+        if passes >= 3:
+            die()
+
+    async def awaited(result: Any) -> Any:
+        result = await result
+        passed()
+        return result
+
+    def mortal(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            passed()
+            return original(*args, **options)
+        result = original(*args, **options)
+        if asyncio.iscoroutine(result):
+            return awaited(result)
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda _: passed())
+        else:
+            passed()
+        return result
+
+    setattr(owner, name, mortal)
+
+
+async def receive(client: Client, effects: str, count: int) -> None:
+    """Do something with each message; the cursor is committed together with what was done."""
+    ledger = sqlite3.connect(effects)
+    ledger.execute("PRAGMA synchronous = OFF")  # a kill, not a power cut
+    ledger.execute("CREATE TABLE IF NOT EXISTS effect (cursor INTEGER, text TEXT)")
+    done, cursor = ledger.execute("SELECT COUNT(*), MAX(cursor) FROM effect").fetchone()
+    async for message in client.messages(after=cursor or 0):
+        ledger.execute("INSERT INTO effect VALUES (?, ?)", (message.cursor, message.text))
+        ledger.commit()
+        done += 1
+        if done == count:
+            break
+    ledger.close()
+
+
+async def send(client: Client, handle: str, count: int) -> None:
+    """Send what was not yet queued; the queue itself remembers what was."""
+    queued = await client.outgoing(limit=count)
+    for number in range(len(queued), count):
+        queued.append(await client.send(handle, f"{number}"))
+    for message in queued:
+        await client.accepted(message)
+
+
+async def main(profile: str, gateway: str, job: str, target: str, count: str) -> None:
+    async with Client.connect(profile, gateways=[gateway]) as client:
+        await (receive if job == "receive" else send)(client, target, int(count))
+
+
+if __name__ == "__main__":
+    arm(sys.argv[3])
+    asyncio.run(main(*sys.argv[1:3], *sys.argv[4:]))
