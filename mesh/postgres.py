@@ -20,6 +20,28 @@ _GONE = ("closed", "closing", "released back to the pool")
 
 Connection: TypeAlias = PoolConnectionProxy
 
+# What a call of a store may raise when the store, or the way to it, is to blame.
+STORE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
+# Those of them by which a server that is well says that the rows are busy.
+ROWS_BUSY = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+__all__ = [
+    "ROWS_BUSY",
+    "STORE_ERRORS",
+    "USUAL",
+    "Connection",
+    "Limits",
+    "Pool",
+    "acquired",
+    "is_transient",
+    "open_pool",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

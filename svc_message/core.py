@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from asyncpg.pool import Pool
-
 from mesh.failpoints import Failpoints
+from mesh.postgres import Pool
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting
 from svc_message.inbox import Inbox

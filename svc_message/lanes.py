@@ -12,12 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-import asyncpg
 import structlog
 
 from mesh.errors import Unavailable
 from mesh.metrics import BATCH_ITEMS
-from mesh.postgres import is_transient
+from mesh.postgres import ROWS_BUSY, STORE_ERRORS, is_transient
 from mesh.telemetry import Telemetry
 from svc_message.model import Outcome, Refusal
 from svc_message.shards.directory import Shards
@@ -53,13 +52,6 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 Run = Callable[[str, Sequence[I]], Awaitable[Sequence[Any]]]
 # Finds out whether an item's recipient exists, then says so: None, or why the item is refused.
 OnUnseen = Callable[[I, Callable[[Refusal | None], None]], None]
-# The shard answers; it is the rows that are busy.
-_BUSY = (
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
 # An item, its key, and since when it waits for a moving slot (0: it does not).
 _Entry = tuple[I, bytes, float]
 
@@ -198,7 +190,7 @@ class _Lane(Generic[I]):
         for slot in {entry[0].slot for entry, outcome in astray if outcome == Outcome.SLOT_MOVED}:
             try:
                 await self._shards.relocate(slot)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable):
+            except STORE_ERRORS:
                 log.warning("cannot learn where a slot went", slot=slot, shard=self._shard)
         # From here on nothing waits, so what is queued meanwhile cannot overtake.
         self._gather(astray)
@@ -251,7 +243,7 @@ class _Lane(Generic[I]):
         while True:
             try:
                 results = await self._run(self._shard, items)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable) as error:
+            except STORE_ERRORS as error:
                 if not isinstance(error, Unavailable) and not is_transient(error):
                     return await self._one_by_one(items, error)
                 if loop.time() + pause > deadline or self._shards.is_down(self._shard):
@@ -264,7 +256,7 @@ class _Lane(Generic[I]):
 
     def _give_up(self, items: Sequence[I], error: BaseException) -> Sequence[Refusal]:
         log.warning("batch refused", lane=self.name, items=len(items), error=type(error).__name__)
-        if not isinstance(error, _BUSY):
+        if not isinstance(error, ROWS_BUSY):
             self._shards.tell(self._shard, is_well=False)
         refusal = Refusal("SHARD_UNAVAILABLE", {"shard": self._shard}, _RETRY_AFTER)
         return [refusal] * len(items)

@@ -9,13 +9,12 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-import asyncpg
 import structlog
 
 from mesh.backoff import Backoff
-from mesh.errors import Unavailable
 from mesh.failpoints import Failpoints
 from mesh.metrics import COPIES
+from mesh.postgres import STORE_ERRORS
 from mesh.telemetry import Telemetry
 from svc_message.lanes import Lanes
 from svc_message.model import Outcome, Refusal
@@ -37,8 +36,6 @@ _SOON_TRIES = 5
 _LONGEST = timedelta(seconds=60)
 # More copies than this that wait for a shard, and sends to it are refused.
 _MOST_PENDING = 10_000
-
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
 
 
 class Relay:
@@ -151,7 +148,7 @@ class Relay:
                     pass
                 self._shards.tell(shard, is_well=True)
                 backoff.reset()
-            except _LOST as error:
+            except STORE_ERRORS as error:
                 self._shards.tell(shard, is_well=False)
                 log.warning("sweep failed", shard=shard, error=type(error).__name__)
                 await asyncio.sleep(backoff.next())
@@ -229,5 +226,5 @@ class _Settler:
                 await self._store.settle_copies(done, failed, full)
             if receipts_done or receipts_failed:
                 await self._store.settle_receipts(receipts_done, receipts_failed)
-        except _LOST as error:
+        except STORE_ERRORS as error:
             log.warning("entries stay for the sweep", error=type(error).__name__)

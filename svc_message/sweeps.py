@@ -2,11 +2,10 @@
 
 from datetime import timedelta
 
-import asyncpg
 import structlog
 
-from mesh.errors import Unavailable
 from mesh.metrics import EXPIRED
+from mesh.postgres import STORE_ERRORS
 from mesh.telemetry import Telemetry
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
@@ -14,7 +13,6 @@ from svc_message.store import ShardStore
 log = structlog.get_logger(__name__)
 
 _CHUNK = 500
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
 _FIRST = (b"", 0)
 
 
@@ -40,7 +38,7 @@ class Sweeps:
             try:
                 await self.expire(self._stores[name])
                 await self._stores[name].empty_old_dedup()
-            except _LOST as error:
+            except STORE_ERRORS as error:
                 log.warning("sweep given up", shard=name, error=type(error).__name__)
 
     async def expire(self, store: ShardStore) -> int:

@@ -5,13 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-import asyncpg
 import structlog
-from asyncpg.pool import Pool
 
 from mesh.errors import Unavailable, WhimbrelError
 from mesh.ids import SLOTS
-from mesh.postgres import Connection, acquired, is_transient
+from mesh.postgres import STORE_ERRORS, Connection, Pool, acquired, is_transient
 from svc_message.model import Outcome
 
 log = structlog.get_logger(__name__)
@@ -123,7 +121,7 @@ class Shards:
                 if elsewhere.outcome == Outcome.SLOT_MOVED:
                     await self.relocate(slot)
                 error = SlotMoving("the slot is being moved")
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable) as cause:
+            except STORE_ERRORS as cause:
                 if not isinstance(cause, Unavailable) and not is_transient(cause):
                     raise
                 error = ShardUnavailable("the shard cannot be reached", metadata={"shard": shard})
@@ -137,7 +135,7 @@ class Shards:
         try:
             async with acquired(self._pools[shard], within=_ACQUIRE) as connection:
                 rows = await connection.fetch(_READ_MAP)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable) as error:
+        except STORE_ERRORS as error:
             log.warning("cannot read the shard's map", shard=shard, error=type(error).__name__)
             self.tell(shard, is_well=False)
             return
