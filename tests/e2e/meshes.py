@@ -27,7 +27,7 @@ def lasting_mesh(**settings: Any) -> Iterator[Mesh]:
 
 @contextlib.asynccontextmanager
 async def own_mesh(*, clusters: int = 1, **settings: Any) -> AsyncIterator[Mesh]:
-    """A mesh for one test, to do with as it likes; each shard in its own cluster if there are two."""
+    """A mesh for one test, to do with as it likes; with two clusters, each shard has its own."""
     stack = StackSettings(postgres_clusters=clusters)
     with _folder() as folder:
         async with Mesh(folder, settings=stack, **settings) as mesh:

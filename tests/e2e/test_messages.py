@@ -3,7 +3,6 @@
 from tests.e2e.conftest import Devices
 from tests.e2e.device import a_send
 from tests.e2e.people import Account
-from whimbrel_cli.stack.mesh import Mesh
 
 Pair = tuple[Account, Account]
 

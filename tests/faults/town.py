@@ -1,0 +1,190 @@
+"""A small town of people who write to each other through a mesh while a test breaks it."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import asyncpg
+
+from tests.e2e.people import register
+from tests.faults.checker import LONGEST_WAIT, violations
+from tests.faults.history import Answered, History, Queue, Receipted, Received, Rest
+from tests.faults.phone import Phone
+from whimbrel.content.v1 import content_pb2
+from whimbrel_cli.stack.mesh import Mesh
+
+WITHIN = 30.0
+_POLL_SECONDS = 0.05
+
+_QUEUES = """
+SELECT d.user_id, d.head_pos, d.acked_pos,
+    (SELECT count(*) FROM device_queue q WHERE q.user_id = d.user_id AND q.device_id = d.device_id)
+FROM device d JOIN slot s ON s.slot = slot_of(d.user_id) AND s.state = 1
+WHERE d.user_id = ANY ($1)
+"""
+_ENTRIES = """
+SELECT (SELECT count(*) FROM copy_outbox o JOIN slot s ON s.slot = o.slot AND s.state = 1)
+    + (SELECT count(*) FROM receipt_outbox o JOIN slot s ON s.slot = o.slot AND s.state = 1)
+"""
+
+
+class Town:
+    """The people, what they saw, and how to wait for them."""
+
+    def __init__(self, mesh: Mesh, seed: int) -> None:
+        self.mesh = mesh
+        self.history = History()
+        self.people: list[Phone] = []
+        self.chance = random.Random(seed)
+        self._news = asyncio.Event()
+        self._written = 0
+
+    async def move_in(self, *, window: int) -> Phone:
+        """One more person, offline."""
+        person = Phone(
+            f"p{len(self.people)}",
+            await register(self.mesh.gateway_addresses[0]),
+            self.mesh.gateway_addresses,
+            self.history,
+            chance=random.Random(self.chance.random()),
+            on_event=self._news.set,
+            window=window,
+        )
+        self.people.append(person)
+        return person
+
+    def write(self, count: int) -> None:
+        """Let everybody write to everybody, so many messages in all."""
+        for _ in range(count):
+            sender, recipient = self.chance.sample(self.people, 2)
+            self.write_one(sender, recipient)
+
+    def write_one(self, sender: Phone, recipient: Phone) -> None:
+        self._written += 1
+        text = f"{sender.name} to {recipient.name}, number {self._written}"
+        sender.write(recipient.user_id, content(text))
+
+    @property
+    def accepted(self) -> int:
+        """How many sends are answered."""
+        return len({answered.client_id for answered in self.history.all(Answered)})
+
+    async def has_accepted(self, count: int, *, within: float = WITHIN) -> None:
+        """Wait until so many sends are answered."""
+        await self._until(lambda: self.accepted >= count, within, f"{count} accepted")
+
+    async def settled(self, *, within: float = WITHIN) -> None:
+        """Wait until all is answered, delivered and receipted, and the shards are at rest."""
+        async with asyncio.timeout(within) as deadline:
+            await self._until(self._is_quiet, within, "quiet")
+            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+            await eventually(self._is_at_rest, within=left)
+
+    async def rest(self) -> Rest:
+        """What the shards hold of these people."""
+        names = {person.user_id: person.name for person in self.people}
+        queues: dict[str, Queue] = {}
+        entries = 0
+        for dsn in self.mesh.shards.values():
+            connection = await asyncpg.connect(dsn)
+            try:
+                for user_id, *numbers in await connection.fetch(_QUEUES, list(names)):
+                    queues[names[user_id]] = Queue(*numbers)
+                entries += await connection.fetchval(_ENTRIES)
+            finally:
+                await connection.close()
+        return Rest(queues, entries)
+
+    async def check(
+        self, *, longest_wait: float = LONGEST_WAIT, may_be_refused: Sequence[str] = ()
+    ) -> None:
+        """Fail with every violation of the contract, and what proves it."""
+        found = violations(
+            self.history,
+            await self.rest(),
+            longest_wait=longest_wait,
+            may_be_refused=may_be_refused,
+        )
+        assert not found, "\n".join(map(str, found[:20]))
+
+    async def _until(self, condition: Callable[[], bool], within: float, what: str) -> None:
+        try:
+            async with asyncio.timeout(within):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            unanswered = {person.name: person.unanswered for person in self.people}
+            found = violations(self.history)[:5]
+            text = "\n".join(map(str, found))
+            raise TimeoutError(
+                f"not {what} in {within} s; unanswered: {unanswered}\n{text}"
+            ) from None
+
+    def _is_quiet(self) -> bool:
+        if any(person.unanswered for person in self.people):
+            return False
+        answered = {a.message_id: a for a in self.history.all(Answered)}
+        received = {r.message_id: r for r in self.history.all(Received)}
+        if not answered.keys() <= received.keys():
+            return False
+        known = {(r.who, r.peer): r.delivered for r in self.history.all(Receipted)}
+        return all(
+            any(
+                first <= answer.seq <= last
+                for first, last in known.get((answer.who, received[message_id].who), ())
+            )
+            for message_id, answer in answered.items()
+        )
+
+    async def _is_at_rest(self) -> bool:
+        rest = await self.rest()
+        return not rest.outbox_entries and all(
+            not queue.rows and queue.acked_pos == queue.head_pos for queue in rest.queues.values()
+        )
+
+
+def content(text: str) -> bytes:
+    """A message as clients encode it."""
+    return content_pb2.Content(text=content_pb2.Text(body=text)).SerializeToString()
+
+
+@contextlib.asynccontextmanager
+async def a_town(
+    mesh: Mesh, *, people: int = 6, window: int = 4, seed: int | None = None
+) -> AsyncIterator[Town]:
+    """People who are online for as long as the block lasts; the seed is printed."""
+    seed = secrets.randbits(32) if seed is None else seed
+    print(f"seed {seed}")
+    town = Town(mesh, seed)
+    for _ in range(people):
+        await town.move_in(window=window)
+    living = [asyncio.create_task(p.run(), name=p.name) for p in town.people]
+    try:
+        yield town
+        for person in town.people:
+            person.close()
+        await asyncio.wait(living, timeout=5)
+        for life in living:
+            if life.done():
+                life.result()
+    finally:
+        for life in living:
+            life.cancel()
+        await asyncio.gather(*living, return_exceptions=True)
+
+
+async def eventually(
+    condition: Callable[[], object], *, within: float = WITHIN, every: float = _POLL_SECONDS
+) -> None:
+    """Poll until the condition (which may be a coroutine function) holds; for what sets no event."""
+    async with asyncio.timeout(within):
+        while True:
+            answer = condition()
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if answer:
+                return
+            await asyncio.sleep(every)
