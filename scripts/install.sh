@@ -16,5 +16,6 @@ fi
 
 pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 pip install --require-hashes --requirement requirements.lock
-pip install --no-deps --no-build-isolation --editable .
+# Twice quiet: setuptools tells everyone who installs in place to mind the folders.
+pip install --quiet --no-deps --no-build-isolation --editable .
 touch "$venv/installed"
