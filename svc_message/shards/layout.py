@@ -46,18 +46,21 @@ def first_owners(shards: Sequence[str]) -> list[Owner]:
     return owners
 
 
+def owner_of(rows: Mapping[str, SlotRow]) -> Owner:
+    """The owner of one slot by the newest word on it. Raises LookupError if it has none."""
+    claims = [_claim(shard, row) for shard, row in rows.items() if row.state != SlotState.INCOMING]
+    if not claims:
+        raise LookupError("no shard knows the owner of the slot")
+    return max(claims, key=lambda claim: claim.version)
+
+
 def present_owners(tables: Mapping[str, Iterable[SlotRow]]) -> list[Owner]:
     """The owner of each slot by the newest word on it. Raises LookupError if a slot has none."""
-    newest: dict[int, Owner] = {}
+    words: list[dict[str, SlotRow]] = [{} for _ in range(SLOTS)]
     for shard, rows in tables.items():
         for row in rows:
-            owner = _owner(shard, row)
-            if owner is not None and _is_newer(owner, newest.get(row.slot)):
-                newest[row.slot] = owner
-    lost = SLOTS - len(newest)
-    if lost:
-        raise LookupError(f"no shard knows the owner of {lost} slots")
-    return [newest[slot] for slot in range(SLOTS)]
+            words[row.slot][shard] = row
+    return [owner_of(rows) for rows in words]
 
 
 def rows_of(shard: str, owners: Sequence[Owner]) -> list[SlotRow]:
@@ -65,14 +68,8 @@ def rows_of(shard: str, owners: Sequence[Owner]) -> list[SlotRow]:
     return [_row(shard, slot, owner) for slot, owner in enumerate(owners)]
 
 
-def _owner(shard: str, row: SlotRow) -> Owner | None:
-    if row.state == SlotState.INCOMING:  # not its own until the source says so
-        return None
+def _claim(shard: str, row: SlotRow) -> Owner:
     return Owner(row.moved_to or shard, row.version)
-
-
-def _is_newer(owner: Owner, known: Owner | None) -> bool:
-    return known is None or owner.version > known.version
 
 
 def _row(shard: str, slot: int, owner: Owner) -> SlotRow:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from mesh.errors import root_cause
 from mesh.postgres import Connection
 
 _AT_ONCE = 5_000  # rows removed in one transaction
@@ -72,20 +73,19 @@ TABLES = (
 )
 
 
-async def copy_table(
-    source: Connection, target: Connection, table: Table, *, slot: int
-) -> Content:
+async def copy_table(source: Connection, target: Connection, table: Table, *, slot: int) -> Content:
     """Copy the slot's rows, inside the target's transaction; return what was read."""
     columns = await _columns(source, table)
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue(_CHUNKS_AHEAD)
-    async with asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(_read(source, table, columns, slot, chunks), name="read-slot")
-        tasks.create_task(
-            target.copy_to_table(
-                table.name, source=_until_none(chunks), columns=columns, format="binary"
-            ),
-            name="write-slot",
-        )
+    writing = target.copy_to_table(
+        table.name, source=_until_none(chunks), columns=columns, format="binary"
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_read(source, table, columns, slot, chunks), name="read")
+            tasks.create_task(writing, name="write")
+    except ExceptionGroup as errors:
+        raise root_cause(errors) from errors
     return reading.result()
 
 

@@ -107,3 +107,6 @@ BEGIN
         WHERE NOT a.handle_claimed AND a.handle IS NOT NULL AND a.created_at < clock_timestamp() - p_age
         ORDER BY a.created_at LIMIT p_limit;
 END $$;
+
+-- For moving a slot.
+CREATE INDEX handle_slot ON handle (slot);
