@@ -28,7 +28,7 @@ def read_or_make_secret(path: Path, *, make: Callable[[], str]) -> str:
 @contextlib.contextmanager
 def owned(data: Path) -> Iterator[None]:
     """Hold the directory for this process alone; the kernel lets go of it when the process ends."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock_for_us(lock, data)
