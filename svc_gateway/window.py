@@ -15,8 +15,8 @@ class Budget:
     used: int = 0
 
     @property
-    def is_spent(self) -> bool:
-        return self.used >= self.most
+    def left(self) -> int:
+        return max(0, self.most - self.used)
 
 
 class DeliveryWindow:
@@ -55,7 +55,7 @@ class DeliveryWindow:
         """Whether a delivery of `size` bytes may be made now."""
         if not self._deliveries:
             return True
-        if self._budget.used + size > self._budget.most:
+        if size > self._budget.left:
             return False
         return len(self._deliveries) < self._most and self._used_bytes + size <= self._most_bytes
 
@@ -65,13 +65,12 @@ class DeliveryWindow:
         (0, 0) while it is better to wait for acks: a page a window's half is worth its price.
         """
         count = min(self._most - len(self), waiting)
-        if self._budget.is_spent:
-            return (0, 0) if self._deliveries else (1, 1)
         # The last envelope of a page may go over the bytes asked for by one body.
         free_bytes = self._most_bytes - self._used_bytes - MOST_BODY_BYTES
-        if count < min(waiting, (self._most + 1) // 2) or free_bytes < self._most_bytes // 4:
-            return (0, 0) if self._deliveries else (1, 1)
-        return count, free_bytes
+        is_worth_it = count >= min(waiting, (self._most + 1) // 2)
+        if self._budget.left and is_worth_it and free_bytes >= self._most_bytes // 4:
+            return count, min(free_bytes, self._budget.left)
+        return (0, 0) if self._deliveries else (1, 1)
 
     def deliver(self, pos: int, size: int) -> None:
         """Count a delivery until it is confirmed."""
