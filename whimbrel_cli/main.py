@@ -3,6 +3,7 @@
 import typer
 
 from whimbrel_cli.bench.command import bench
+from whimbrel_cli.demo import demo
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
 from whimbrel_cli.up import up
@@ -12,6 +13,7 @@ app.command()(up)
 app.command()(status)
 app.command()(bench)
 register_commands(app)
+app.command()(demo)
 
 
 @app.callback()

@@ -90,7 +90,17 @@ def words_of(message: Message) -> str:
 
 
 async def _awaited(main: Callable[[], Awaitable[T]]) -> T:
-    return await main()
+    try:
+        return await main()
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from group
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Look through the wrapping of a TaskGroup."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _exit(message: str, code: int) -> typer.Exit:

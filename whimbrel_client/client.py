@@ -75,7 +75,7 @@ class Client:
         self._arrived = Bell()
         self._receipted = Bell()
         self._online = Bell()
-        self._is_online = False
+        self._gateway: str | None = None
         self._has_ended = False
         self._failure: ClientError | None = None
 
@@ -154,11 +154,16 @@ class Client:
     @property
     def is_online(self) -> bool:
         """Whether a stream is open right now."""
-        return self._is_online
+        return self._gateway is not None
+
+    @property
+    def gateway(self) -> str | None:
+        """The address of the gateway that has the stream right now."""
+        return self._gateway
 
     async def online(self) -> None:
         """Return when a stream is open. Raises what has ended the client, if anything has."""
-        while not self._is_online:
+        while self._gateway is None:
             changed = self._online.next_ring()
             self._raise_if_ended()
             await changed.wait()
@@ -310,8 +315,8 @@ class Client:
             for waiter in self._waiters.values():
                 waiter.set_result(None)
 
-    def _connection_changed(self, *, is_online: bool) -> None:
-        self._is_online = is_online
+    def _connection_changed(self, gateway: str | None) -> None:
+        self._gateway = gateway
         self._online.ring()
 
     def _offer(self, local_ids: asyncio.Future[list[int]], queue: Sequence[Queued]) -> None:

@@ -22,9 +22,9 @@ _RENEWAL_RETRY_SECONDS = 5.0
 
 
 class OnChange(Protocol):
-    """Told when the device comes online or goes offline."""
+    """Told at which gateway a stream is open now; None: at none."""
 
-    def __call__(self, *, is_online: bool) -> None: ...
+    def __call__(self, gateway: str | None) -> None: ...
 
 
 class Connection:
@@ -78,10 +78,9 @@ class Connection:
         except CallFailed as error:
             log.warning("no access token: %s (%s)", error, error.reason)
             return Ending(error.reason)
-        async with open_channel(self._gateways[0], self._credentials) as channel:
-            stream = DeviceStream(
-                channel, self._exchange, on_open=lambda: self._on_change(is_online=True)
-            )
+        gateway = self._gateways[0]
+        async with open_channel(gateway, self._credentials) as channel:
+            stream = DeviceStream(channel, self._exchange, on_open=lambda: self._on_change(gateway))
             self._stream = stream
             if self._closing.is_set():
                 return Ending()
@@ -90,7 +89,7 @@ class Connection:
             finally:
                 self._stream = None
                 self._exchange.ended()
-                self._on_change(is_online=False)
+                self._on_change(None)
 
     async def _serve(self, stream: DeviceStream, token: str) -> Ending:
         async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,169 @@
+"""`whimbrel demo`: two people talk through a mesh that is being killed; nothing is lost."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from mesh.redis import open_redis
+from whimbrel_cli.demo_people import Talker, talker
+from whimbrel_cli.demo_tally import Tally, tally
+from whimbrel_cli.person import FAILED, run
+from whimbrel_cli.stack import cluster
+from whimbrel_cli.stack.errors import StackError
+from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_client.bell import Bell
+
+# How long everything may take to arrive and be read once all is said.
+_SETTLE_SECONDS = 60.0
+
+_FAULTS = ("lost", "seen twice", "out of order", "wrong")
+_ROWS = ("sent", "accepted", "delivered", "read", *_FAULTS)
+
+
+def demo(
+    messages: Annotated[int, typer.Option(min=8, help="Messages, both ways together.")] = 2000,
+) -> None:
+    """Bring a mesh up, let two people talk, kill parts of it in between, and count.
+
+    The exit code is 0 only if every message was accepted, delivered and read, each once, in order.
+    """
+    console = Console()
+    with _folder(console) as folder:
+        try:
+            tallies = run(lambda: _demo(folder, messages, console))
+        except StackError as error:
+            console.print(f"[red]{error}[/]")
+            raise typer.Exit(FAILED) from None
+        if not _print(tallies, console):
+            raise typer.Exit(FAILED)
+
+
+async def _demo(folder: Path, messages: int, console: Console) -> dict[str, Tally]:
+    began = time.monotonic()
+    # Never someone else's servers: one of ours is flushed, and others are killed.
+    stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None)
+    console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards …")
+    async with Mesh(folder / "mesh", gateways=2, message=2, shards=2, settings=stack) as mesh:
+        console.print(f"It is up after {time.monotonic() - began:.1f} s.")
+        gateways, progress = mesh.gateway_addresses, Bell()
+        async with (
+            talker("alice", folder=folder, gateways=gateways, progress=progress) as alice,
+            talker("bob", folder=folder, gateways=gateways, progress=progress) as bob,
+        ):
+            stage = Stage(mesh, alice, bob, progress, console)
+            return await stage.play(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The mesh, the two people, and what happens to them."""
+
+    mesh: Mesh
+    alice: Talker
+    bob: Talker
+    progress: Bell
+    console: Console
+
+    async def play(self, messages: int) -> dict[str, Tally]:
+        """Let them talk while the mesh is being killed; returns the count by direction."""
+        began = time.monotonic()
+        half = messages // 2
+        self.console.print(f"alice and bob write each other {messages:,} messages.")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.alice.talk("bob", messages - half), name="alice-talks")
+            tasks.create_task(self.bob.talk("alice", half), name="bob-talks")
+            tasks.create_task(self._break_things(messages), name="break-things")
+        self.console.print(f"All is said after {time.monotonic() - began:.1f} s.")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await asyncio.gather(self.alice.all_read(), self.bob.all_read())
+        return {
+            "alice → bob": tally(await self.alice.said(), self.bob.heard),
+            "bob → alice": tally(await self.bob.said(), self.alice.heard),
+        }
+
+    async def _break_things(self, messages: int) -> None:
+        async with asyncio.TaskGroup() as restarts:
+            await self._accepted(messages // 4)
+            await self._kill("message-1", restarts)
+            await self._accepted(messages // 2)
+            async with open_redis(self.mesh.stack.redis_url) as redis:
+                await redis.flushall()
+            self._tell("Redis flushed")
+            await self._accepted(messages * 3 // 4)
+            await self._kill(self._gateway_of(self.alice), restarts)
+
+    async def _kill(self, name: str, restarts: asyncio.TaskGroup) -> None:
+        self.mesh.kill(name)
+        await self.mesh.ended(name)
+        self._tell(f"{name} killed with SIGKILL")
+        restarts.create_task(self._restart(name), name=f"restart-{name}")
+
+    async def _restart(self, name: str) -> None:
+        await self.mesh.start(name)
+        self._tell(f"{name} started again")
+
+    def _gateway_of(self, person: Talker) -> str:
+        addresses = self.mesh.gateway_addresses
+        at = person.client.gateway
+        return f"gateway-{addresses.index(at) + 1 if at in addresses else 1}"
+
+    async def _accepted(self, count: int) -> None:
+        """Return when so many messages are accepted."""
+        while self._count() < count:
+            await self.progress.next_ring().wait()
+
+    def _count(self) -> int:
+        return self.alice.accepted + self.bob.accepted
+
+    def _tell(self, what: str) -> None:
+        self.console.print(f"  after {self._count():,} accepted: {what}")
+
+
+def _print(tallies: dict[str, Tally], console: Console) -> bool:
+    total = sum(tallies.values(), Tally())
+    columns = {**tallies, "together": total}
+    table = Table("", *(Column(name, justify="right") for name in columns), box=SIMPLE_HEAD)
+    for name in _ROWS:
+        counts = [getattr(one, name.replace(" ", "_")) for one in columns.values()]
+        is_fault = name in _FAULTS and any(counts)
+        table.add_row(name, *(f"{count:,}" for count in counts), style="red" if is_fault else "")
+    console.print(table)
+    if total.is_right:
+        console.print("[green]Nothing was lost, doubled or out of order.[/]")
+    else:
+        console.print("[red]The mesh broke its promise.[/]")
+    return total.is_right
+
+
+@contextlib.contextmanager
+def _folder(console: Console) -> Iterator[Path]:
+    """A folder for this once; what went wrong stays there to be looked at."""
+    folder = Path(tempfile.mkdtemp(prefix="whimbrel-demo-"))
+    try:
+        yield folder
+    except typer.Exit as end:
+        if end.exit_code == FAILED:
+            console.print(f"What there is to look at is in {folder}.")
+            raise
+        _remove(folder)
+        raise
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    for postgres in (folder / "mesh").glob("postgres*"):
+        cluster.remove(postgres)
+    shutil.rmtree(folder, ignore_errors=True)
