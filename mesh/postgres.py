@@ -21,7 +21,13 @@ _GONE = ("closed", "closing", "released back to the pool")
 Connection: TypeAlias = PoolConnectionProxy
 
 # What a call of a store may raise when the store, or the way to it, is to blame.
-STORE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
+STORE_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    Unavailable,
+)
 # Those of them by which a server that is well says that the rows are busy.
 ROWS_BUSY = (
     asyncpg.LockNotAvailableError,
@@ -93,12 +99,15 @@ async def acquired(pool: Pool, *, within: timedelta) -> AsyncIterator[Connection
     """A connection of the pool; Unavailable if there is none in time or the server is away."""
     try:
         connection = await pool.acquire(timeout=within.total_seconds())
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except STORE_ERRORS as error:
         if not is_transient(error):
             raise
         raise Unavailable("the store cannot be reached") from error
     try:
         yield connection
+    except asyncpg.InternalClientError:
+        connection.terminate()  # nobody knows what it would answer next
+        raise
     finally:
         await pool.release(connection)
 
@@ -109,7 +118,8 @@ def is_transient(error: BaseException) -> bool:
         return (error.sqlstate or "")[:2] in _TRANSIENT_CLASSES
     if isinstance(error, asyncpg.InterfaceError):
         return any(word in str(error) for word in _GONE)
-    return isinstance(error, OSError | TimeoutError)
+    # asyncpg loses its thread when the server dies between two of its messages: not our bug.
+    return isinstance(error, OSError | asyncpg.InternalClientError)
 
 
 def _server_settings(application_name: str, limits: Limits) -> dict[str, str]:
