@@ -15,11 +15,9 @@ from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 
-import asyncpg
 import structlog
 
-from mesh.errors import Unavailable
-from mesh.postgres import Connection, Limits, acquired, open_pool
+from mesh.postgres import STORE_ERRORS, Connection, Limits, acquired, open_pool
 from svc_message.shards.layout import (
     SlotRow,
     SlotState,
@@ -113,7 +111,7 @@ async def run(shards_file: Path) -> int:
     """The command `migrate`: its exit code, with a word on what went wrong."""
     try:
         await migrate(read_shards(shards_file))
-    except (MigrationRefused, Unavailable, asyncpg.PostgresError, OSError, ValueError) as error:
+    except (*STORE_ERRORS, MigrationRefused, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -36,7 +36,7 @@ from svc_message.identity.store import AccountGone, AccountStore
 
 log = structlog.get_logger(__name__)
 
-_TOKEN_LIFETIME = timedelta(minutes=10)
+_USUAL_LIFETIME = timedelta(minutes=10)
 _MOST_DEVICE_ID = 127
 _SERVICE_PURPOSE = b"service"
 
@@ -55,10 +55,16 @@ class Accounts:
     """Makes accounts, finds them, and gives their devices tokens."""
 
     def __init__(
-        self, store: AccountStore, signer: TokenSigner, *, clock: Clock | None = None
+        self,
+        store: AccountStore,
+        signer: TokenSigner,
+        *,
+        clock: Clock | None = None,
+        token_lifetime: timedelta = _USUAL_LIFETIME,
     ) -> None:
         self._store = store
         self._signer = signer
+        self._token_lifetime = token_lifetime
         self._clock = clock or SystemClock()
 
     async def register(
@@ -147,7 +153,7 @@ class Accounts:
             user=ulid_text(device.user_id),
             device_id=device.device_id,
             credential_version=device.credential_version,
-            lifetime=_TOKEN_LIFETIME,
+            lifetime=self._token_lifetime,
         )
         return Access(device.user_id, device.device_id, token, expires_at)
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import structlog
 
-from mesh.errors import Unavailable
+from mesh.postgres import STORE_ERRORS
 from svc_message.identity.store import AccountGone, AccountStore
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,8 @@ async def sweep_unclaimed(store: AccountStore, *, older_than: timedelta = _AGE) 
     for shard in store.shards:
         try:
             swept += await _sweep_shard(store, shard, older_than)
-        except Unavailable:
-            log.info("unclaimed accounts are left for later", shard=shard)
+        except STORE_ERRORS as error:
+            log.warning("sweep given up", shard=shard, error=type(error).__name__)
     return swept
 
 

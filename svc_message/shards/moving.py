@@ -22,9 +22,8 @@ from pathlib import Path
 import asyncpg
 import structlog
 
-from mesh.errors import Unavailable
 from mesh.ids import SLOTS
-from mesh.postgres import Connection, Limits, acquired, open_pool
+from mesh.postgres import STORE_ERRORS, Connection, Limits, acquired, open_pool
 from svc_message.migrating import read_shards
 from svc_message.shards.layout import Owner, SlotRow, SlotState, owner_of
 from svc_message.shards.slot_rows import (
@@ -48,8 +47,6 @@ _LIMITS = Limits(
 _FREEZE_TRIES = 20
 # Seconds. Whoever waited behind the lock is let through, and for longer than it had to wait.
 _FREEZE_PAUSE = (0.2, 1.0)
-
-_BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 _NOTHING_BUT_INDEXES = "SET enable_hashjoin = off; SET enable_mergejoin = off"
 _HOLD = "SELECT pg_try_advisory_lock(hashtext('whimbrel slot'), $1)"
@@ -104,7 +101,7 @@ async def run(shards_file: Path, slot: int, to: str) -> int:
     """The command `move-slot`: its exit code, with a word on what was done or went wrong."""
     try:
         moved = await move_slot(read_shards(shards_file), slot, to)
-    except (*_BROKEN, MoveRefused, Unavailable, ValueError) as error:
+    except (*STORE_ERRORS, MoveRefused, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     if moved is None:
@@ -228,7 +225,7 @@ class _Move:
             if self._rows[to].state == SlotState.INCOMING:
                 await self._set(to, SlotState.MOVED, to=source, version=version)
             await remove_rows(self._connections[to], slot=self._slot)
-        except (*_BROKEN, MoveRefused):
+        except (*STORE_ERRORS, MoveRefused):
             log.exception("the move was not taken back: move the slot again", slot=self._slot)
 
     async def _set(

@@ -158,9 +158,10 @@ async def _accounts_like_wanted(bulk_accounts, shards):
 
 async def _live(world) -> None:
     for number, peer in enumerate(world.peers):
-        for day in range(10):
-            await world.send(world.hero, peer, day=day)
-            await world.send(peer, world.hero, day=day, body=bytes([number]) * 300)
+        home = world.store(world.shards.shard_of(direct_conversation(world.hero, peer)[1]))
+        body = bytes([number]) * 300
+        await home.accept([world.a_send(world.hero, peer, day=day) for day in range(10)])
+        await home.accept([world.a_send(peer, world.hero, day=day, body=body) for day in range(10)])
         await world.ack(peer, 4)
     await world.ack(world.hero, 25)
     for peer in world.peers:
