@@ -169,6 +169,9 @@ BAD = {
     ),
     "critical extension": _signed({**HEADER, "crit": ["x"], "x": 1}, CLAIMS),
     "unencoded payload": _signed({**HEADER, "crit": ["b64"], "b64": False}, CLAIMS),
+    "critical extension that PyJWT knows": _signed(
+        {**HEADER, "crit": ["b64"], "b64": True}, CLAIMS
+    ),
     "no key id": _signed(_without(HEADER, "kid"), CLAIMS),
     "key id of another type": _signed({**HEADER, "kid": ["a"]}, CLAIMS),
     "no kind": _signed(_without(HEADER, "typ"), CLAIMS),

@@ -52,8 +52,9 @@ class Reachability:
         await until(self, lambda: self.is_reachable is is_reachable)
 
 
-def discovery(space, **options):
-    return Discovery(space.endpoint, prefix=space.prefix, **options)
+def discovery(space):
+    # No test waits so long: who leaves its view was withdrawn and has not expired.
+    return Discovery(space.endpoint, prefix=space.prefix, lease=timedelta(minutes=5))
 
 
 def own_discovery(server, **options):
@@ -218,6 +219,21 @@ async def test_an_instance_that_died_while_etcd_was_away_leaves_the_view(own_etc
             await until(view, lambda: view.instances)
             await own_etcd.kill()
         # It could not even withdraw.
+        await own_etcd.start()
+
+        await until(view, lambda: not view.instances)
+
+
+async def test_an_instance_that_is_not_in_an_emptied_etcd_leaves_the_view_in_the_end(
+    own_etcd, tmp_path
+):
+    async with own_discovery(own_etcd) as there:
+        view = there.watch("svc_message")
+        async with own_discovery(own_etcd) as dying:
+            dying.register(INSTANCE)
+            await until(view, lambda: view.instances)
+            await own_etcd.kill()
+        (tmp_path / "etcd" / "member").rename(tmp_path / "lost")
         await own_etcd.start()
 
         await until(view, lambda: not view.instances)

@@ -53,6 +53,10 @@ def test_slots_are_shared_out_evenly():
     assert all(abs(share - 16384 / 5) < 16384 / 5 * 0.1 for share in shares.values())
 
 
+def test_an_instance_that_is_named_twice_counts_once():
+    assert Rendezvous(["a", "b", "a"]).instance_ids == ("a", "b")
+
+
 def test_nobody_is_picked_when_nobody_is_there():
     assert Rendezvous(()).pick(7) is None
     assert Rendezvous(()).ranked(7) == []

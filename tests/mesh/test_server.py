@@ -89,7 +89,7 @@ async def test_a_client_connection_gets_eight_streams_and_a_ninth_waits(serve):
     channel = await serve(echo, listener=CLIENT_LISTENER)
     open_stream = channel.stream_stream("/test.Test/StreamStream")
 
-    streams = [open_stream() for _ in range(CLIENT_LISTENER.max_concurrent_streams)]
+    streams = [open_stream() for _ in range(8)]
     for stream in streams:
         await stream.write(b"x")
         assert await stream.read() == b"x"
@@ -117,12 +117,13 @@ async def test_a_taken_port_is_named():
     await first.stop(None)
 
 
-async def test_leaving_the_block_gives_open_calls_their_grace():
-    released, begun = asyncio.Event(), asyncio.Event()
+async def test_leaving_the_block_refuses_new_calls_and_gives_open_ones_their_grace():
+    begun, released = asyncio.Event(), asyncio.Event()
 
     async def slow(request, _context):
-        begun.set()
-        await released.wait()
+        if request == b"kept":
+            begun.set()
+            await released.wait()
         return request
 
     server = new_server(INTERNAL_LISTENER)
@@ -130,13 +131,21 @@ async def test_leaving_the_block_gives_open_calls_their_grace():
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", handlers),))
     address = bind(server, "127.0.0.1:0")
 
+    async def release_once_new_calls_are_refused(call):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while True:
+                await call(b"new")
+        released.set()
+
     async with grpc.aio.insecure_channel(address) as channel:
-        async with running(server, timedelta(seconds=10)):
-            calling = asyncio.ensure_future(channel.unary_unary("/test.Test/Slow")(b"kept"))
+        call = channel.unary_unary("/test.Test/Slow")
+        async with running(server, timedelta(seconds=30)):
+            calling = asyncio.ensure_future(call(b"kept"))
             await begun.wait()
-            asyncio.get_running_loop().call_soon(released.set)
+            releasing = asyncio.ensure_future(release_once_new_calls_are_refused(call))
 
         assert await calling == b"kept"
+        await releasing
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
