@@ -14,7 +14,7 @@ from pathlib import Path
 from whimbrel_cli.stack.errors import DidNotStart
 
 _POLL_SECONDS = 0.02
-_READY_SECONDS = 30.0
+_READY_SECONDS = 60.0  # a busy machine takes its time
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 Probe = Callable[[], Awaitable[bool]]
