@@ -8,9 +8,11 @@ from mesh.settings import describe, load
 from svc_message import migrating
 from svc_message.app import serve
 from svc_message.settings import Settings, StoreSettings
+from svc_message.shards import moving
 
 _USAGE = """usage: python -m svc_message            run an instance
        python -m svc_message migrate    bring the shards' schemas up to date
+       python -m svc_message move-slot SLOT SHARD    move a slot's rows to another shard
        python -m svc_message settings   print every setting
 """
 
@@ -27,6 +29,8 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["migrate"]:
             return asyncio.run(migrating.run(load(StoreSettings).shards))
+        case ["move-slot", slot, to] if slot.isdecimal():
+            return asyncio.run(moving.run(load(StoreSettings).shards, int(slot), to))
         case _:
             sys.stderr.write(_USAGE)
             return 2

@@ -1,4 +1,8 @@
 import asyncio
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -6,7 +10,7 @@ from mesh.ids import SLOTS, random_id
 from svc_message.conversations import direct_conversation
 from svc_message.migrating import migrate
 from svc_message.model import Outcome
-from svc_message.shards.moving import MoveRefused, move_slot, run
+from svc_message.shards.moving import MoveRefused, move_slot
 from svc_message.shards.slot_rows import TABLES, StillServed, remove_rows
 
 OWNED, FROZEN, INCOMING, MOVED = 1, 2, 3, 4
@@ -207,20 +211,33 @@ async def test_what_is_not_a_slot_or_a_shard_is_refused(shard_dsns, slot, shard)
         await move_slot(shard_dsns, slot, shard)
 
 
-async def test_the_command_says_what_it_did(world, tmp_path, capsys) -> None:
-    import json
-
+async def test_the_command_says_what_it_did(world, tmp_path) -> None:
     file = tmp_path / "shards.json"
     file.write_text(json.dumps(world.dsns))
 
-    codes = [
-        await run(file, world.slot, world.target),
-        await run(file, world.slot, world.target),
-        await run(file, world.slot, "nowhere"),
-    ]
+    moved, again, refused, misused = (
+        _run_command(file, *arguments)
+        for arguments in (
+            (world.slot, world.target),
+            (world.slot, world.target),
+            (world.slot, "nowhere"),
+            ("first", world.target),
+        )
+    )
 
-    said = capsys.readouterr()
-    assert codes == [0, 0, 1]
-    assert f"moved from {world.source} to {world.target}" in said.out
-    assert f"slot {world.slot} is on {world.target}" in said.out
-    assert "no shard 'nowhere'" in said.err
+    assert f"moved from {world.source} to {world.target}" in moved.stdout
+    assert f"slot {world.slot} is on {world.target}" in again.stdout
+    assert "no shard 'nowhere'" in refused.stderr
+    assert "usage" in misused.stderr
+    assert [run.returncode for run in (moved, again, refused, misused)] == [0, 0, 1, 2]
+
+
+def _run_command(shards_file, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "svc_message", "move-slot", *map(str, arguments)],
+        env={**os.environ, "WHIMBREL_MESSAGE_SHARDS": str(shards_file)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
