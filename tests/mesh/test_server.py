@@ -86,22 +86,31 @@ async def test_a_message_above_the_bound_of_a_client_listener_ends_the_call(serv
 
 
 async def test_a_client_connection_gets_eight_streams_and_a_ninth_waits(serve):
-    channel = await serve(echo, listener=CLIENT_LISTENER)
+    begun = []
+
+    async def count_and_echo(requests, context):
+        begun.append(context)
+        await echo(requests, context)
+
+    async def round_trip(stream):
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+
+    channel = await serve(count_and_echo, listener=CLIENT_LISTENER)
     open_stream = channel.stream_stream("/test.Test/StreamStream")
 
     streams = [open_stream() for _ in range(8)]
     for stream in streams:
-        await stream.write(b"x")
-        assert await stream.read() == b"x"
+        await round_trip(stream)
     ninth = open_stream()
-    writing = asyncio.ensure_future(ninth.write(b"x"))
-    await streams[0].write(b"y")
-    assert await streams[0].read() == b"y"
-    assert not writing.done()
+    waiting = asyncio.ensure_future(round_trip(ninth))
+    for _ in range(20):  # time enough for a stream that is let in
+        await round_trip(streams[0])
+    assert len(begun) == 8
     await streams[0].done_writing()
-    await writing
+    await waiting
 
-    assert await ninth.read() == b"x"
+    assert len(begun) == 9
     for stream in [*streams, ninth]:
         stream.cancel()
 
