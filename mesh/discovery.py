@@ -195,6 +195,7 @@ class Discovery:
             self.registered.set()
             log.info("registered", key=key)
             await self._keep_alive()
+            self.registered.clear()
             log.warning("the lease was lost: registering again", key=key)
 
         await self._persist(register)
