@@ -30,3 +30,14 @@ def decrypt(key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
         return unpadder.update(padded) + unpadder.finalize()
     except ValueError as error:
         raise MalformedMessage("the padding is wrong") from error
+
+
+def padding_after(length: int) -> bytes:
+    """Return the PKCS#7 padding of a plaintext of this length, for whoever streams it."""
+    count = BLOCK - length % BLOCK
+    return bytes((count,)) * count
+
+
+def padded_size(length: int) -> int:
+    """Return the size of the ciphertext of a plaintext of this length."""
+    return length + BLOCK - length % BLOCK

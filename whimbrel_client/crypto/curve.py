@@ -9,11 +9,14 @@ from functools import lru_cache
 import xeddsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from whimbrel_client.crypto import randomness
 from whimbrel_client.crypto.errors import InvalidKey, InvalidSignature
 
 PUBLIC_KEY_SIZE = 33
+PRIVATE_KEY_SIZE = 32
 SIGNATURE_SIZE = 64
 _TYPE = b"\x05"
+_NONCE_SIZE = 64
 _SIGN_BIT = 0x80
 
 
@@ -27,8 +30,7 @@ class KeyPair:
 
 def generate() -> KeyPair:
     """Make a new pair."""
-    key = X25519PrivateKey.generate()
-    return KeyPair(_TYPE + key.public_key().public_bytes_raw(), key.private_bytes_raw())
+    return pair_of(randomness.draw(PRIVATE_KEY_SIZE))
 
 
 def pair_of(private: bytes) -> KeyPair:
@@ -65,7 +67,7 @@ def sign(private: bytes, content: bytes) -> bytes:
 
 def sign_with_scalar(scalar: bytes, content: bytes) -> bytes:
     """XEdDSA for whoever signs often and keeps the `signing_scalar`."""
-    return xeddsa.ed25519_priv_sign(scalar, content)
+    return xeddsa.ed25519_priv_sign(scalar, content, randomness.draw(_NONCE_SIZE))
 
 
 def verify(public: bytes, content: bytes, signature: bytes) -> None:

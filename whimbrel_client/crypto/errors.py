@@ -11,6 +11,7 @@ CryptoError
 │   ├── MessageTooFarAhead
 │   ├── SessionMissing      it belongs to no session that we have
 │   └── PrekeyMissing       it opens a session with a prekey that we do not have (any more)
+├── ForgedAttachment        an attachment is not the one that the message told of
 ├── SessionIncomplete       nothing can be written: there is no current session
 ├── MalformedState
 └── StateTooNew             the stored state was written by a later version
@@ -63,6 +64,10 @@ class SessionMissing(Undecryptable):
 
 class PrekeyMissing(Undecryptable):
     """The message opens a session with a prekey that we do not have (any more)."""
+
+
+class ForgedAttachment(CryptoError):
+    """An attachment is cut, altered or exchanged; nothing of it is to be shown."""
 
 
 class SessionIncomplete(CryptoError):

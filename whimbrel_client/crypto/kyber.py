@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey, MLKEM1024PublicKey
 
+from whimbrel_client.crypto import randomness
 from whimbrel_client.crypto.errors import InvalidKey
 
 PUBLIC_KEY_SIZE = 1569
 CIPHERTEXT_SIZE = 1569
+_SEED_SIZE = 64
 _TYPE = b"\x08"
 
 
@@ -27,8 +29,9 @@ class KemKeyPair:
 
 def generate() -> KemKeyPair:
     """Make a new pair."""
-    key = MLKEM1024PrivateKey.generate()
-    return KemKeyPair(_TYPE + key.public_key().public_bytes_raw(), key.private_bytes_raw())
+    seed = randomness.draw(_SEED_SIZE)
+    public = MLKEM1024PrivateKey.from_seed_bytes(seed).public_key()
+    return KemKeyPair(_TYPE + public.public_bytes_raw(), seed)
 
 
 def checked(public: bytes) -> bytes:

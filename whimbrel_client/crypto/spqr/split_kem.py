@@ -7,18 +7,20 @@ decapsulation, which hold the long-lived secret, are native.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from kyber_py.ml_kem import ML_KEM_768 as KEM  # type: ignore[import-untyped]
 
+from whimbrel_client.crypto import randomness
 from whimbrel_client.crypto.errors import InvalidKey
 
 HEADER_SIZE = 64
 VECTOR_SIZE = 1152
 CT1_SIZE = 960
 CT2_SIZE = 128
+_SEED_SIZE = 64
+_MESSAGE_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class FirstPart:
 
 def generate() -> SplitKey:
     """Make a new key."""
-    return from_seed(os.urandom(64))
+    return from_seed(randomness.draw(_SEED_SIZE))
 
 
 def from_seed(seed: bytes) -> SplitKey:
@@ -58,7 +60,7 @@ def fits(header: bytes, vector: bytes) -> bool:
 
 def encapsulate_1(header: bytes) -> FirstPart:
     """Make ct1 and the shared secret from the header alone (FIPS 203, algorithms 14 and 17)."""
-    message = os.urandom(32)
+    message = randomness.draw(_MESSAGE_SIZE)
     digest = hashlib.sha3_512(message + header[32:]).digest()
     shared, coins = digest[:32], digest[32:]
     matrix = KEM._generate_matrix_from_seed(header[:32], transpose=True)  # noqa: SLF001

@@ -1,0 +1,158 @@
+"""People who use the protocol core as a device does: all they keep is bytes on a disk.
+
+Every step loads the state and stores it again, so whatever a test does, it does across restarts.
+"""
+
+import uuid
+
+from whimbrel_client.crypto import (
+    Bundle,
+    Ciphertext,
+    Device,
+    KemPrekey,
+    LastResortUse,
+    MessageKind,
+    OneTimePrekey,
+    PrekeyMessage,
+    PrivatePrekeys,
+    PublicPrekey,
+    Received,
+    RepeatedMessage,
+    SenderKeyReader,
+    SessionRecord,
+    SignedPrekey,
+    curve,
+    dump_reader,
+    dump_record,
+    dump_sender_key,
+    kem_prekey,
+    load_reader,
+    load_record,
+    load_sender_key,
+    one_time_prekey,
+    open_prekey,
+    open_ratchet,
+    sender_keys,
+    signed_prekey,
+)
+
+
+class Person:
+    """One device of one account."""
+
+    def __init__(self, name: str = "", registration_id: int = 42, *, with_spqr: bool = True):
+        self.name = name or uuid.uuid4().hex
+        self.device = Device(curve.generate(), registration_id)
+        self.one_time: dict[int, OneTimePrekey] = {}
+        self.signed: dict[int, SignedPrekey] = {}
+        self.kem: dict[int, KemPrekey] = {}
+        self.last_resort_uses: set[LastResortUse] = set()
+        self.records: dict[str, bytes] = {}
+        self.sender_keys: dict[uuid.UUID, bytes] = {}
+        self.readers: dict[tuple[str, bytes], bytes] = {}
+        self._with_spqr = with_spqr
+        self._last_id = 0
+
+    @property
+    def identity(self) -> bytes:
+        return self.device.identity.public
+
+    def record(self, peer: str) -> SessionRecord:
+        stored = self.records.get(peer)
+        return load_record(stored) if stored is not None else SessionRecord()
+
+    def bundle(self, *, one_time: bool = True, last_resort: bool = False) -> Bundle:
+        identity = self.device.identity
+        signed = signed_prekey(self._next_id(), identity)
+        kem = kem_prekey(self._next_id(), identity, last_resort=last_resort)
+        self.signed[signed.id] = signed
+        self.kem[kem.id] = kem
+        return Bundle(
+            identity=identity.public,
+            registration_id=self.device.registration_id,
+            signed=PublicPrekey(signed.id, signed.pair.public, signed.signature),
+            kem=PublicPrekey(kem.id, kem.pair.public, kem.signature),
+            one_time=self._one_time_key() if one_time else None,
+        )
+
+    def open(self, peer: str, bundle: Bundle) -> None:
+        opened = self.record(peer).opened(self.device, bundle, with_spqr=self._with_spqr)
+        self.records[peer] = dump_record(opened)
+
+    def encrypt(self, peer: str, plaintext: bytes) -> Ciphertext:
+        record, ciphertext = self.record(peer).encrypt(plaintext)
+        self.records[peer] = dump_record(record)
+        return ciphertext
+
+    def decrypt(self, peer: str, ciphertext: Ciphertext) -> bytes:
+        record = self.record(peer)
+        if ciphertext.kind is MessageKind.PREKEY:
+            received = self._decrypt_first(record, open_prekey(ciphertext.body))
+        else:
+            received = record.decrypt(open_ratchet(ciphertext.body))
+        self._commit(peer, received)
+        return received.plaintext
+
+    def distribute(self, group: uuid.UUID) -> bytes:
+        if group not in self.sender_keys:
+            self.sender_keys[group] = dump_sender_key(sender_keys.create(group.bytes))
+        return load_sender_key(self.sender_keys[group]).distribution()
+
+    def admit(self, peer: str, body: bytes) -> None:
+        distribution = sender_keys.open_distribution(body)
+        key = (peer, distribution.distribution_id)
+        self.readers[key] = dump_reader(self._reader(key).admit(distribution))
+
+    def group_encrypt(self, group: uuid.UUID, plaintext: bytes) -> bytes:
+        after, ciphertext = load_sender_key(self.sender_keys[group]).encrypt(plaintext)
+        self.sender_keys[group] = dump_sender_key(after)
+        return ciphertext.body
+
+    def group_decrypt(self, peer: str, body: bytes) -> bytes:
+        message = sender_keys.open_message(body)
+        key = (peer, message.distribution_id)
+        after, plaintext = self._reader(key).decrypt(message)
+        self.readers[key] = dump_reader(after)
+        return plaintext
+
+    def _decrypt_first(self, record: SessionRecord, message: PrekeyMessage) -> Received:
+        if not record.needs_prekeys(message):
+            return record.decrypt_first(message, self.device)
+        use = LastResortUse(message.kem_id, message.signed_id, message.base_key)
+        if use in self.last_resort_uses:
+            raise RepeatedMessage("the last-resort key was used so before")
+        return record.decrypt_first(
+            message, self.device, self._prekeys(message), require_spqr=self._with_spqr
+        )
+
+    def _prekeys(self, message: PrekeyMessage) -> PrivatePrekeys | None:
+        signed, kem = self.signed.get(message.signed_id), self.kem.get(message.kem_id)
+        if signed is None or kem is None:
+            return None
+        one_time = self.one_time.get(message.one_time_id) if message.one_time_id else None
+        return PrivatePrekeys(signed, kem, one_time)
+
+    def _commit(self, peer: str, received: Received) -> None:
+        self.records[peer] = dump_record(received.record)
+        spent = received.spent
+        if spent is None:
+            return
+        if spent.one_time_id is not None:
+            del self.one_time[spent.one_time_id]
+        if spent.one_time_kem_id is not None:
+            del self.kem[spent.one_time_kem_id]
+        if spent.last_resort is not None:
+            self.last_resort_uses.add(spent.last_resort)
+
+    def _one_time_key(self) -> tuple[int, bytes]:
+        prekey = one_time_prekey(self._next_id())
+        self.one_time[prekey.id] = prekey
+        return prekey.id, prekey.pair.public
+
+    def _reader(self, key: tuple[str, bytes]) -> SenderKeyReader:
+        stored = self.readers.get(key)
+        return load_reader(stored) if stored is not None else SenderKeyReader()
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
