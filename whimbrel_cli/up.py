@@ -63,7 +63,7 @@ async def _show_and_hold(mesh: Mesh, view: View) -> None:
     async with asyncio.TaskGroup() as tasks:
         showing = tasks.create_task(view.show(mesh), name="show")
         holding = tasks.create_task(_hold(mesh, view), name="hold")
-        for ending in (signal.SIGINT, signal.SIGTERM):
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # A second one cuts the taking down short; then the kernel ends what is left.
             asyncio.get_running_loop().add_signal_handler(ending, holding.cancel)
         with contextlib.suppress(asyncio.CancelledError):

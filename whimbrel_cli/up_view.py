@@ -46,9 +46,13 @@ class LiveView:
         self._greeting = greeting
 
     async def show(self, mesh: Mesh) -> None:
+        shown: list[Status] = []
         with Live(console=self._console, auto_refresh=False) as live:
             while True:
-                live.update(_table(mesh.statuses()), refresh=True)
+                statuses = mesh.statuses()
+                if statuses != shown:
+                    live.update(_table(statuses), refresh=True)
+                shown = statuses
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def greet(self, mesh: Mesh) -> None:  # noqa: ARG002  (the table shows it)

@@ -16,7 +16,7 @@ from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.programs import Command, Program
 from whimbrel_cli.stack.servers import Server, Status, start_all, stop_all
 from whimbrel_cli.stack.services import Service
-from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_cli.stack.settings import OWN_SERVERS, StackSettings
 from whimbrel_cli.stack.stack import build_stack
 
 
@@ -40,10 +40,10 @@ class Mesh:
         shards: int = 2,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
-        settings: StackSettings | None = None,
+        settings: StackSettings = OWN_SERVERS,
     ) -> None:
         self.data = data.absolute()
-        self.stack = build_stack(self.data, settings or StackSettings())
+        self.stack = build_stack(self.data, settings)
         self.shards: dict[str, str] = {}  # DSN by name, once up
         self._shard_count = shards
         self._env = dict(env or {})

@@ -25,3 +25,7 @@ class StackSettings(Settings):
     """The own Valkey's port; a free one if not set."""
     etcd_port: int | None = Field(default=None, gt=0, lt=65536)
     """The own etcd's port; a free one if not set."""
+
+
+# All of them ours, on free ports, whatever the environment says.
+OWN_SERVERS = StackSettings.model_construct()

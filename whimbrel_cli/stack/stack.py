@@ -10,7 +10,7 @@ from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.postgres import Postgres, ensure_database
 from whimbrel_cli.stack.programs import State
 from whimbrel_cli.stack.servers import Recipe, Server, Startable, Status, start_all, stop_all
-from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_cli.stack.settings import OWN_SERVERS, StackSettings
 from whimbrel_cli.stack.valkey import Valkey
 
 
@@ -81,10 +81,10 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running_stack(data: Path, settings: StackSettings | None = None) -> AsyncIterator[Stack]:
+async def running_stack(data: Path, settings: StackSettings = OWN_SERVERS) -> AsyncIterator[Stack]:
     """Bring the stack up on the data directory; at the end, take down what was started."""
     with owned(data):
-        stack = build_stack(data, settings or StackSettings())
+        stack = build_stack(data, settings)
         try:
             await stack.start()
             yield stack
