@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from whimbrel_cli.stack import cluster
-from whimbrel_cli.stack.programs import Command, Program
+from whimbrel_cli.stack.programs import Command, Program, State
 
 _WHIMBREL = str(Path(sys.executable).parent / "whimbrel")
 _PROCESSES = {"postgres", "valkey", "etcd", "message-1", "gateway-1"}
@@ -111,14 +111,23 @@ async def test_data_that_a_mesh_uses_is_refused_to_a_second_one(data, tmp_path) 
     assert f"in use by a mesh that is up (pid {up.program.pid})" in second.stderr
 
 
-async def test_a_server_that_is_there_is_used_instead_of_an_own_one(
-    data, tmp_path, own_valkey
+async def test_servers_that_are_there_are_used_and_left_alone(
+    data, tmp_path, own_postgres, own_valkey, own_etcd
 ) -> None:
-    env = {"WHIMBREL_STACK_REDIS_URL": own_valkey.address}
+    env = {
+        "WHIMBREL_STACK_POSTGRES_DSN": own_postgres.address,
+        "WHIMBREL_STACK_REDIS_URL": own_valkey.address,
+        "WHIMBREL_STACK_ETCD_ENDPOINT": own_etcd.address,
+    }
 
     async with _up(data, tmp_path / "up.log", env) as up:
-        assert set(up.pids) == _PROCESSES - {"valkey"}
-        assert json.loads((data / "mesh.json").read_text())["redis"] == own_valkey.address
+        assert set(up.pids) == {"message-1", "gateway-1"}
+        assert "an existing one" in up.printed
+        seen = json.loads(_run("status", "--json", "--data", str(data)).stdout)
+
+    assert sum(slots["owned"] for slots in seen["slots"].values()) == 16_384
+    for server in (own_postgres, own_valkey, own_etcd):
+        assert server.status().state is State.READY
 
 
 def test_wrong_settings_are_all_named_and_end_the_start(data) -> None:

@@ -26,7 +26,7 @@ SUPERUSER = "whimbrel"
 _UNPRIVILEGED = "nobody"
 _REACHABLE = Path("/var/tmp")  # noqa: S108  (a fresh private directory is made in it)
 
-_ORPHAN_SECONDS = 15.0
+_ORPHAN_SECONDS = 60.0  # a last checkpoint may have much to write
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Postgres:
             log,
             owner=self._cluster.owner,
             stop_signal=signal.SIGINT,  # disconnects everybody, then writes a checkpoint
+            stop_seconds=60,
             orphan_signal=signal.SIGINT,
         )
 

@@ -94,7 +94,10 @@ class Program:
         return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
-        """Start the process; it is not ready yet."""
+        """Start the process; it is not ready yet.
+
+        Call it in the main thread: it is the end of the thread that the kernel tells the child of.
+        """
         command = self._command
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("ab") as log:
