@@ -43,9 +43,11 @@ async def _listen(
         who.client() as client,
         contextlib.aclosing(client.messages(after=place.cursor)) as messages,
     ):
-        left = count
+        left, handles = count, dict[bytes, str | None]()
         async for message in messages:
-            handle = await client.handle_of(message.sender)
+            if message.sender not in handles:
+                handles[message.sender] = await client.handle_of(message.sender)
+            handle = handles[message.sender]
             print(_json(message, handle) if as_json else _line(message, handle), flush=True)
             place.keep(message.cursor)
             if mark_read:

@@ -199,14 +199,13 @@ class Client:
         if not queue:
             return []
         self._raise_if_ended()
+        messages: list[OutgoingMessage] = []
         local_ids = self._store.queue(queue)
         # In a callback, not after the await: the order of the queue is the order of the store, and
         # what is in the store goes out even if the caller is cancelled now.
-        local_ids.add_done_callback(lambda done: self._offer(done, queue))
-        return [
-            self._track(local_id, queued)
-            for local_id, queued in zip(await asyncio.shield(local_ids), queue, strict=True)
-        ]
+        local_ids.add_done_callback(lambda done: messages.extend(self._offer(done, queue)))
+        await asyncio.shield(local_ids)
+        return messages
 
     async def accepted(self, message: OutgoingMessage) -> Outcome:
         """Wait until the mesh has the message, durably. Raises SendRefused, NotConfirmed.
@@ -319,20 +318,17 @@ class Client:
         self._gateway = gateway
         self._online.ring()
 
-    def _offer(self, local_ids: asyncio.Future[list[int]], queue: Sequence[Queued]) -> None:
+    def _offer(
+        self, local_ids: asyncio.Future[list[int]], queue: Sequence[Queued]
+    ) -> list[OutgoingMessage]:
+        """Hand what is in the store to the stream; the messages are known before any answer."""
         if local_ids.cancelled() or local_ids.exception() is not None:
-            return
-        self._exchange.outbox.offer(
-            Sending(local_id, *queued)
-            for local_id, queued in zip(local_ids.result(), queue, strict=True)
-        )
+            return []
+        pairs = list(zip(local_ids.result(), queue, strict=True))
+        messages = [self._tracked(_message(local_id, queued)) for local_id, queued in pairs]
+        self._exchange.outbox.offer(Sending(local_id, *queued) for local_id, queued in pairs)
         self._exchange.work.set()
-
-    def _track(self, local_id: int, queued: Queued) -> OutgoingMessage:
-        row = OutgoingMessage(
-            local_id, queued.conversation, client_message_id=queued.client_message_id
-        )
-        return self._tracked(row)
+        return messages
 
     def _tracked(self, message: OutgoingMessage) -> OutgoingMessage:
         """The one object of this message that is alive, so that its outcome reaches all."""
@@ -388,6 +384,11 @@ def _queued(user_id: bytes, text: str) -> Queued:
     client_message_id = os.urandom(16)
     send = send_of(user_id, body, client_message_id=client_message_id)
     return Queued(user_id, client_message_id, send)
+
+
+def _message(local_id: int, queued: Queued) -> OutgoingMessage:
+    client_message_id = queued.client_message_id
+    return OutgoingMessage(local_id, queued.conversation, client_message_id=client_message_id)
 
 
 def _cause(error: BaseException) -> ClientError:

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -15,6 +15,8 @@ from whimbrel_client.errors import CallFailed, DeviceRevoked, Unreachable
 from whimbrel_client.exchange import Exchange
 from whimbrel_client.identity import Tokens
 from whimbrel_client.stream import DeviceStream
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Connection:
 
     async def _one_stream(self) -> Ending:
         try:
-            token = await self._tokens.current()
+            token = await self._unless_closing(self._tokens.current())
         except Unreachable:
             return Ending("UNREACHABLE")
         except DeviceRevoked as error:
@@ -78,6 +80,8 @@ class Connection:
         except CallFailed as error:
             log.warning("no access token: %s (%s)", error, error.reason)
             return Ending(error.reason)
+        if token is None:
+            return Ending()
         gateway = self._gateways[0]
         async with open_channel(gateway, self._credentials) as channel:
             stream = DeviceStream(channel, self._exchange, on_open=lambda: self._on_change(gateway))
@@ -109,6 +113,18 @@ class Connection:
                 log.warning("the access token could not be renewed: %s", error)
             await asyncio.sleep(random.uniform(1.0, _RENEWAL_RETRY_SECONDS))  # noqa: S311
         stream.close()
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of the work; None if the connection is to be closed before it is there."""
+        working = asyncio.create_task(work, name="whimbrel-token")
+        closing = asyncio.create_task(self._closing.wait(), name="whimbrel-closing")
+        try:
+            await asyncio.wait((working, closing), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            working.cancel()
+            closing.cancel()
+            await asyncio.gather(working, closing, return_exceptions=True)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -92,26 +92,20 @@ class Exchange:
     async def receive(self, frames: Iterable[gateway_pb2.ConnectResponse]) -> None:
         """Keep all that the frames say, in one transaction. Raises BrokenStream."""
         changes = Changes()
-        stored_pos = 0
-        is_broken = False
-        for frame in frames:
-            for event in frame.events:
-                if event.HasField("deliver") and not is_broken:
-                    envelope = event.deliver
-                    if self._acks.receive(envelope.pos):
-                        changes.delivered.append(_delivered(envelope))
-                        stored_pos = envelope.pos
-                    else:
-                        is_broken = True
-                elif not is_broken:
-                    self._note(event, changes)
+        is_whole = all(self._note(event, changes) for frame in frames for event in frame.events)
+        stored_pos = self._acks.received_pos
         applied = await self._store.apply(changes)
         self._applied(changes, applied, stored_pos)
-        if is_broken:
+        if not is_whole:
             raise BrokenStream("the positions of the deliveries have a hole")
 
-    def _note(self, event: gateway_pb2.ServerEvent, changes: Changes) -> None:
+    def _note(self, event: gateway_pb2.ServerEvent, changes: Changes) -> bool:
+        """Add what the event says to the changes; False: it breaks the protocol."""
         match event.WhichOneof("event"):
+            case "deliver":
+                if not self._acks.receive(event.deliver.pos):
+                    return False
+                changes.delivered.append(_delivered(event.deliver))
             case "accepted":
                 changes.accepted.append(_accepted(event.accepted))
             case "rejected":
@@ -124,6 +118,7 @@ class Exchange:
                 self.is_caught_up = True
             case _:
                 pass  # `welcome` and `go_away` are the stream's; what is newer is not ours to know
+        return True
 
     def _reject(self, rejected: send_pb2.Rejected, changes: Changes) -> None:
         if rejected.HasField("retry_after"):
@@ -141,12 +136,12 @@ class Exchange:
         if up_to_seq is not None:
             changes.recorded.append((read.user_id, up_to_seq))
 
-    def _applied(self, changes: Changes, applied: Applied, stored_pos: int) -> None:
+    def _applied(self, changes: Changes, applied: Applied, stored_pos: int | None) -> None:
         for accepted in changes.accepted:
             self.outbox.settle(accepted.client_message_id)
         for refused in changes.refused:
             self.outbox.settle(refused.client_message_id)
-        if stored_pos:
+        if stored_pos is not None:
             self._acks.stored(stored_pos)
         for alarm in applied.alarms:
             log.error("two messages claim one place in a conversation: %s", alarm)

@@ -51,6 +51,9 @@ class DeviceStream:
         """End the stream politely; `run` returns when the server has agreed."""
         self._closing.set()
         self._exchange.work.set()
+        if not self._is_open:
+            # There is nobody yet to say goodbye to.
+            self._end_within(0.0)
 
     async def run(self, token: str) -> Ending:
         """Open the stream and serve it until it ends."""
@@ -63,9 +66,12 @@ class DeviceStream:
             await self._frames.put(None)
             await storing
             was_closed = self._closing.is_set()
-            # Not cancelled: it may be keeping when a send is first tried.
             self.close()
-            await writing
+            # Not cancelled while it may be keeping when a send is first tried; but the first write
+            # of a call that never began would wait for ever.
+            if not self._is_open:
+                writing.cancel()
+            await asyncio.wait((writing,))
         return self._ending(status or ("" if was_closed else "OK"), time.monotonic() - began)
 
     def _ending(self, status: str, lasted: float) -> Ending:
@@ -83,6 +89,8 @@ class DeviceStream:
         try:
             async with self._deadline:
                 self._is_reading = True
+                if self._closing.is_set():
+                    self._end_within(0.0)
                 async for frame in call:
                     self._look_at(frame)
                     await self._frames.put(frame)

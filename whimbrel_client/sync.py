@@ -272,7 +272,8 @@ class Acks:
     """What of one stream's deliveries is stored, and what of that the mesh has been told."""
 
     def __init__(self) -> None:
-        self._received_pos: int | None = None
+        # Of the last delivery that was in its place; None: there was none.
+        self.received_pos: int | None = None
         self._stored_pos = 0
         self._acked_pos = 0
 
@@ -281,9 +282,9 @@ class Acks:
 
         The first of a stream may be any: what is before it was acked, or has expired.
         """
-        if self._received_pos is not None and pos != self._received_pos + 1:
+        if self.received_pos is not None and pos != self.received_pos + 1:
             return False
-        self._received_pos = pos
+        self.received_pos = pos
         return True
 
     def stored(self, pos: int) -> None:

@@ -17,7 +17,10 @@ from whimbrel_client.exchange import Exchange
 from whimbrel_client.store import Store
 from whimbrel_client.stream import DeviceStream
 
-# Where to die: the method, and whether before or after it has done its work.
+Method = Callable[..., Any]
+
+# Where to die: the method, and whether before or after it has done its work; during: before, but
+# only after everything else had time to go on.
 POINTS: dict[str, tuple[type, str, str]] = {
     "queued": (Store, "queue", "after"),
     "before-first-try-is-kept": (Store, "mark_tried", "before"),
@@ -25,49 +28,68 @@ POINTS: dict[str, tuple[type, str, str]] = {
     "before-write": (Exchange, "_framed", "after"),
     "written": (DeviceStream, "_wait_for_work", "before"),
     "before-store": (Store, "apply", "before"),
+    "while-storing": (Store, "apply", "during"),
     "stored": (Store, "apply", "after"),
     "before-ack": (Exchange, "_applied", "before"),
     "after-ack-is-due": (Exchange, "_applied", "after"),
 }
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+class Fuse:
+    """Kills this process when it is passed for the third time."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def passed(self, *_: object) -> None:
+        self.passes += 1
+        if self.passes >= 3:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(point: str) -> None:
     """Die at the point when it is passed for the third time."""
-    if point == "none":
-        return
-    owner, name, when = POINTS[point]
-    original: Callable[..., Any] = getattr(owner, name)
-    passes = 0
+    if point != "none":
+        owner, name, when = POINTS[point]
+        wrap = {"before": before, "during": during, "after": after}[when]
+        setattr(owner, name, wrap(getattr(owner, name), Fuse()))
 
-    def passed() -> None:
-        nonlocal passes
-        passes += 1
-        if passes >= 3:
-            die()
 
+def before(original: Method, fuse: Fuse) -> Method:
+    def mortal(*args: Any, **options: Any) -> Any:
+        fuse.passed()
+        return original(*args, **options)
+
+    return mortal
+
+
+def during(original: Method, fuse: Fuse) -> Method:
+    async def mortal(*args: Any, **options: Any) -> Any:
+        if fuse.passes == 2:
+            await asyncio.sleep(0.3)
+        fuse.passed()
+        return await original(*args, **options)
+
+    return mortal
+
+
+def after(original: Method, fuse: Fuse) -> Method:
     async def awaited(result: Any) -> Any:
         result = await result
-        passed()
+        fuse.passed()
         return result
 
     def mortal(*args: Any, **options: Any) -> Any:
-        if when == "before":
-            passed()
-            return original(*args, **options)
         result = original(*args, **options)
         if asyncio.iscoroutine(result):
             return awaited(result)
         if isinstance(result, asyncio.Future):
-            result.add_done_callback(lambda _: passed())
+            result.add_done_callback(fuse.passed)
         else:
-            passed()
+            fuse.passed()
         return result
 
-    setattr(owner, name, mortal)
+    return mortal
 
 
 async def receive(client: Client, effects: str, count: int) -> None:

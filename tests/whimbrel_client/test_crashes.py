@@ -47,7 +47,9 @@ def effects_in(path: Path) -> list[str]:
     return [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("point", ["before-store", "stored", "before-ack", "after-ack-is-due"])
+@pytest.mark.parametrize(
+    "point", ["before-store", "while-storing", "stored", "before-ack", "after-ack-is-due"]
+)
 async def test_a_receiver_that_dies_has_each_effect_exactly_once(
     people: People, mesh: FakeMesh, gateway: FakeGateway, tmp_path: Path, point: str
 ) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,14 @@ from whimbrel_client import (
     ClientClosed,
     DeviceRevoked,
     NotConfirmed,
+    ProfileInUse,
     SendRefused,
     SendState,
+    StoreFailed,
 )
 from whimbrel_client.clock import days_ms
+from whimbrel_client.identity import Tokens
+from whimbrel_client.store import Changes, Store
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -424,8 +429,6 @@ async def test_a_send_whose_caller_is_cancelled_still_goes_out(
 
 
 async def test_two_clients_of_one_profile_are_refused(people: People) -> None:
-    from whimbrel_client import ProfileInUse
-
     alice = await people.register("alice")
 
     async with Client.connect(alice):
@@ -441,3 +444,57 @@ async def test_registering_again_finds_the_same_account(people: People, tmp_path
     await people.register("alice")
 
     assert (first / "account.json").read_text() == before
+
+
+@pytest.fixture
+def deaf_address() -> Iterator[str]:
+    """Where connections are taken and never a word is said, as by a stopped process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_leaving_does_not_wait_for_a_gateway_that_never_answers(
+    people: People, deaf_address: str
+) -> None:
+    alice = await people.register("alice")
+
+    async with asyncio.timeout(4), Client.connect(alice, gateways=[deaf_address]) as client:
+        await client.send(os.urandom(16), "queued")
+
+
+async def test_leaving_does_not_wait_for_a_stream_that_never_opens(
+    people: People, deaf_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await people.register("alice")
+    opening = asyncio.Event()
+
+    async def token(self: Tokens) -> str:
+        opening.set()
+        return "a token"
+
+    monkeypatch.setattr(Tokens, "current", token)
+    async with asyncio.timeout(4), Client.connect(alice, gateways=[deaf_address]):
+        await opening.wait()
+        await asyncio.sleep(0.05)  # let the call begin
+
+
+async def test_a_store_that_fails_ends_the_client_and_nothing_is_acked(
+    people: People, mesh: FakeMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await people.register("alice"), await people.register("bob")
+    async with Client.connect(alice) as sender:
+        await sender.accepted(await sender.send("bob", "1"))
+
+    async def full(self: Store, changes: Changes) -> None:
+        raise StoreFailed("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "apply", full)
+        async with Client.connect(bob) as receiver:
+            with pytest.raises(StoreFailed):
+                await received(receiver, 1)
+    async with Client.connect(bob) as receiver:
+        messages = await received(receiver, 1)
+
+    assert mesh.acks == [(mesh.handles["bob"].user_id, 1)]
+    assert [message.text for message in messages] == ["1"]
