@@ -53,19 +53,29 @@ class Router:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._gateways: dict[str, Gateway] = {}
+        self._streams: dict[str, list[Gateway]] = {}  # of each gateway, the newest last
         self._routes: OrderedDict[Device, str] = OrderedDict()
         self._pending: dict[Device, list[Push]] = {}
         self._pushes = 0
         self._wake = asyncio.Event()
 
     def attach(self, gateway: Gateway) -> None:
-        """A gateway's stream is open; it replaces an older one of the same gateway."""
+        """A gateway's stream is open; pushes go down its newest one.
+
+        It may have two: an instance that has started again at its address is, for as long as the
+        old lease lasts, two instances to a gateway.
+        """
+        self._streams.setdefault(gateway.instance_id, []).append(gateway)
         self._gateways[gateway.instance_id] = gateway
 
     def detach(self, gateway: Gateway) -> None:
         """A gateway's stream has ended."""
-        if self._gateways.get(gateway.instance_id) is gateway:
-            del self._gateways[gateway.instance_id]
+        streams = [one for one in self._streams[gateway.instance_id] if one is not gateway]
+        if streams:
+            self._streams[gateway.instance_id] = streams
+            self._gateways[gateway.instance_id] = streams[-1]
+        else:
+            del self._streams[gateway.instance_id], self._gateways[gateway.instance_id]
 
     def learn(self, device: Device, gateway: Gateway) -> None:
         """The device has just opened a session there."""

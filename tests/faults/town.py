@@ -179,7 +179,7 @@ async def a_town(
 async def eventually(
     condition: Callable[[], object], *, within: float = WITHIN, every: float = _POLL_SECONDS
 ) -> None:
-    """Poll until the condition (which may be a coroutine function) holds; for what sets no event."""
+    """Poll until the condition, or coroutine function, says yes; for what sets no event."""
     async with asyncio.timeout(within):
         while True:
             answer = condition()

@@ -1,0 +1,54 @@
+"""Ways to break an instance of a mesh, each undone at the end of its block."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Mapping
+
+from tests.faults.town import WITHIN, eventually
+from whimbrel_cli.stack.mesh import Mesh
+
+
+@contextlib.asynccontextmanager
+async def restarted(mesh: Mesh, *names: str, env: Mapping[str, str]) -> AsyncIterator[None]:
+    """The instances run with other settings for as long as the block lasts."""
+    await _start_again(mesh, names, env)
+    try:
+        yield
+    finally:
+        await _start_again(mesh, names, {})
+
+
+@contextlib.asynccontextmanager
+async def dying_at(mesh: Mesh, name: str, point: str, *, count: int = 3) -> AsyncIterator[None]:
+    """The instance dies by SIGKILL as it passes the point for the count-th time."""
+    setting = f"WHIMBREL_{name.split('-', maxsplit=1)[0].upper()}_FAILPOINT"
+    async with restarted(mesh, name, env={setting: f"{point}:{count}"}):
+        yield
+
+
+async def died(mesh: Mesh, name: str, *, within: float = WITHIN) -> None:
+    """Wait until the instance is gone, and see that nothing but SIGKILL ended it."""
+    await eventually(lambda: mesh.exit_code_of(name) is not None, within=within)
+    assert mesh.exit_code_of(name) == -signal.SIGKILL
+
+
+async def kill(mesh: Mesh, name: str) -> None:
+    """End the process without a chance to tidy up."""
+    mesh.kill(name)
+    await mesh.ended(name)
+
+
+@contextlib.contextmanager
+def frozen(mesh: Mesh, name: str) -> "contextlib.AbstractContextManager[None]":
+    """The process stands still: it neither answers nor dies."""
+    mesh.kill(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        mesh.kill(name, signal.SIGCONT)
+
+
+async def _start_again(mesh: Mesh, names: tuple[str, ...], env: Mapping[str, str]) -> None:
+    for name in names:
+        await kill(mesh, name)
+        await mesh.start(name, env=env)

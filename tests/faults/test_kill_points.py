@@ -1,0 +1,53 @@
+"""A service dies by SIGKILL at every place where it may have done one half of something."""
+
+import pytest
+
+from tests.faults.breaking import died, dying_at
+from tests.faults.town import a_town
+from whimbrel_cli.stack.mesh import Mesh
+
+MESSAGE_POINTS = {
+    "accept.before_commit": 5,
+    "accept.after_commit": 5,
+    "accept.before_push": 20,
+    "ack.before_commit": 5,
+    "ack.after_commit": 5,
+    "relay.entry_taken": 3,
+    "relay.copy_written": 3,
+}
+GATEWAY_POINTS = {
+    "send.received": 20,
+    "send.before_forward": 20,
+    "accepted.before_device": 20,
+    "deliver.before_write": 20,
+    "ack.before_forward": 10,
+    "registry.after_claim": 2,
+}
+
+
+@pytest.mark.parametrize(("point", "count"), MESSAGE_POINTS.items())
+async def test_a_message_instance_that_dies_loses_and_doubles_nothing(
+    mesh: Mesh, point: str, count: int
+) -> None:
+    async with dying_at(mesh, "message-1", point, count=count):
+        async with a_town(mesh) as town:
+            town.write(300)
+
+            await died(mesh, "message-1")
+            await town.settled()
+
+        await town.check()
+
+
+@pytest.mark.parametrize(("point", "count"), GATEWAY_POINTS.items())
+async def test_a_gateway_that_dies_loses_and_doubles_nothing(
+    mesh: Mesh, point: str, count: int
+) -> None:
+    async with dying_at(mesh, "gateway-1", point, count=count):
+        async with a_town(mesh) as town:
+            town.write(300)
+
+            await died(mesh, "gateway-1")
+            await town.settled()
+
+        await town.check()
