@@ -1,7 +1,7 @@
 """A gateway with real streams, between fake message services and raw devices."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mesh.service_auth import ServiceCredentials
 from svc_gateway.gateway import Gateway
 from svc_gateway.settings import Settings
 from tests.svc_gateway.device import TestDevice
-from tests.svc_gateway.fake_message import RunningMessage, Store
+from tests.svc_gateway.fake_message import RunningMessage, Store, until
 from tests.svc_gateway.fake_registry import MemoryRegistry
 
 
@@ -69,9 +69,7 @@ class Edge:
         self.gateway.attach.instances_changed(known)
 
     async def until_attached(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self.gateway.attach.open_instances) != count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.gateway.attach.open_instances) == count)
 
     @property
     def message(self) -> RunningMessage:
@@ -90,11 +88,18 @@ class Edge:
             lifetime=timedelta(seconds=lifetime),
         )[0]
 
-    def device(self, user_id: bytes | None = None, token: str | None = None) -> TestDevice:
+    def device(
+        self,
+        user_id: bytes | None = None,
+        token: str | None = None,
+        *,
+        options: Sequence[tuple[str, int]] = (),
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> TestDevice:
         """A stream that has said nothing yet."""
         user_id = user_id or new_ulid()
         token = self.token(user_id) if token is None else token
-        device = TestDevice(user_id, token, self.address)
+        device = TestDevice(user_id, token, self.address, options=options, metadata=metadata)
         self._devices.append(device)
         return device
 

@@ -19,28 +19,39 @@ class TestDevice:
 
     __test__ = False
 
-    def __init__(self, user_id: bytes, token: str, address: str) -> None:
+    def __init__(
+        self,
+        user_id: bytes,
+        token: str,
+        address: str,
+        *,
+        options: Sequence[tuple[str, int]] = (),
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.user_id = user_id
         self.heard: list[gateway_pb2.ServerEvent] = []
         self.frames = 0
         self.failure: grpc.aio.AioRpcError | None = None
         self._news = asyncio.Condition()
         # A connection of its own, as devices have.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        own = ("grpc.use_local_subchannel_pool", 1)
+        self._channel = grpc.aio.insecure_channel(address, options=[own, *options])
         method: Any = self._channel.stream_stream(CONNECT)
-        metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.call = method(metadata=metadata)
+        bearer = [("authorization", f"Bearer {token}")] if token else []
+        self.call = method(metadata=[*bearer, *metadata])
         self._reading: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
         self._reading = asyncio.create_task(self._read())
 
     async def hello(self, *, after_receipts: int = 0, max_unacked: int = 0) -> None:
-        hello = gateway_pb2.Hello(after_receipts=after_receipts, max_unacked=max_unacked)
-        await self.say(gateway_pb2.DeviceEvent(hello=hello))
+        await self.say_hello(after_receipts=after_receipts, max_unacked=max_unacked)
         self.listen()
         await self.until(lambda: bool(self.all("welcome")))
+
+    async def say_hello(self, *, after_receipts: int = 0, max_unacked: int = 0) -> None:
+        hello = gateway_pb2.Hello(after_receipts=after_receipts, max_unacked=max_unacked)
+        await self.say(gateway_pb2.DeviceEvent(hello=hello))
 
     async def say(self, *events: gateway_pb2.DeviceEvent) -> None:
         await self.say_bytes(gateway_pb2.ConnectRequest(events=events).SerializeToString())

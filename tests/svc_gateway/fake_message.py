@@ -115,7 +115,7 @@ class Link:
 
 
 class FakeMessage(message_pb2_grpc.MessageServiceServicer):
-    """One instance. `silent` keeps requests unanswered; `drop_push` loses pushes."""
+    """One instance. `silent_for` leaves requests unanswered; `drop_push` loses pushes."""
 
     def __init__(self, store: Store, instance_id: str) -> None:
         self.store = store
@@ -125,7 +125,8 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         self.drop_push: Callable[[attach_pb2.MessageEvent], bool] = lambda event: False
         self.refuse: Callable[[attach_pb2.GatewayEvent], attach_pb2.Refused | None]
         self.refuse = lambda event: None
-        self.silent = False
+        self.silent_for: set[str] = set()  # kinds of requests that are not answered
+        self.reject: send_pb2.Rejected | None = None
         self.metadata: list[tuple[str, str]] = []
         self.arrived = asyncio.Condition()
         self.may_write = asyncio.Event()
@@ -185,7 +186,7 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         for event in events:
             self.requests.append(event)
             kind = event.WhichOneof("event")
-            if self.silent:
+            if kind in self.silent_for:
                 continue
             refused = self.refuse(event)
             if refused is not None:
@@ -212,6 +213,10 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
 
     def _send(self, link: Link, request: attach_pb2.DeviceSend) -> attach_pb2.MessageEvent:
         send, store = request.send, self.store
+        if self.reject is not None:
+            answer = attach_pb2.MessageEvent(rejected=self.reject)
+            answer.rejected.client_message_id = send.client_message_id
+            return answer
         store.sends.append(send)
         key = (request.conversation_id, send.client_message_id)
         if key not in store.accepted:
@@ -331,6 +336,13 @@ class RunningMessage:
         if self._server is not None:
             await self._server.stop(0)
             self._server = None
+
+
+async def until(condition: Callable[[], object], within: float = 10) -> None:
+    """Return when the condition holds; for what tells nobody when it changes."""
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def retriable(reason: str, seconds: float = 1) -> attach_pb2.Refused:
