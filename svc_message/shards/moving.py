@@ -28,7 +28,8 @@ from svc_message.migrating import read_shards
 from svc_message.shards.layout import Owner, SlotRow, SlotState, owner_of
 from svc_message.shards.slot_rows import (
     TABLES,
-    Content,
+    Columns,
+    columns_of,
     content_of,
     copy_table,
     remove_rows,
@@ -153,6 +154,9 @@ class _Move:
     async def run(self, to: str) -> Moved:
         """Bring the slot to `to`. If that fails before its turn, the slot is left as it was."""
         source = self.owner.shard
+        # All that need not be done while nobody serves the slot is done before.
+        columns = await columns_of(self._connections[source])
+        await remove_rows(self._connections[to], slot=self._slot)
         is_turned = False
         try:
             await self._freeze(source)
@@ -160,7 +164,7 @@ class _Move:
             self._on_step("frozen")
             await self._set(to, SlotState.INCOMING, version=self._next_version())
             self._on_step("incoming")
-            rows = await self._copy(source, to)
+            rows = await self._copy(source, to, columns)
             await self._set(source, SlotState.MOVED, to=to, version=self._rows[to].version)
             is_turned = True
         finally:
@@ -200,19 +204,20 @@ class _Move:
                 await asyncio.sleep(random.uniform(*_FREEZE_PAUSE))  # noqa: S311
         raise MoveRefused(f"{source} is too busy to freeze slot {self._slot}")
 
-    async def _copy(self, source: str, to: str) -> int:
+    async def _copy(self, source: str, to: str, columns: Columns) -> int:
         reading, writing = self._connections[source], self._connections[to]
-        await remove_rows(writing, slot=self._slot)  # what an earlier move may have left
-        contents: dict[str, Content] = {}
         async with writing.transaction():
-            for table in TABLES:
-                contents[table.name] = await copy_table(reading, writing, table, slot=self._slot)
+            originals = [
+                await copy_table(reading, writing, table, columns=columns, slot=self._slot)
+                for table in TABLES
+            ]
         self._on_step("copied")
-        for table in TABLES:
-            if await content_of(writing, table, slot=self._slot) != contents[table.name]:
+        for table, original in zip(TABLES, originals, strict=True):
+            copy = await content_of(writing, table, columns=columns, slot=self._slot)
+            if copy != original:
                 raise MoveRefused(f"the copy of {table.name} is not like its original")
         self._on_step("compared")
-        return sum(content.rows for content in contents.values())
+        return sum(original.rows for original in originals)
 
     async def _thaw(self, source: str, to: str) -> None:
         """Let the source serve the slot again, unless its turn is over: then nothing is undone."""

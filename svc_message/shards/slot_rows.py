@@ -5,11 +5,13 @@ Knows which table belongs to a slot by which key; knows nothing of who may own t
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import root_cause
 from mesh.postgres import Connection
+
+Columns = Mapping[str, Sequence[str]]
 
 _AT_ONCE = 5_000  # rows removed in one transaction
 _CHUNKS_AHEAD = 16
@@ -22,9 +24,11 @@ _CONVERSATION = (
 
 # An identity column is left out: the other shard gives entries ids of its own, in the same order.
 _COLUMNS = """
-SELECT attname FROM pg_attribute
-WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = ''
-ORDER BY attnum
+SELECT attrelid::regclass::text AS name, array_agg(attname::text ORDER BY attnum) AS columns
+FROM pg_attribute
+WHERE attrelid = ANY ($1::text[]::regclass[]) AND attnum > 0 AND NOT attisdropped
+    AND attidentity = ''
+GROUP BY attrelid
 """
 _IS_NOT_SERVED = "SELECT state IN (3, 4) FROM slot WHERE slot = $1 FOR SHARE"
 
@@ -73,30 +77,41 @@ TABLES = (
 )
 
 
-async def copy_table(source: Connection, target: Connection, table: Table, *, slot: int) -> Content:
+async def columns_of(connection: Connection) -> Columns:
+    """The columns of each table that are the same wherever a row is."""
+    rows = await connection.fetch(_COLUMNS, [table.name for table in TABLES])
+    return {row["name"]: row["columns"] for row in rows}
+
+
+async def copy_table(
+    source: Connection, target: Connection, table: Table, *, columns: Columns, slot: int
+) -> Content:
     """Copy the slot's rows, inside the target's transaction; return what was read."""
-    columns = await _columns(source, table)
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue(_CHUNKS_AHEAD)
     writing = target.copy_to_table(
-        table.name, source=_until_none(chunks), columns=columns, format="binary"
+        table.name, source=_until_none(chunks), columns=columns[table.name], format="binary"
     )
     try:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(source, table, columns, slot, chunks), name="read")
+            reading = tasks.create_task(
+                _read(source, _query(table, columns), slot, chunks), name="read"
+            )
             tasks.create_task(writing, name="write")
     except ExceptionGroup as errors:
         raise root_cause(errors) from errors
     return reading.result()
 
 
-async def content_of(connection: Connection, table: Table, *, slot: int) -> Content:
+async def content_of(
+    connection: Connection, table: Table, *, columns: Columns, slot: int
+) -> Content:
     """What the shard holds of the slot in this table."""
     digest = hashlib.sha256()
 
     async def output(chunk: bytes) -> None:
         digest.update(chunk)
 
-    query = _query(table, await _columns(connection, table))
+    query = _query(table, columns)
     status = await connection.copy_from_query(query, slot, output=output, format="binary")
     return Content(_count(status), digest.digest())
 
@@ -118,11 +133,7 @@ async def _remove_some(connection: Connection, table: Table, slot: int) -> int:
 
 
 async def _read(
-    source: Connection,
-    table: Table,
-    columns: Sequence[str],
-    slot: int,
-    chunks: asyncio.Queue[bytes | None],
+    source: Connection, query: str, slot: int, chunks: asyncio.Queue[bytes | None]
 ) -> Content:
     digest = hashlib.sha256()
 
@@ -130,7 +141,6 @@ async def _read(
         digest.update(chunk)
         await chunks.put(chunk)
 
-    query = _query(table, columns)
     status = await source.copy_from_query(query, slot, output=output, format="binary")
     await chunks.put(None)
     return Content(_count(status), digest.digest())
@@ -141,13 +151,9 @@ async def _until_none(chunks: asyncio.Queue[bytes | None]) -> AsyncIterator[byte
         yield chunk
 
 
-async def _columns(connection: Connection, table: Table) -> list[str]:
-    return [row["attname"] for row in await connection.fetch(_COLUMNS, table.name)]
-
-
 # The only SQL that is put together: of the names above, and of columns that the catalog names.
-def _query(table: Table, columns: Sequence[str]) -> str:
-    names = ", ".join(f't."{column}"' for column in columns)
+def _query(table: Table, columns: Columns) -> str:
+    names = ", ".join(f't."{column}"' for column in columns[table.name])
     return f"SELECT {names} FROM {table.name} t WHERE {table.where} ORDER BY {table.order}"  # noqa: S608
 
 
