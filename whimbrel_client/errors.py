@@ -43,7 +43,7 @@ class CallFailed(ClientError):
         metadata: Mapping[str, str] | None = None,
         retry_after: timedelta | None = None,
     ) -> None:
-        super().__init__(message or reason)
+        super().__init__(message if reason in message else f"{message} ({reason})".lstrip())
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
