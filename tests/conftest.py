@@ -59,6 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_RUN] = f"{directory}:{os.getpid()}"
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        # What runs that were killed left behind, once their temporary directories are gone.
+        _remove_clusters(Path(tempfile.gettempdir()), only_lost=True)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
@@ -70,6 +76,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.kill(int(keeper_pid.read_text()), 15)
         _wait_until(lambda: not (directory / "postgres").exists())
     shutil.rmtree(directory, ignore_errors=True)
+    _remove_clusters(config._tmp_path_factory.getbasetemp(), only_lost=False)
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +163,13 @@ async def _running(server: Server) -> AsyncIterator[Server]:
 def _run() -> tuple[Path, int]:
     directory, _, main_pid = os.environ[_RUN].rpartition(":")
     return Path(directory), int(main_pid)
+
+
+def _remove_clusters(directory: Path, *, only_lost: bool) -> None:
+    """Remove what clusters under the directory keep elsewhere; the logs stay with the tests."""
+    for home, kept_for in cluster.homes_kept_for(directory):
+        if not only_lost or not kept_for.exists():
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _start_keeper(directory: Path, main_pid: int) -> None:

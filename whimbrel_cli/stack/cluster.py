@@ -26,6 +26,8 @@ SUPERUSER = "whimbrel"
 _UNPRIVILEGED = "nobody"
 _REACHABLE = Path("/var/tmp")  # noqa: S108  (a fresh private directory is made in it)
 
+_KEPT_FOR = "kept-for"  # in a home: the directory whose cluster it holds
+
 _ORPHAN_SECONDS = 60.0  # a last checkpoint may have much to write
 
 
@@ -68,6 +70,13 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def homes_kept_for(directory: Path) -> list[tuple[Path, Path]]:
+    """The places elsewhere that hold clusters of the directory or below it, each with which one."""
+    kept = ((home, home / _KEPT_FOR) for home in _REACHABLE.glob("whimbrel-*"))
+    pairs = [(home, Path(note.read_text())) for home, note in kept if note.exists()]
+    return [(home, kept_for) for home, kept_for in pairs if kept_for.is_relative_to(directory)]
+
+
 def _unprivileged_owner() -> Owner:
     try:
         user = pwd.getpwnam(_UNPRIVILEGED)
@@ -88,6 +97,7 @@ def _reachable_home(directory: Path, owner: Owner) -> Path:
         return home
     home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=_REACHABLE))
     os.chown(home, owner.uid, owner.gid)
+    (home / _KEPT_FOR).write_text(str(directory.absolute()))
     write_private(remembered, str(home))
     return home
 
