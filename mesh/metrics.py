@@ -12,7 +12,6 @@ class Metric(NamedTuple):
 
 
 CALLS = Metric("whimbrel.calls", "s", "Duration of calls, by method and code")
-TASK_FAILURES = Metric("whimbrel.task.failures", "1", "Failures of background tasks, by task")
 
 SESSIONS = Metric("whimbrel.sessions", "1", "Device streams open now")
 SESSION_ENDS = Metric("whimbrel.session.ends", "1", "Device streams ended, by reason")

@@ -1,10 +1,8 @@
 """Tasks with a name and an owner: what runs again and again, and what must not die of one error."""
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
@@ -50,13 +48,6 @@ async def supervised(
         if clock.monotonic() - started > _HEALTHY_AFTER:
             backoff.reset()
         await clock.sleep(backoff.next())
-
-
-def start(
-    group: asyncio.TaskGroup, coroutine: Coroutine[Any, Any, None], *, name: str
-) -> asyncio.Task[None]:
-    """A named task of the group."""
-    return group.create_task(coroutine, name=name)
 
 
 async def _tried(work: Work, name: str) -> None:
