@@ -15,11 +15,39 @@ from mesh.ids import new_ulid, ulid_text
 from mesh.keys import KeySet
 from mesh.server import CLIENT_LISTENER, bind, new_server
 from mesh.service_auth import ServiceCredentials
+from svc_gateway.conversation import direct
 from svc_gateway.gateway import Gateway
 from svc_gateway.settings import Settings
 from tests.svc_gateway.device import TestDevice
 from tests.svc_gateway.fake_message import RunningMessage, Store, until
 from tests.svc_gateway.fake_registry import MemoryRegistry
+from whimbrel.identity.v1 import identity_pb2
+from whimbrel.identity.v1.identity_pb2_grpc import IdentityServiceServicer
+
+
+class FakeIdentity(IdentityServiceServicer):
+    """The other service of a message instance, which remembers who called."""
+
+    def __init__(self, edge: "Edge", instance_id: str) -> None:
+        self._edge = edge
+        self._instance_id = instance_id
+
+    async def Register(self, request: Any, context: Any) -> identity_pb2.RegisterResponse:
+        await self._called(context)
+        return identity_pb2.RegisterResponse(access_token=f"token of {request.handle}")
+
+    async def LookUp(self, request: Any, context: Any) -> identity_pb2.LookUpResponse:
+        await self._called(context)
+        return identity_pb2.LookUpResponse(user_id=b"u" * 16)
+
+    async def _called(self, context: Any) -> None:
+        edge = self._edge
+        edge.identity_calls.append((self._instance_id, dict(context.invocation_metadata())))
+        if edge.identity_hangs is not None:
+            await edge.identity_hangs.wait()
+        if edge.identity_failure is not None and edge.identity_failures_left:
+            edge.identity_failures_left -= 1
+            raise edge.identity_failure
 
 
 class Edge:
@@ -34,6 +62,10 @@ class Edge:
         self.gateway: Gateway
         self.address = ""
         self.registry = MemoryRegistry("gateway-under-test")
+        self.identity_calls: list[tuple[str, dict[str, Any]]] = []
+        self.identity_failure: Exception | None = None
+        self.identity_failures_left = 100
+        self.identity_hangs: asyncio.Event | None = None
         self._devices: list[TestDevice] = []
         self._channels = Channels()
         self._server: grpc.aio.Server
@@ -59,7 +91,9 @@ class Edge:
         await self.until_attached(messages)
 
     async def add_message(self, instance_id: str) -> RunningMessage:
-        message = self.messages.setdefault(instance_id, RunningMessage(self.store, instance_id))
+        identity = FakeIdentity(self, instance_id)
+        message = RunningMessage(self.store, instance_id, identity)
+        self.messages[instance_id] = message
         await message.start()
         self.discover()
         return message
@@ -74,6 +108,12 @@ class Edge:
     @property
     def message(self) -> RunningMessage:
         return next(iter(self.messages.values()))
+
+    def home_of(self, user_id: bytes, peer_id: bytes) -> RunningMessage:
+        """The instance that is asked about the chat of two users."""
+        instance_id = self.gateway.attach.pick(direct(user_id, peer_id).slot)
+        assert instance_id is not None
+        return self.messages[instance_id]
 
     @property
     def _signer(self) -> TokenSigner:

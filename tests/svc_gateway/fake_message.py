@@ -15,6 +15,10 @@ from mesh.ids import new_ulid
 from mesh.instances import Instance
 from mesh.server import INTERNAL_LISTENER, bind, new_server
 from whimbrel.error.v1 import reason_pb2
+from whimbrel.identity.v1.identity_pb2_grpc import (
+    IdentityServiceServicer,
+    add_IdentityServiceServicer_to_server,
+)
 from whimbrel.message.v1 import (
     attach_pb2,
     envelope_pb2,
@@ -152,6 +156,17 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         """Return when the condition holds; it is looked at after each frame."""
         async with asyncio.timeout(within), self.arrived:
             await self.arrived.wait_for(condition)
+
+    def refuse_once(self, kind: str, reason: str) -> None:
+        """Refuse the next request of a kind, for a tenth of a second."""
+
+        def refuse(event: attach_pb2.GatewayEvent) -> attach_pb2.Refused | None:
+            if event.WhichOneof("event") != kind:
+                return None
+            self.refuse = lambda _event: None
+            return retriable(reason, 0.1)
+
+        self.refuse = refuse
 
     def asked(self, kind: str) -> list[attach_pb2.GatewayEvent]:
         return [event for event in self.requests if event.WhichOneof("event") == kind]
@@ -315,8 +330,11 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
 class RunningMessage:
     """A fake instance with its server, to start, break and stop."""
 
-    def __init__(self, store: Store, instance_id: str) -> None:
+    def __init__(
+        self, store: Store, instance_id: str, identity: IdentityServiceServicer | None = None
+    ) -> None:
         self.service = FakeMessage(store, instance_id)
+        self._identity = identity
         self.instance_id = instance_id
         self.address = ""
         self._server: grpc.aio.Server | None = None
@@ -324,6 +342,8 @@ class RunningMessage:
     async def start(self) -> Instance:
         self._server = new_server(INTERNAL_LISTENER)
         message_pb2_grpc.add_MessageServiceServicer_to_server(self.service, self._server)
+        if self._identity is not None:
+            add_IdentityServiceServicer_to_server(self._identity, self._server)
         self.address = bind(self._server, self.address or "127.0.0.1:0")
         await self._server.start()
         return self.instance
