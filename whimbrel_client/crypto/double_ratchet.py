@@ -62,6 +62,11 @@ def start_as_responder(root: bytes, chain: bytes, signed_prekey: KeyPair) -> Dou
     return DoubleRatchet(root, SendingChain(signed_prekey, chain), ())
 
 
+def knows(ratchet: DoubleRatchet, their_key: bytes) -> bool:
+    """Whether a chain of theirs is remembered."""
+    return any(chain.ratchet == their_key for chain in ratchet.receiving)
+
+
 def next_to_send(ratchet: DoubleRatchet) -> tuple[DoubleRatchet, bytes]:
     """Return the state after, and the seed of this message's keys."""
     chain = ratchet.sending

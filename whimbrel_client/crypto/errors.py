@@ -8,6 +8,7 @@ CryptoError
 │   ├── UnsupportedVersion
 │   ├── ForgedMessage       the MAC, the signature or the digest does not fit
 │   ├── RepeatedMessage     it was read already, or is older than what is remembered
+│   ├── MessageTooOld       it was not read, but its key has been given up
 │   ├── MessageTooFarAhead
 │   ├── SessionMissing      it belongs to no session that we have
 │   └── PrekeyMissing       it opens a session with a prekey that we do not have (any more)
@@ -51,7 +52,11 @@ class ForgedMessage(Undecryptable):
 
 
 class RepeatedMessage(Undecryptable):
-    """The message was read already, or its key has been given up."""
+    """The message was read already, or is older than all that its chain remembers."""
+
+
+class MessageTooOld(Undecryptable):
+    """The message belongs to an epoch whose keys have been given up."""
 
 
 class MessageTooFarAhead(Undecryptable):

@@ -7,10 +7,10 @@ one that reads it becomes the current one, and both sides settle on the same.
 
 from dataclasses import dataclass
 
+from whimbrel_client.crypto import double_ratchet
 from whimbrel_client.crypto import session as sessions
 from whimbrel_client.crypto.errors import (
     PrekeyMissing,
-    RepeatedMessage,
     SessionIncomplete,
     SessionMissing,
     Undecryptable,
@@ -74,15 +74,15 @@ class SessionRecord:
 
     def decrypt(self, message: RatchetMessage) -> Received:
         """Read a message of any of the sessions; raises Undecryptable."""
-        failures: list[Undecryptable] = []
+        failures: list[tuple[Session, Undecryptable]] = []
         for session in self._sessions():
             try:
                 after, plaintext = sessions.decrypt(session, message)
             except Undecryptable as error:
-                failures.append(error)
+                failures.append((session, error))
                 continue
             return Received(plaintext, self._replaced(session, after))
-        raise _most_telling(failures)
+        raise _most_telling(failures, message)
 
     def needs_prekeys(self, message: PrekeyMessage) -> bool:
         """Whether the message opens a session that is not here yet."""
@@ -138,9 +138,11 @@ def _spent(message: PrekeyMessage, own: PrivatePrekeys) -> Spent:
     return Spent(message.one_time_id, None, use)
 
 
-def _most_telling(failures: list[Undecryptable]) -> Undecryptable:
-    """That a message was read already says more than that other sessions cannot read it."""
-    for failure in failures:
-        if isinstance(failure, RepeatedMessage):
+def _most_telling(
+    failures: list[tuple[Session, Undecryptable]], message: RatchetMessage
+) -> Undecryptable:
+    """Tell why the session failed that knows the message's chain; else why the current one did."""
+    for session, failure in failures:
+        if double_ratchet.knows(session.ratchet, message.ratchet_key):
             return failure
-    return failures[0] if failures else SessionMissing("there is no session with the device")
+    return failures[0][1] if failures else SessionMissing("there is no session with the device")

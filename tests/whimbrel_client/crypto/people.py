@@ -4,6 +4,7 @@ Every step loads the state and stores it again, so whatever a test does, it does
 """
 
 import uuid
+from typing import Any
 
 from whimbrel_client.crypto import (
     Bundle,
@@ -92,6 +93,16 @@ class Person:
             received = record.decrypt(open_ratchet(ciphertext.body))
         self._commit(peer, received)
         return received.plaintext
+
+    def memory(self) -> dict[str, Any]:
+        """Return all that is on the disk now, for a crash to go back to."""
+        kept = ("one_time", "signed", "kem", "records", "sender_keys", "readers")
+        copies = {name: dict(getattr(self, name)) for name in kept}
+        return {**copies, "last_resort_uses": set(self.last_resort_uses)}
+
+    def restart_with(self, memory: dict[str, Any]) -> None:
+        """Forget all that happened since."""
+        self.__dict__.update(memory)
 
     def distribute(self, group: uuid.UUID) -> bytes:
         if group not in self.sender_keys:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from whimbrel_client.crypto.derivation import derive
 from whimbrel_client.crypto.double_ratchet import FARTHEST_JUMP, MOST_SKIPPED, newest
-from whimbrel_client.crypto.errors import MalformedMessage, MessageTooFarAhead, RepeatedMessage
+from whimbrel_client.crypto.errors import MalformedMessage, MessageTooFarAhead, MessageTooOld
 from whimbrel_client.crypto.spqr.states import EpochSecret
 
 MOST_EPOCHS = 5
@@ -88,7 +88,7 @@ def _epoch(number: int, keys: bytes, *, initiator: bool) -> Epoch:
 def _find(chains: EpochChains, number: int) -> Epoch:
     place = number - chains.epochs[0].number
     if place < 0:
-        raise RepeatedMessage("the epoch's keys were given up")
+        raise MessageTooOld("the epoch's keys were given up")
     if place >= len(chains.epochs):
         raise MalformedMessage("the epoch has not been agreed on")
     return chains.epochs[place]
@@ -130,7 +130,7 @@ def _take(epoch: Epoch, index: int) -> tuple[Epoch, bytes]:
 def _take_skipped(epoch: Epoch, index: int) -> tuple[Epoch, bytes]:
     key = epoch.skipped.get(index)
     if key is None:
-        raise RepeatedMessage("the message was read already, or its key was given up")
+        raise MessageTooOld("the message's post-quantum key was given up")
     left = {each: kept for each, kept in epoch.skipped.items() if each != index}
     return _receiving(epoch, epoch.receiving_key, epoch.receiving_index, left), key
 

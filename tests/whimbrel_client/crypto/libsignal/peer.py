@@ -6,7 +6,7 @@ import subprocess
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.whimbrel_client.crypto.libsignal import install
 from whimbrel_client.crypto import Bundle, Ciphertext, MessageKind, PublicPrekey
@@ -30,7 +30,7 @@ class Libsignal:
             text=True,
         )
 
-    def __enter__(self) -> "Libsignal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
