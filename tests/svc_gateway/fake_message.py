@@ -130,6 +130,7 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         self.refuse: Callable[[attach_pb2.GatewayEvent], attach_pb2.Refused | None]
         self.refuse = lambda event: None
         self.silent_for: set[str] = set()  # kinds of requests that are not answered
+        self.before_heads: Callable[[Address], None] | None = None  # happens once, just before
         self.reject: send_pb2.Rejected | None = None
         self.metadata: list[tuple[str, str]] = []
         self.arrived = asyncio.Condition()
@@ -301,6 +302,9 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         answer = attach_pb2.MessageEvent()
         answer.heads.SetInParent()
         for device in request.devices:
+            if self.before_heads is not None:
+                self.before_heads(address_of(device))
+                self.before_heads = None
             row = self.store.devices[address_of(device)]
             answer.heads.heads.add(
                 device=device,

@@ -1,0 +1,84 @@
+"""An instance that is taken down finishes what is in flight and sends its devices elsewhere."""
+
+import asyncio
+
+import grpc
+
+from mesh.errors import failure_of
+from tests.svc_gateway.conftest import Edge
+from tests.svc_gateway.fake_message import until
+
+
+async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(edge: Edge) -> None:
+    await edge.start(drain_spread=0.1)
+    devices = [await edge.connect() for _ in range(10)]
+    await until(lambda: len(edge.registry.entries) == 10)
+
+    await edge.gateway.drain()
+
+    for device in devices:
+        failure = await device.ended()
+        assert failure is not None
+        assert failure.code() is grpc.StatusCode.UNAVAILABLE
+        assert failure_of(failure).reason == "SERVER_DRAINING"
+        assert device.all("go_away")[0].HasField("reconnect_after")
+    assert edge.registry.entries == {}
+    assert not edge.gateway.servicer.streams
+
+
+async def test_sends_that_are_in_flight_are_answered_first(edge: Edge) -> None:
+    await edge.start(drain_spread=0.1)
+    alice, bob = await edge.connect(), await edge.connect()
+    edge.message.service.may_write.clear()
+    await alice.send(bob.user_id)
+    await until(lambda: edge.message.service.asked("send"))
+
+    draining = asyncio.create_task(edge.gateway.drain())
+    await bob.ended()
+    edge.message.service.may_write.set()
+    await draining
+    await alice.ended()
+
+    assert alice.kinds[-2:] == ["accepted", "go_away"]
+
+
+async def test_goodbyes_are_spread(edge: Edge) -> None:
+    await edge.start(drain_spread=1)
+    loop = asyncio.get_running_loop()
+    devices = [await edge.connect() for _ in range(20)]
+
+    started = loop.time()
+    ends: list[float] = []
+
+    async def ended(device) -> None:
+        await device.ended()
+        ends.append(loop.time() - started)
+
+    await asyncio.gather(edge.gateway.drain(), *(ended(device) for device in devices))
+
+    assert max(ends) - min(ends) > 0.7
+
+
+async def test_no_new_stream_is_let_in(edge: Edge) -> None:
+    await edge.start(drain_spread=0)
+    await edge.gateway.drain()
+
+    late = edge.device()
+    late.listen()
+
+    failure = await late.ended()
+    assert failure is not None
+    assert failure_of(failure).reason == "SERVER_DRAINING"
+
+
+async def test_a_session_too_many_is_refused(edge: Edge) -> None:
+    await edge.start(max_sessions=1)
+    await edge.connect()
+
+    late = edge.device()
+    late.listen()
+
+    failure = await late.ended()
+    assert failure is not None
+    assert failure_of(failure).reason == "OVERLOADED"
+    assert failure_of(failure).retry_after is not None
