@@ -10,8 +10,9 @@
 -- 6 gone, 10 slot is moving, 11 slot has moved, 20 client id conflict, 21 previous not accepted, 22 recipient full,
 -- 23 recipient not known to exist, 24 refused by the caller's bound, 30 ack above head, 31 device unknown or unlinked.
 
+-- Without a FROM, so that it is inlined: a call of an SQL function is parsed and planned each time, some 40 µs.
 CREATE FUNCTION slot_of(p_key bytea) RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (((get_byte(h, 6) & 63) << 8) | get_byte(h, 7))::smallint FROM sha256(p_key) AS h
+    SELECT (((get_byte(sha256(p_key), 6) & 63) << 8) | get_byte(sha256(p_key), 7))::smallint
 $$;
 
 -- Of these slots, the ones that this shard may serve now.
