@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ class Sampler:
     def __init__(self, into: Path, *, native: bool) -> None:
         self._into = into
         self._native = ["--native"] if native else []
-        self._program = shutil.which("py-spy")
+        # Beside the interpreter, where pip puts it; that need not be on the path.
+        beside = Path(sys.executable).parent / "py-spy"
+        self._program = str(beside) if beside.exists() else shutil.which("py-spy")
         self._running: subprocess.Popen[bytes] | None = None
         if self._program is None:
             raise StackError("--profile needs py-spy: pip install py-spy")

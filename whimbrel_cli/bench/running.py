@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Size:
     gateways: int
     message: int
     shards: int
+    env: Mapping[str, str] = field(default_factory=dict)  # settings of every instance
 
 
 OnMilestone = Callable[[Milestone, Mesh], None]
@@ -49,7 +50,11 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as directory:
         data = Path(directory) / "mesh"
         async with Mesh(
-            data, gateways=size.gateways, message=size.message, shards=size.shards
+            data,
+            gateways=size.gateways,
+            message=size.message,
+            shards=size.shards,
+            env=size.env,
         ) as mesh:
             people = await _people(mesh, workload.people)
             seen = await _drive(mesh, _plan(workload, size, mesh, people), on_milestone)
