@@ -64,6 +64,12 @@ def accounts(store, keys, clock) -> Accounts:
 
 
 @pytest.fixture
+def unstored(keys, clock) -> Accounts:
+    """Accounts for what is refused before any shard is asked."""
+    return Accounts(None, TokenSigner(keys.private_key, keys.key_id, clock=clock), clock=clock)
+
+
+@pytest.fixture
 def verifier(keys, clock) -> TokenVerifier:
     return TokenVerifier(keys.public_keys, clock=clock)
 

@@ -111,26 +111,26 @@ async def test_of_rivals_one_wins_and_the_others_leave_nothing(
         "a-b",
     ],
 )
-async def test_what_is_not_a_handle_is_refused(accounts, alice, handle) -> None:
+async def test_what_is_not_a_handle_is_refused(unstored, alice, handle) -> None:
     with pytest.raises(HandleInvalid) as refusal:
-        await alice.register(accounts, handle)
+        await alice.register(unstored, handle)
 
     assert refusal.value.metadata["allowed"]
 
 
-@pytest.mark.parametrize("handle", ["abc", "a" * 32, "a.b_9"])
-async def test_a_handle_at_the_bounds_is_taken(accounts, alice, handle) -> None:
-    assert (await alice.register(accounts, handle)).device_id == 1
+async def test_handles_at_the_bounds_are_taken(accounts, alice) -> None:
+    for handle in ("abc", "a" * 32, "a.b_9"):
+        assert (await alice.register(accounts, handle)).device_id == 1
 
 
-async def test_a_key_of_another_length_is_refused(accounts, alice) -> None:
+async def test_a_key_of_another_length_is_refused(unstored, alice) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await accounts.register("alice", b"\1" * 31, **alice.proof_of_register("alice"))
+        await unstored.register("alice", b"\1" * 31, **alice.proof_of_register("alice"))
 
     assert refusal.value.metadata == {"field": "device_public_key", "allowed": "32 bytes"}
 
 
-async def test_a_signature_over_something_else_is_refused(accounts, alice, mallory, shards) -> None:
+async def test_a_signature_over_something_else_is_refused(unstored, alice, mallory) -> None:
     user_id = b"\1" * 16
     forged = (
         alice.proof_of_register("alicia"),
@@ -143,26 +143,23 @@ async def test_a_signature_over_something_else_is_refused(accounts, alice, mallo
 
     for proof in forged:
         with pytest.raises(SignatureInvalid):
-            await accounts.register("alice", alice.public_key, **proof)
-
-    assert await _count(shards, "account") == 0
+            await unstored.register("alice", alice.public_key, **proof)
 
 
-@pytest.mark.parametrize("seconds", [-60, 60])
-async def test_a_signature_of_a_minute_away_is_taken(accounts, alice, seconds) -> None:
-    proof = alice.proof_of_register("alice", at=alice.now + seconds * 1000)
-
-    assert await accounts.register("alice", alice.public_key, **proof)
+async def test_a_signature_of_a_minute_away_is_taken(accounts, alice) -> None:
+    for seconds in (-60, 60):
+        proof = alice.proof_of_register("alice", at=alice.now + seconds * 1000)
+        assert await accounts.register("alice", alice.public_key, **proof)
 
 
 @pytest.mark.parametrize("milliseconds", [-60_001, 60_001, 2**62])
 async def test_a_signature_of_more_than_a_minute_away_is_stale(
-    accounts, alice, milliseconds
+    unstored, alice, milliseconds
 ) -> None:
     proof = alice.proof_of_register("alice", at=alice.now + milliseconds)
 
     with pytest.raises(SignatureStale) as refusal:
-        await accounts.register("alice", alice.public_key, **proof)
+        await unstored.register("alice", alice.public_key, **proof)
 
     assert refusal.value.metadata == {"server_time": "2026-01-01T00:00:00.000Z"}
 

@@ -54,11 +54,10 @@ async def test_register_refresh_and_look_up_over_the_wire(stub, alice, verifier)
     assert verifier.verify(refreshed.access_token).expires_at == expiry
 
 
-@pytest.mark.parametrize("metadata", [(), _CALLER[:1], _CALLER[1:], (("whimbrel-user-id", ""),)])
-async def test_looking_up_without_a_token_is_refused(stub, metadata) -> None:
-    call = stub.LookUp(identity_pb2.LookUpRequest(handle="alice"), metadata=metadata)
-
-    assert await _reason(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", {})
+async def test_looking_up_without_a_token_is_refused(stub) -> None:
+    for metadata in ((), _CALLER[:1], _CALLER[1:], (("whimbrel-user-id", ""), _CALLER[1])):
+        call = stub.LookUp(identity_pb2.LookUpRequest(handle="alice"), metadata=metadata)
+        assert await _reason(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", {})
 
 
 async def test_each_refusal_has_its_reason(stub, alice, mallory) -> None:
