@@ -56,6 +56,14 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """`signed_at` is more than 60 s away from the server's clock. Metadata: `server_time`."""
     ERROR_REASON_DEVICE_UNKNOWN: _ErrorReason.ValueType  # 25
     """There is no such device, or it is not linked any more."""
+    ERROR_REASON_CODE_INVALID: _ErrorReason.ValueType  # 26
+    """The one-time code is wrong, used, or too old; or too many were tried."""
+    ERROR_REASON_NUMBER_TAKEN: _ErrorReason.ValueType  # 27
+    """The number belongs to another account."""
+    ERROR_REASON_REGISTRATION_LOCKED: _ErrorReason.ValueType  # 28
+    """The number has a registration lock, and the PIN is missing or wrong."""
+    ERROR_REASON_TOO_MANY_DEVICES: _ErrorReason.ValueType  # 29
+    """The account has as many devices as it may have. Metadata: `allowed`."""
     ERROR_REASON_RECIPIENT_UNKNOWN: _ErrorReason.ValueType  # 30
     """The recipient of the send does not exist."""
     ERROR_REASON_BODY_EMPTY: _ErrorReason.ValueType  # 31
@@ -82,6 +90,16 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The rows are being moved between shards right now. Retriable."""
     ERROR_REASON_ACK_ABOVE_HEAD: _ErrorReason.ValueType  # 40
     """An acknowledgement above the last position that the queue holds."""
+    ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 41
+    """A key is malformed, or has an id that is not allowed. Metadata: `field`, `allowed`."""
+    ERROR_REASON_LINK_TOKEN_INVALID: _ErrorReason.ValueType  # 42
+    """The link token is wrong, used, or too old."""
+    ERROR_REASON_PROVISIONING_EMPTY: _ErrorReason.ValueType  # 43
+    """Nothing was left at the provisioning address yet. Retriable."""
+    ERROR_REASON_PROVISIONING_TAKEN: _ErrorReason.ValueType  # 44
+    """Something was left at the provisioning address before."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 45
+    """The caller has done this too often. Retriable."""
     ERROR_REASON_STREAM_REPLACED: _ErrorReason.ValueType  # 50
     """A newer stream of the same device took over. A client that opened none returns in 1 to 5 s."""
     ERROR_REASON_DEVICE_REVOKED: _ErrorReason.ValueType  # 51
@@ -133,6 +151,14 @@ ERROR_REASON_SIGNATURE_STALE: ErrorReason.ValueType  # 24
 """`signed_at` is more than 60 s away from the server's clock. Metadata: `server_time`."""
 ERROR_REASON_DEVICE_UNKNOWN: ErrorReason.ValueType  # 25
 """There is no such device, or it is not linked any more."""
+ERROR_REASON_CODE_INVALID: ErrorReason.ValueType  # 26
+"""The one-time code is wrong, used, or too old; or too many were tried."""
+ERROR_REASON_NUMBER_TAKEN: ErrorReason.ValueType  # 27
+"""The number belongs to another account."""
+ERROR_REASON_REGISTRATION_LOCKED: ErrorReason.ValueType  # 28
+"""The number has a registration lock, and the PIN is missing or wrong."""
+ERROR_REASON_TOO_MANY_DEVICES: ErrorReason.ValueType  # 29
+"""The account has as many devices as it may have. Metadata: `allowed`."""
 ERROR_REASON_RECIPIENT_UNKNOWN: ErrorReason.ValueType  # 30
 """The recipient of the send does not exist."""
 ERROR_REASON_BODY_EMPTY: ErrorReason.ValueType  # 31
@@ -159,6 +185,16 @@ ERROR_REASON_SLOT_MOVING: ErrorReason.ValueType  # 39
 """The rows are being moved between shards right now. Retriable."""
 ERROR_REASON_ACK_ABOVE_HEAD: ErrorReason.ValueType  # 40
 """An acknowledgement above the last position that the queue holds."""
+ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 41
+"""A key is malformed, or has an id that is not allowed. Metadata: `field`, `allowed`."""
+ERROR_REASON_LINK_TOKEN_INVALID: ErrorReason.ValueType  # 42
+"""The link token is wrong, used, or too old."""
+ERROR_REASON_PROVISIONING_EMPTY: ErrorReason.ValueType  # 43
+"""Nothing was left at the provisioning address yet. Retriable."""
+ERROR_REASON_PROVISIONING_TAKEN: ErrorReason.ValueType  # 44
+"""Something was left at the provisioning address before."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 45
+"""The caller has done this too often. Retriable."""
 ERROR_REASON_STREAM_REPLACED: ErrorReason.ValueType  # 50
 """A newer stream of the same device took over. A client that opened none returns in 1 to 5 s."""
 ERROR_REASON_DEVICE_REVOKED: ErrorReason.ValueType  # 51

@@ -78,6 +78,7 @@ class DeviceEvent(message.Message):
     SEND_FIELD_NUMBER: builtins.int
     ACK_FIELD_NUMBER: builtins.int
     READ_FIELD_NUMBER: builtins.int
+    REAUTHENTICATE_FIELD_NUMBER: builtins.int
     @builtins.property
     def hello(self) -> Hello:
         """First, once."""
@@ -94,6 +95,10 @@ class DeviceEvent(message.Message):
     def read(self) -> receipt_pb2.Read:
         """What was read."""
 
+    @builtins.property
+    def reauthenticate(self) -> Reauthenticate:
+        """A new access token, before the old one ends."""
+
     def __init__(
         self,
         *,
@@ -101,12 +106,13 @@ class DeviceEvent(message.Message):
         send: send_pb2.Send | None = ...,
         ack: Ack | None = ...,
         read: receipt_pb2.Read | None = ...,
+        reauthenticate: Reauthenticate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "send", b"send"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "send", b"send"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read", "reauthenticate"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -124,6 +130,8 @@ class ServerEvent(message.Message):
     RECEIPT_FIELD_NUMBER: builtins.int
     READ_RECORDED_FIELD_NUMBER: builtins.int
     GO_AWAY_FIELD_NUMBER: builtins.int
+    DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
+    LOW_PREKEYS_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
         """Answers `hello`."""
@@ -156,6 +164,14 @@ class ServerEvent(message.Message):
     def go_away(self) -> GoAway:
         """The last event of a stream that the server ends."""
 
+    @builtins.property
+    def device_mismatch(self) -> send_pb2.DeviceMismatch:
+        """Answers `send`: it names other devices than it must."""
+
+    @builtins.property
+    def low_prekeys(self) -> LowPrekeys:
+        """The device should upload new one-time keys."""
+
     def __init__(
         self,
         *,
@@ -167,12 +183,14 @@ class ServerEvent(message.Message):
         receipt: receipt_pb2.Receipt | None = ...,
         read_recorded: receipt_pb2.Read | None = ...,
         go_away: GoAway | None = ...,
+        device_mismatch: send_pb2.DeviceMismatch | None = ...,
+        low_prekeys: LowPrekeys | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "event", b"event", "go_away", b"go_away", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "event", b"event", "go_away", b"go_away", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -201,6 +219,50 @@ class Hello(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["after_receipts", b"after_receipts", "client", b"client", "max_unacked", b"max_unacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Reauthenticate(message.Message):
+    """The stream goes on under another token. A token that is not good, or of another device, ends the stream (TOKEN_INVALID)."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """As in the metadata `authorization`, without `Bearer `. A secret."""
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LowPrekeys(message.Message):
+    """One-time keys run out."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ONE_TIME_PREKEYS_FIELD_NUMBER: builtins.int
+    ONE_TIME_KEM_PREKEYS_FIELD_NUMBER: builtins.int
+    one_time_prekeys: builtins.int
+    """EC keys left."""
+    one_time_kem_prekeys: builtins.int
+    """KEM keys left."""
+    def __init__(
+        self,
+        *,
+        one_time_prekeys: builtins.int = ...,
+        one_time_kem_prekeys: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["one_time_kem_prekeys", b"one_time_kem_prekeys", "one_time_prekeys", b"one_time_prekeys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,9 +3,13 @@
 isort:skip_file
 Accounts and the devices that act for them."""
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
+from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from whimbrel.identity.v1 import keys_pb2 as keys_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -17,6 +21,33 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _Audience:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AudienceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Audience.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    AUDIENCE_UNSPECIFIED: _Audience.ValueType  # 0
+    """Refused."""
+    AUDIENCE_EVERYONE: _Audience.ValueType  # 1
+    """Anyone with an account."""
+    AUDIENCE_CONTACTS: _Audience.ValueType  # 2
+    """Accounts to whom the owner has ever sent."""
+    AUDIENCE_NOBODY: _Audience.ValueType  # 3
+    """Nobody."""
+
+class Audience(_Audience, metaclass=_AudienceEnumTypeWrapper):
+    """Who may do something that concerns an account."""
+
+AUDIENCE_UNSPECIFIED: Audience.ValueType  # 0
+"""Refused."""
+AUDIENCE_EVERYONE: Audience.ValueType  # 1
+"""Anyone with an account."""
+AUDIENCE_CONTACTS: Audience.ValueType  # 2
+"""Accounts to whom the owner has ever sent."""
+AUDIENCE_NOBODY: Audience.ValueType  # 3
+"""Nobody."""
+
 @typing.final
 class RegisterRequest(message.Message):
     """Asks for an account."""
@@ -27,17 +58,32 @@ class RegisterRequest(message.Message):
     DEVICE_PUBLIC_KEY_FIELD_NUMBER: builtins.int
     SIGNED_AT_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    PHONE_NUMBER_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    REGISTRATION_LOCK_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
     handle: builtins.str
     """3 to 32 of a-z, 0-9, '_' and '.', beginning with a letter."""
     device_public_key: builtins.bytes
     """The device's Ed25519 public key, 32 bytes."""
     signature: builtins.bytes
     """Ed25519 by the device's key over `whimbrel register v1`, a zero byte, the handle, a zero byte, and `signed_at` in
-    whole milliseconds as 8 bytes, big-endian.
+    whole milliseconds as 8 bytes, big-endian. With `keys`: over `whimbrel register v2`, a zero byte, the handle, a zero byte, the phone
+    number, a zero byte, the identity key, the signed key, the last-resort key, and `signed_at` as before.
     """
+    phone_number: builtins.str
+    """In the form +<country><number>, 8 to 15 digits; empty where the server asks for none."""
+    code: builtins.str
+    """The one-time code, 6 digits. A secret."""
+    registration_lock: builtins.bytes
+    """SHA-256 of the PIN, 32 bytes, if the number has a registration lock. A secret."""
     @builtins.property
     def signed_at(self) -> timestamp_pb2.Timestamp:
         """When the request was signed. At most 60 s from the server's clock."""
+
+    @builtins.property
+    def keys(self) -> keys_pb2.DeviceKeys:
+        """The primary device's keys; without them nobody can open an encrypted session to it."""
 
     def __init__(
         self,
@@ -46,10 +92,14 @@ class RegisterRequest(message.Message):
         device_public_key: builtins.bytes = ...,
         signed_at: timestamp_pb2.Timestamp | None = ...,
         signature: builtins.bytes = ...,
+        phone_number: builtins.str = ...,
+        code: builtins.str = ...,
+        registration_lock: builtins.bytes = ...,
+        keys: keys_pb2.DeviceKeys | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["signed_at", b"signed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["keys", b"keys", "signed_at", b"signed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device_public_key", b"device_public_key", "handle", b"handle", "signature", b"signature", "signed_at", b"signed_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "device_public_key", b"device_public_key", "handle", b"handle", "keys", b"keys", "phone_number", b"phone_number", "registration_lock", b"registration_lock", "signature", b"signature", "signed_at", b"signed_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,6 +134,54 @@ class RegisterResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["access_token", b"access_token", "device_id", b"device_id", "expires_at", b"expires_at", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RequestCodeRequest(message.Message):
+    """Asks for a code."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PHONE_NUMBER_FIELD_NUMBER: builtins.int
+    phone_number: builtins.str
+    """In the form +<country><number>, 8 to 15 digits."""
+    def __init__(
+        self,
+        *,
+        phone_number: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["phone_number", b"phone_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RequestCodeResponse(message.Message):
+    """A code is on its way."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    NEXT_AT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def expires_at(self) -> timestamp_pb2.Timestamp:
+        """When the code ends."""
+
+    @builtins.property
+    def next_at(self) -> timestamp_pb2.Timestamp:
+        """When another may be asked for."""
+
+    def __init__(
+        self,
+        *,
+        expires_at: timestamp_pb2.Timestamp | None = ...,
+        next_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["expires_at", b"expires_at", "next_at", b"next_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["expires_at", b"expires_at", "next_at", b"next_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,16 +254,20 @@ class LookUpRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     HANDLE_FIELD_NUMBER: builtins.int
+    PHONE_NUMBER_FIELD_NUMBER: builtins.int
     handle: builtins.str
-    """The handle, exactly."""
+    """The handle, exactly. Empty if a number is given."""
+    phone_number: builtins.str
+    """The number, in the form +<country><number>. Empty if a handle is given."""
     def __init__(
         self,
         *,
         handle: builtins.str = ...,
+        phone_number: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["handle", b"handle", "phone_number", b"phone_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,5 +288,441 @@ class LookUpResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DiscoverContactsRequest(message.Message):
+    """Asks for many contacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NUMBER_HASHES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def number_hashes(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """SHA-256 of each number in the form +<country><number>; at most 500."""
+
+    def __init__(
+        self,
+        *,
+        number_hashes: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["number_hashes", b"number_hashes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DiscoverContactsResponse(message.Message):
+    """The contacts that have accounts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CONTACTS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def contacts(self) -> containers.RepeatedCompositeFieldContainer[Contact]:
+        """Only those that the caller may find."""
+
+    def __init__(
+        self,
+        *,
+        contacts: abc.Iterable[Contact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["contacts", b"contacts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Contact(message.Message):
+    """A contact that has an account."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NUMBER_HASH_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
+    number_hash: builtins.bytes
+    """As it was asked for."""
+    user_id: builtins.bytes
+    """The account, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        number_hash: builtins.bytes = ...,
+        user_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["number_hash", b"number_hash", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetProfileRequest(message.Message):
+    """A new profile."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ENCRYPTED_PROFILE_FIELD_NUMBER: builtins.int
+    encrypted_profile: builtins.bytes
+    """A ciphertext, at most 8 KiB; the server never looks inside."""
+    def __init__(
+        self,
+        *,
+        encrypted_profile: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["encrypted_profile", b"encrypted_profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetProfileResponse(message.Message):
+    """The profile is stored."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetProfileRequest(message.Message):
+    """Asks for a profile."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """The account, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetProfileResponse(message.Message):
+    """A profile."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ENCRYPTED_PROFILE_FIELD_NUMBER: builtins.int
+    encrypted_profile: builtins.bytes
+    """A ciphertext; empty if there is none, or none for the caller."""
+    def __init__(
+        self,
+        *,
+        encrypted_profile: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["encrypted_profile", b"encrypted_profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetPrivacyRequest(message.Message):
+    """Who may find the caller."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FINDABLE_BY_HANDLE_FIELD_NUMBER: builtins.int
+    FINDABLE_BY_NUMBER_FIELD_NUMBER: builtins.int
+    findable_by_handle: Audience.ValueType
+    """By handle; unset leaves it."""
+    findable_by_number: Audience.ValueType
+    """By number; unset leaves it."""
+    def __init__(
+        self,
+        *,
+        findable_by_handle: Audience.ValueType = ...,
+        findable_by_number: Audience.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["findable_by_handle", b"findable_by_handle", "findable_by_number", b"findable_by_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetPrivacyResponse(message.Message):
+    """The choice is stored."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetRegistrationLockRequest(message.Message):
+    """A PIN."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REGISTRATION_LOCK_FIELD_NUMBER: builtins.int
+    registration_lock: builtins.bytes
+    """SHA-256 of the PIN, 32 bytes; empty removes the lock. A secret."""
+    def __init__(
+        self,
+        *,
+        registration_lock: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["registration_lock", b"registration_lock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetRegistrationLockResponse(message.Message):
+    """The lock is set."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ChangeNumberRequest(message.Message):
+    """Another number."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PHONE_NUMBER_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    phone_number: builtins.str
+    """In the form +<country><number>."""
+    code: builtins.str
+    """The code that was sent to the new number. A secret."""
+    def __init__(
+        self,
+        *,
+        phone_number: builtins.str = ...,
+        code: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "phone_number", b"phone_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ChangeNumberResponse(message.Message):
+    """The account has the number."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteAccountRequest(message.Message):
+    """The end of an account."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteAccountResponse(message.Message):
+    """The account is deleted; what is left of it goes within one sweep."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BlockRequest(message.Message):
+    """A block."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """Whom, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BlockResponse(message.Message):
+    """The block holds."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UnblockRequest(message.Message):
+    """The end of a block."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """Whom, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UnblockResponse(message.Message):
+    """The block is over."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListBlockedRequest(message.Message):
+    """Asks for the caller's blocks."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListBlockedResponse(message.Message):
+    """The caller's blocks."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def user_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetMuteRequest(message.Message):
+    """Silence."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """A direct chat with this person, 16 bytes."""
+    @builtins.property
+    def until(self) -> timestamp_pb2.Timestamp:
+        """Until when; unset ends it."""
+
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+        until: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofArgType_conversation: _TypeAlias = typing.Literal["conversation", b"conversation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...
+
+@typing.final
+class SetMuteResponse(message.Message):
+    """The choice is stored."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -40,6 +40,11 @@ class IdentityServiceStub:
                 request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
                 response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
                 _registered_method=True)
+        self.RequestCode = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/RequestCode',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeResponse.FromString,
+                _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/whimbrel.identity.v1.IdentityService/Refresh',
                 request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.SerializeToString,
@@ -50,6 +55,61 @@ class IdentityServiceStub:
                 request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpRequest.SerializeToString,
                 response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpResponse.FromString,
                 _registered_method=True)
+        self.DiscoverContacts = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/DiscoverContacts',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsResponse.FromString,
+                _registered_method=True)
+        self.SetProfile = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/SetProfile',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileResponse.FromString,
+                _registered_method=True)
+        self.GetProfile = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/GetProfile',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileResponse.FromString,
+                _registered_method=True)
+        self.SetPrivacy = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/SetPrivacy',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyResponse.FromString,
+                _registered_method=True)
+        self.SetRegistrationLock = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/SetRegistrationLock',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockResponse.FromString,
+                _registered_method=True)
+        self.ChangeNumber = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/ChangeNumber',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberResponse.FromString,
+                _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/DeleteAccount',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
+        self.Block = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/Block',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockResponse.FromString,
+                _registered_method=True)
+        self.Unblock = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/Unblock',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockResponse.FromString,
+                _registered_method=True)
+        self.ListBlocked = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/ListBlocked',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedResponse.FromString,
+                _registered_method=True)
+        self.SetMute = channel.unary_unary(
+                '/whimbrel.identity.v1.IdentityService/SetMute',
+                request_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -58,7 +118,17 @@ class IdentityServiceServicer:
 
     def Register(self, request, context):
         """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-        Needs no token: the request is signed. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID or SIGNATURE_STALE.
+        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
+        number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
+        REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestCode(self, request, context):
+        """Sends a one-time code to a phone number, which Register then takes. Needs no token. Answers alike whether or not the number has an
+        account. Fails with FIELD_INVALID or RATE_LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +143,86 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LookUp(self, request, context):
-        """Finds an account by its handle. Needs a token. Fails with HANDLE_UNKNOWN.
+        """Finds an account by its handle or its number. Needs a token. Fails with HANDLE_UNKNOWN, alike for an account that does not exist, that
+        is hidden from the caller and that has blocked it; and with RATE_LIMITED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscoverContacts(self, request, context):
+        """Finds which of the caller's contacts have accounts that the caller may find, within the caller's budget of look-ups. Needs a token.
+        Fails with RATE_LIMITED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProfile(self, request, context):
+        """Replaces the caller's profile. Needs a token of the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfile(self, request, context):
+        """Reads an account's profile, which only those to whom its owner gave the profile key can decrypt. Needs a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPrivacy(self, request, context):
+        """Chooses who may find the caller. Needs a token of the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRegistrationLock(self, request, context):
+        """Sets or removes the PIN without which the number cannot be registered again. Needs a token of the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeNumber(self, request, context):
+        """Moves the caller's account to another number. Needs a token of the primary. Fails with CODE_INVALID or NUMBER_TAKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAccount(self, request, context):
+        """Deletes the caller's account and all that belongs to it. Needs a token of the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Block(self, request, context):
+        """Blocks an account: its direct messages are accepted, and never delivered. Needs a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unblock(self, request, context):
+        """Ends a block. Needs a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlocked(self, request, context):
+        """Lists whom the caller has blocked. Needs a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMute(self, request, context):
+        """Silences the notifications of a conversation. Needs a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +236,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.FromString,
                     response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.SerializeToString,
             ),
+            'RequestCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestCode,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeResponse.SerializeToString,
+            ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
                     request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.FromString,
@@ -96,6 +250,61 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.LookUp,
                     request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpRequest.FromString,
                     response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpResponse.SerializeToString,
+            ),
+            'DiscoverContacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscoverContacts,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsResponse.SerializeToString,
+            ),
+            'SetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProfile,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileResponse.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'SetPrivacy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPrivacy,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyResponse.SerializeToString,
+            ),
+            'SetRegistrationLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRegistrationLock,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockResponse.SerializeToString,
+            ),
+            'ChangeNumber': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeNumber,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountResponse.SerializeToString,
+            ),
+            'Block': grpc.unary_unary_rpc_method_handler(
+                    servicer.Block,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockResponse.SerializeToString,
+            ),
+            'Unblock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unblock,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockResponse.SerializeToString,
+            ),
+            'ListBlocked': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlocked,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedResponse.SerializeToString,
+            ),
+            'SetMute': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMute,
+                    request_deserializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteRequest.FromString,
+                    response_serializer=whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -126,6 +335,33 @@ class IdentityService:
             '/whimbrel.identity.v1.IdentityService/Register',
             whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
             whimbrel_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/RequestCode',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.RequestCodeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -180,6 +416,303 @@ class IdentityService:
             '/whimbrel.identity.v1.IdentityService/LookUp',
             whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpRequest.SerializeToString,
             whimbrel_dot_identity_dot_v1_dot_identity__pb2.LookUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscoverContacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/DiscoverContacts',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.DiscoverContactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/SetProfile',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/GetProfile',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPrivacy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/SetPrivacy',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetPrivacyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRegistrationLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/SetRegistrationLock',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetRegistrationLockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeNumber(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/ChangeNumber',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.ChangeNumberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/DeleteAccount',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.DeleteAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Block(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/Block',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.BlockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unblock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/Unblock',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.UnblockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlocked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/ListBlocked',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.ListBlockedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.identity.v1.IdentityService/SetMute',
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteRequest.SerializeToString,
+            whimbrel_dot_identity_dot_v1_dot_identity__pb2.SetMuteResponse.FromString,
             options,
             channel_credentials,
             insecure,

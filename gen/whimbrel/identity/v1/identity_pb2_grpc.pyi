@@ -18,14 +18,46 @@ class IdentityServiceStub:
     def __init__(self, channel: aio.Channel) -> None: ...
     Register: aio.UnaryUnaryMultiCallable[identity_pb2.RegisterRequest, identity_pb2.RegisterResponse]
     """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-    Needs no token: the request is signed. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID or SIGNATURE_STALE.
+    Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
+    number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
+    REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+    """
+    RequestCode: aio.UnaryUnaryMultiCallable[identity_pb2.RequestCodeRequest, identity_pb2.RequestCodeResponse]
+    """Sends a one-time code to a phone number, which Register then takes. Needs no token. Answers alike whether or not the number has an
+    account. Fails with FIELD_INVALID or RATE_LIMITED.
     """
     Refresh: aio.UnaryUnaryMultiCallable[identity_pb2.RefreshRequest, identity_pb2.RefreshResponse]
     """Gives a device its next access token. Needs no token: the request is signed. Fails with DEVICE_UNKNOWN,
     SIGNATURE_INVALID or SIGNATURE_STALE.
     """
     LookUp: aio.UnaryUnaryMultiCallable[identity_pb2.LookUpRequest, identity_pb2.LookUpResponse]
-    """Finds an account by its handle. Needs a token. Fails with HANDLE_UNKNOWN."""
+    """Finds an account by its handle or its number. Needs a token. Fails with HANDLE_UNKNOWN, alike for an account that does not exist, that
+    is hidden from the caller and that has blocked it; and with RATE_LIMITED.
+    """
+    DiscoverContacts: aio.UnaryUnaryMultiCallable[identity_pb2.DiscoverContactsRequest, identity_pb2.DiscoverContactsResponse]
+    """Finds which of the caller's contacts have accounts that the caller may find, within the caller's budget of look-ups. Needs a token.
+    Fails with RATE_LIMITED.
+    """
+    SetProfile: aio.UnaryUnaryMultiCallable[identity_pb2.SetProfileRequest, identity_pb2.SetProfileResponse]
+    """Replaces the caller's profile. Needs a token of the primary."""
+    GetProfile: aio.UnaryUnaryMultiCallable[identity_pb2.GetProfileRequest, identity_pb2.GetProfileResponse]
+    """Reads an account's profile, which only those to whom its owner gave the profile key can decrypt. Needs a token."""
+    SetPrivacy: aio.UnaryUnaryMultiCallable[identity_pb2.SetPrivacyRequest, identity_pb2.SetPrivacyResponse]
+    """Chooses who may find the caller. Needs a token of the primary."""
+    SetRegistrationLock: aio.UnaryUnaryMultiCallable[identity_pb2.SetRegistrationLockRequest, identity_pb2.SetRegistrationLockResponse]
+    """Sets or removes the PIN without which the number cannot be registered again. Needs a token of the primary."""
+    ChangeNumber: aio.UnaryUnaryMultiCallable[identity_pb2.ChangeNumberRequest, identity_pb2.ChangeNumberResponse]
+    """Moves the caller's account to another number. Needs a token of the primary. Fails with CODE_INVALID or NUMBER_TAKEN."""
+    DeleteAccount: aio.UnaryUnaryMultiCallable[identity_pb2.DeleteAccountRequest, identity_pb2.DeleteAccountResponse]
+    """Deletes the caller's account and all that belongs to it. Needs a token of the primary."""
+    Block: aio.UnaryUnaryMultiCallable[identity_pb2.BlockRequest, identity_pb2.BlockResponse]
+    """Blocks an account: its direct messages are accepted, and never delivered. Needs a token."""
+    Unblock: aio.UnaryUnaryMultiCallable[identity_pb2.UnblockRequest, identity_pb2.UnblockResponse]
+    """Ends a block. Needs a token."""
+    ListBlocked: aio.UnaryUnaryMultiCallable[identity_pb2.ListBlockedRequest, identity_pb2.ListBlockedResponse]
+    """Lists whom the caller has blocked. Needs a token."""
+    SetMute: aio.UnaryUnaryMultiCallable[identity_pb2.SetMuteRequest, identity_pb2.SetMuteResponse]
+    """Silences the notifications of a conversation. Needs a token."""
 
 class IdentityServiceServicer(metaclass=abc_1.ABCMeta):
     """Accounts, their devices and their access tokens. Clients call it at the gateway's address."""
@@ -37,7 +69,19 @@ class IdentityServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[identity_pb2.RegisterRequest, abc.Awaitable[identity_pb2.RegisterResponse]],
     ) -> abc.Awaitable[identity_pb2.RegisterResponse]:
         """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-        Needs no token: the request is signed. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID or SIGNATURE_STALE.
+        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
+        number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
+        REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+        """
+
+    @abc_1.abstractmethod
+    def RequestCode(
+        self,
+        request: identity_pb2.RequestCodeRequest,
+        context: aio.ServicerContext[identity_pb2.RequestCodeRequest, abc.Awaitable[identity_pb2.RequestCodeResponse]],
+    ) -> abc.Awaitable[identity_pb2.RequestCodeResponse]:
+        """Sends a one-time code to a phone number, which Register then takes. Needs no token. Answers alike whether or not the number has an
+        account. Fails with FIELD_INVALID or RATE_LIMITED.
         """
 
     @abc_1.abstractmethod
@@ -56,6 +100,98 @@ class IdentityServiceServicer(metaclass=abc_1.ABCMeta):
         request: identity_pb2.LookUpRequest,
         context: aio.ServicerContext[identity_pb2.LookUpRequest, abc.Awaitable[identity_pb2.LookUpResponse]],
     ) -> abc.Awaitable[identity_pb2.LookUpResponse]:
-        """Finds an account by its handle. Needs a token. Fails with HANDLE_UNKNOWN."""
+        """Finds an account by its handle or its number. Needs a token. Fails with HANDLE_UNKNOWN, alike for an account that does not exist, that
+        is hidden from the caller and that has blocked it; and with RATE_LIMITED.
+        """
+
+    @abc_1.abstractmethod
+    def DiscoverContacts(
+        self,
+        request: identity_pb2.DiscoverContactsRequest,
+        context: aio.ServicerContext[identity_pb2.DiscoverContactsRequest, abc.Awaitable[identity_pb2.DiscoverContactsResponse]],
+    ) -> abc.Awaitable[identity_pb2.DiscoverContactsResponse]:
+        """Finds which of the caller's contacts have accounts that the caller may find, within the caller's budget of look-ups. Needs a token.
+        Fails with RATE_LIMITED.
+        """
+
+    @abc_1.abstractmethod
+    def SetProfile(
+        self,
+        request: identity_pb2.SetProfileRequest,
+        context: aio.ServicerContext[identity_pb2.SetProfileRequest, abc.Awaitable[identity_pb2.SetProfileResponse]],
+    ) -> abc.Awaitable[identity_pb2.SetProfileResponse]:
+        """Replaces the caller's profile. Needs a token of the primary."""
+
+    @abc_1.abstractmethod
+    def GetProfile(
+        self,
+        request: identity_pb2.GetProfileRequest,
+        context: aio.ServicerContext[identity_pb2.GetProfileRequest, abc.Awaitable[identity_pb2.GetProfileResponse]],
+    ) -> abc.Awaitable[identity_pb2.GetProfileResponse]:
+        """Reads an account's profile, which only those to whom its owner gave the profile key can decrypt. Needs a token."""
+
+    @abc_1.abstractmethod
+    def SetPrivacy(
+        self,
+        request: identity_pb2.SetPrivacyRequest,
+        context: aio.ServicerContext[identity_pb2.SetPrivacyRequest, abc.Awaitable[identity_pb2.SetPrivacyResponse]],
+    ) -> abc.Awaitable[identity_pb2.SetPrivacyResponse]:
+        """Chooses who may find the caller. Needs a token of the primary."""
+
+    @abc_1.abstractmethod
+    def SetRegistrationLock(
+        self,
+        request: identity_pb2.SetRegistrationLockRequest,
+        context: aio.ServicerContext[identity_pb2.SetRegistrationLockRequest, abc.Awaitable[identity_pb2.SetRegistrationLockResponse]],
+    ) -> abc.Awaitable[identity_pb2.SetRegistrationLockResponse]:
+        """Sets or removes the PIN without which the number cannot be registered again. Needs a token of the primary."""
+
+    @abc_1.abstractmethod
+    def ChangeNumber(
+        self,
+        request: identity_pb2.ChangeNumberRequest,
+        context: aio.ServicerContext[identity_pb2.ChangeNumberRequest, abc.Awaitable[identity_pb2.ChangeNumberResponse]],
+    ) -> abc.Awaitable[identity_pb2.ChangeNumberResponse]:
+        """Moves the caller's account to another number. Needs a token of the primary. Fails with CODE_INVALID or NUMBER_TAKEN."""
+
+    @abc_1.abstractmethod
+    def DeleteAccount(
+        self,
+        request: identity_pb2.DeleteAccountRequest,
+        context: aio.ServicerContext[identity_pb2.DeleteAccountRequest, abc.Awaitable[identity_pb2.DeleteAccountResponse]],
+    ) -> abc.Awaitable[identity_pb2.DeleteAccountResponse]:
+        """Deletes the caller's account and all that belongs to it. Needs a token of the primary."""
+
+    @abc_1.abstractmethod
+    def Block(
+        self,
+        request: identity_pb2.BlockRequest,
+        context: aio.ServicerContext[identity_pb2.BlockRequest, abc.Awaitable[identity_pb2.BlockResponse]],
+    ) -> abc.Awaitable[identity_pb2.BlockResponse]:
+        """Blocks an account: its direct messages are accepted, and never delivered. Needs a token."""
+
+    @abc_1.abstractmethod
+    def Unblock(
+        self,
+        request: identity_pb2.UnblockRequest,
+        context: aio.ServicerContext[identity_pb2.UnblockRequest, abc.Awaitable[identity_pb2.UnblockResponse]],
+    ) -> abc.Awaitable[identity_pb2.UnblockResponse]:
+        """Ends a block. Needs a token."""
+
+    @abc_1.abstractmethod
+    def ListBlocked(
+        self,
+        request: identity_pb2.ListBlockedRequest,
+        context: aio.ServicerContext[identity_pb2.ListBlockedRequest, abc.Awaitable[identity_pb2.ListBlockedResponse]],
+    ) -> abc.Awaitable[identity_pb2.ListBlockedResponse]:
+        """Lists whom the caller has blocked. Needs a token."""
+
+    @abc_1.abstractmethod
+    def SetMute(
+        self,
+        request: identity_pb2.SetMuteRequest,
+        context: aio.ServicerContext[identity_pb2.SetMuteRequest, abc.Awaitable[identity_pb2.SetMuteResponse]],
+    ) -> abc.Awaitable[identity_pb2.SetMuteResponse]:
+        """Silences the notifications of a conversation. Needs a token."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: aio.Server) -> None: ...

@@ -96,7 +96,7 @@ class GatewayEvent(message.Message):
 
     @builtins.property
     def send(self) -> DeviceSend:
-        """Answered by `accepted` or `rejected`."""
+        """Answered by `accepted`, `rejected` or `device_mismatch`."""
 
     @builtins.property
     def ack(self) -> DeviceAck:
@@ -164,6 +164,8 @@ class MessageEvent(message.Message):
     RECEIPT_FIELD_NUMBER: builtins.int
     DOORBELL_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
+    LOW_PREKEYS_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The id of the request that this answers; 0 for a push."""
     @builtins.property
@@ -218,6 +220,14 @@ class MessageEvent(message.Message):
     def end(self) -> PushEnd:
         """Push: a session is over."""
 
+    @builtins.property
+    def device_mismatch(self) -> send_pb2.DeviceMismatch:
+        """Answers `send`."""
+
+    @builtins.property
+    def low_prekeys(self) -> PushLowPrekeys:
+        """Push: a device runs out of one-time keys."""
+
     def __init__(
         self,
         *,
@@ -235,12 +245,14 @@ class MessageEvent(message.Message):
         receipt: PushReceipt | None = ...,
         doorbell: PushDoorbell | None = ...,
         end: PushEnd | None = ...,
+        device_mismatch: send_pb2.DeviceMismatch | None = ...,
+        low_prekeys: PushLowPrekeys | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "id", b"id", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -854,6 +866,36 @@ class PushEnd(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["below_epoch", b"below_epoch", "device", b"device", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushLowPrekeys(message.Message):
+    """A device runs out of one-time keys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    ONE_TIME_PREKEYS_FIELD_NUMBER: builtins.int
+    ONE_TIME_KEM_PREKEYS_FIELD_NUMBER: builtins.int
+    one_time_prekeys: builtins.int
+    """EC keys left."""
+    one_time_kem_prekeys: builtins.int
+    """KEM keys left."""
+    @builtins.property
+    def device(self) -> DeviceAddress:
+        """The device."""
+
+    def __init__(
+        self,
+        *,
+        device: DeviceAddress | None = ...,
+        one_time_prekeys: builtins.int = ...,
+        one_time_kem_prekeys: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "one_time_kem_prekeys", b"one_time_kem_prekeys", "one_time_prekeys", b"one_time_prekeys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

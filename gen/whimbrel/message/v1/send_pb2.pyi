@@ -32,6 +32,12 @@ class _CiphertextTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Ciphert
     """Refused."""
     CIPHERTEXT_TYPE_PLAIN: _CiphertextType.ValueType  # 1
     """A serialised `whimbrel.content.v1.Content` that is not encrypted end to end."""
+    CIPHERTEXT_TYPE_RATCHET: _CiphertextType.ValueType  # 2
+    """A Double Ratchet message of an open session."""
+    CIPHERTEXT_TYPE_PREKEY: _CiphertextType.ValueType  # 3
+    """A Double Ratchet message that opens a session, with what that takes."""
+    CIPHERTEXT_TYPE_SENDER_KEY: _CiphertextType.ValueType  # 4
+    """A sender-key message."""
 
 class CiphertextType(_CiphertextType, metaclass=_CiphertextTypeEnumTypeWrapper):
     """How a ciphertext is to be read by the receiving device."""
@@ -40,6 +46,12 @@ CIPHERTEXT_TYPE_UNSPECIFIED: CiphertextType.ValueType  # 0
 """Refused."""
 CIPHERTEXT_TYPE_PLAIN: CiphertextType.ValueType  # 1
 """A serialised `whimbrel.content.v1.Content` that is not encrypted end to end."""
+CIPHERTEXT_TYPE_RATCHET: CiphertextType.ValueType  # 2
+"""A Double Ratchet message of an open session."""
+CIPHERTEXT_TYPE_PREKEY: CiphertextType.ValueType  # 3
+"""A Double Ratchet message that opens a session, with what that takes."""
+CIPHERTEXT_TYPE_SENDER_KEY: CiphertextType.ValueType  # 4
+"""A sender-key message."""
 
 @typing.final
 class Send(message.Message):
@@ -52,6 +64,7 @@ class Send(message.Message):
     AFTER_FIELD_NUMBER: builtins.int
     FIRST_TRIED_AT_FIELD_NUMBER: builtins.int
     SHARED_FIELD_NUMBER: builtins.int
+    PER_DEVICE_FIELD_NUMBER: builtins.int
     client_message_id: builtins.bytes
     """16 random bytes, made by the sender once per message. The scope is (conversation, sending device)."""
     user_id: builtins.bytes
@@ -70,6 +83,10 @@ class Send(message.Message):
     def shared(self) -> SharedBody:
         """One body for all linked devices of the recipient."""
 
+    @builtins.property
+    def per_device(self) -> DeviceBodies:
+        """A body for each device of the recipient, and for each other device of the sender."""
+
     def __init__(
         self,
         *,
@@ -78,12 +95,13 @@ class Send(message.Message):
         after: builtins.bytes = ...,
         first_tried_at: timestamp_pb2.Timestamp | None = ...,
         shared: SharedBody | None = ...,
+        per_device: DeviceBodies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "first_tried_at", b"first_tried_at", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "first_tried_at", b"first_tried_at", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_bodies: _TypeAlias = typing.Literal["shared"]  # noqa: Y015
+    _WhichOneofReturnType_bodies: _TypeAlias = typing.Literal["shared", "per_device"]  # noqa: Y015
     _WhichOneofArgType_bodies: _TypeAlias = typing.Literal["bodies", b"bodies"]  # noqa: Y015
     _WhichOneofReturnType_to: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType_to: _TypeAlias = typing.Literal["to", b"to"]  # noqa: Y015
@@ -113,6 +131,66 @@ class SharedBody(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["ciphertext", b"ciphertext", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeviceBodies(message.Message):
+    """A ciphertext for each device."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BODIES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def bodies(self) -> containers.RepeatedCompositeFieldContainer[DeviceBody]:
+        """At most 20; no device twice. Every linked device of the recipient and every other linked device of the sender must be named;
+        else `device_mismatch`, and nothing is accepted.
+        """
+
+    def __init__(
+        self,
+        *,
+        bodies: abc.Iterable[DeviceBody] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeviceBody(message.Message):
+    """The ciphertext for one device."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    REGISTRATION_ID_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    CIPHERTEXT_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """The recipient or the sender, 16 bytes."""
+    device_id: builtins.int
+    """The device."""
+    registration_id: builtins.int
+    """The device's registration, as KeyService gave it."""
+    type: CiphertextType.ValueType
+    """How the bytes are to be read."""
+    ciphertext: builtins.bytes
+    """1 byte or more; all of one send together at most 192 KiB."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+        device_id: builtins.int = ...,
+        registration_id: builtins.int = ...,
+        type: CiphertextType.ValueType = ...,
+        ciphertext: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ciphertext", b"ciphertext", "device_id", b"device_id", "registration_id", b"registration_id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,5 +289,69 @@ class Rejected(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["first_answer", b"first_answer", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["client_message_id", b"client_message_id", "first_answer", b"first_answer", "metadata", b"metadata", "reason", b"reason", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeviceMismatch(message.Message):
+    """The send does not name the devices that it must. Nothing is accepted; repeat it, under the same client_message_id, with other bodies.
+    Own devices are named as well as the recipient's.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CLIENT_MESSAGE_ID_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    EXTRA_FIELD_NUMBER: builtins.int
+    STALE_FIELD_NUMBER: builtins.int
+    client_message_id: builtins.bytes
+    """Copied from the send."""
+    @builtins.property
+    def missing(self) -> containers.RepeatedCompositeFieldContainer[DeviceName]:
+        """Linked devices that the send does not name."""
+
+    @builtins.property
+    def extra(self) -> containers.RepeatedCompositeFieldContainer[DeviceName]:
+        """Devices that the send names and that are not linked."""
+
+    @builtins.property
+    def stale(self) -> containers.RepeatedCompositeFieldContainer[DeviceName]:
+        """Devices that the send names under an old registration."""
+
+    def __init__(
+        self,
+        *,
+        client_message_id: builtins.bytes = ...,
+        missing: abc.Iterable[DeviceName] | None = ...,
+        extra: abc.Iterable[DeviceName] | None = ...,
+        stale: abc.Iterable[DeviceName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["client_message_id", b"client_message_id", "extra", b"extra", "missing", b"missing", "stale", b"stale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeviceName(message.Message):
+    """A device of an account."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """The account, 16 bytes."""
+    device_id: builtins.int
+    """The device."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+        device_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device_id", b"device_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
