@@ -40,9 +40,13 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(settings: type[S]) -> S:
-    """Read the settings, or name everything that is wrong with them and exit with 2."""
-    complaints = [f"{name}: no such setting" for name in _unknown(settings, os.environ)]
+def load(settings: type[S], *, part_of: type[Settings] | None = None) -> S:
+    """Read the settings, or name everything that is wrong with them and exit with 2.
+
+    A command that needs a few of a service's settings runs in the service's environment: what the
+    service knows, `part_of`, is no mistake there.
+    """
+    complaints = [f"{name}: no such setting" for name in _unknown(part_of or settings, os.environ)]
     try:
         loaded = settings()
     except ValidationError as error:

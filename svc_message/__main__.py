@@ -28,9 +28,11 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write(f"{describe(Settings)}\n")
             return 0
         case ["migrate"]:
-            return asyncio.run(migrating.run(load(StoreSettings).shards))
+            return asyncio.run(migrating.run(load(StoreSettings, part_of=Settings).shards))
         case ["move-slot", slot, to] if slot.isdecimal():
-            return asyncio.run(moving.run(load(StoreSettings).shards, int(slot), to))
+            return asyncio.run(
+                moving.run(load(StoreSettings, part_of=Settings).shards, int(slot), to)
+            )
         case _:
             sys.stderr.write(_USAGE)
             return 2

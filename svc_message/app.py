@@ -58,7 +58,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             )
         )
         account_store = AccountStore(core.shards)
-        accounts = Accounts(account_store, _signer(settings))
+        accounts = Accounts(
+            account_store, _signer(settings), token_lifetime=settings.token_lifetime
+        )
         messages = MessageServicer(
             core.accepting,
             core.inbox,

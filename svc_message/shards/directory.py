@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 
-from mesh.errors import Unavailable, WhimbrelError
+from mesh.errors import Unavailable
 from mesh.ids import SLOTS
 from mesh.postgres import STORE_ERRORS, Connection, Pool, acquired, is_transient
 from svc_message.model import Outcome
@@ -21,7 +21,7 @@ _PATIENCE = 2.0
 _PAUSE = 0.02
 _READ_MAP = "SELECT slot, state, moved_to, version FROM slot"
 _READ_SLOT = "SELECT moved_to, version FROM slot WHERE slot = $1"
-_MOVED = 4
+_INCOMING = 3
 
 
 class ShardUnavailable(Unavailable):
@@ -111,25 +111,35 @@ class Shards:
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         while True:
             shard = self._owner[slot]
-            error: WhimbrelError
+            try:
+                return await self._once(slot, work)
+            except Unavailable as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    if isinstance(error, ShardUnavailable):
+                        self.tell(shard, is_well=False)
+                    raise
+            await asyncio.sleep(_PAUSE)
+
+    async def _once(self, slot: int, work: Callable[[Connection], Awaitable[T]]) -> T:
+        shard = self._owner[slot]
+        try:
             try:
                 async with acquired(self._pools[shard], within=_ACQUIRE) as connection:
                     result = await work(connection)
-                self.tell(shard, is_well=True)
-                return result
             except SlotElsewhere as elsewhere:
                 if elsewhere.outcome == Outcome.SLOT_MOVED:
                     await self.relocate(slot)
-                error = SlotMoving("the slot is being moved")
-            except STORE_ERRORS as cause:
-                if not isinstance(cause, Unavailable) and not is_transient(cause):
-                    raise
-                error = ShardUnavailable("the shard cannot be reached", metadata={"shard": shard})
-            if asyncio.get_running_loop().time() > deadline:
-                if isinstance(error, ShardUnavailable):
-                    self.tell(shard, is_well=False)
-                raise error
-            await asyncio.sleep(_PAUSE)
+                raise SlotMoving("the slot is being moved") from None
+        except SlotMoving:
+            raise
+        except STORE_ERRORS as error:
+            if not isinstance(error, Unavailable) and not is_transient(error):
+                raise
+            raise ShardUnavailable(
+                "the shard cannot be reached", metadata={"shard": shard}
+            ) from error
+        self.tell(shard, is_well=True)
+        return result
 
     async def _read_map(self, shard: str) -> None:
         try:
@@ -140,8 +150,8 @@ class Shards:
             self.tell(shard, is_well=False)
             return
         for row in rows:
-            owner = row["moved_to"] if row["state"] == _MOVED else shard
-            self._learn(row["slot"], owner, row["version"])
+            if row["state"] != _INCOMING:  # it is still served where it comes from
+                self._learn(row["slot"], row["moved_to"] or shard, row["version"])
 
     def _learn(self, slot: int, owner: str, version: int) -> None:
         if owner not in self._pools:
