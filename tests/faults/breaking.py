@@ -2,10 +2,12 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from tests.faults.town import WITHIN, eventually
 from whimbrel_cli.stack.mesh import Mesh
+
+_ATTACHED = "gateway attached"  # what a message instance logs
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +41,7 @@ async def kill(mesh: Mesh, name: str) -> None:
 
 
 @contextlib.contextmanager
-def frozen(mesh: Mesh, name: str) -> "contextlib.AbstractContextManager[None]":
+def frozen(mesh: Mesh, name: str) -> Iterator[None]:
     """The process stands still: it neither answers nor dies."""
     mesh.kill(name, signal.SIGSTOP)
     try:
@@ -48,7 +50,19 @@ def frozen(mesh: Mesh, name: str) -> "contextlib.AbstractContextManager[None]":
         mesh.kill(name, signal.SIGCONT)
 
 
+async def start_attached(mesh: Mesh, name: str, *, env: Mapping[str, str] | None = None) -> None:
+    """Start a message instance and wait until every gateway sends it its share of the work."""
+    log = mesh.log_of(name)
+    before = log.read_text().count(_ATTACHED)
+    await mesh.start(name, env=env)
+    expected = before + len(mesh.gateway_addresses)
+    await eventually(lambda: log.read_text().count(_ATTACHED) >= expected)
+
+
 async def _start_again(mesh: Mesh, names: tuple[str, ...], env: Mapping[str, str]) -> None:
     for name in names:
         await kill(mesh, name)
-        await mesh.start(name, env=env)
+        if name.startswith("message"):
+            await start_attached(mesh, name, env=env)
+        else:
+            await mesh.start(name, env=env)

@@ -21,7 +21,7 @@ GATEWAY_POINTS = {
     "accepted.before_device": 20,
     "deliver.before_write": 20,
     "ack.before_forward": 10,
-    "registry.after_claim": 2,
+    "registry.after_claim": 1,
 }
 
 

@@ -43,10 +43,12 @@ class Town:
 
     async def move_in(self, *, window: int) -> Phone:
         """One more person, offline."""
+        number, gateways = len(self.people), self.mesh.gateway_addresses
+        first = number % len(gateways)
         person = Phone(
-            f"p{len(self.people)}",
-            await register(self.mesh.gateway_addresses[0]),
-            self.mesh.gateway_addresses,
+            f"p{number}",
+            await register(gateways[first]),
+            [*gateways[first:], *gateways[:first]],
             self.history,
             chance=random.Random(self.chance.random()),
             on_event=self._news.set,
@@ -77,10 +79,13 @@ class Town:
 
     async def settled(self, *, within: float = WITHIN) -> None:
         """Wait until all is answered, delivered and receipted, and the shards are at rest."""
-        async with asyncio.timeout(within) as deadline:
-            await self._until(self._is_quiet, within, "quiet")
-            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-            await eventually(self._is_at_rest, within=left)
+        deadline = asyncio.get_running_loop().time() + within
+        await self._until(self._is_quiet, within, "quiet")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await eventually(self._is_at_rest)
+        except TimeoutError:
+            raise TimeoutError(f"not at rest in {within} s: {await self.rest()}") from None
 
     async def rest(self) -> Rest:
         """What the shards hold of these people."""
