@@ -64,6 +64,7 @@ TABLES = (
     Table("device_queue", _USER, "user_id, device_id, pos"),
     Table("receipt_counter", _USER, "user_id"),
     Table("receipt", _USER, "user_id, conversation_id, peer_id"),
+    Table("block", _USER, "user_id, blocked_id"),
     Table("copy_outbox", _SLOT, "entry_id"),
     Table("receipt_outbox", _SLOT, "entry_id"),
     *(

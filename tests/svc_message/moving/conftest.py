@@ -170,3 +170,6 @@ async def _live(world) -> None:
     await world.pool(world.source).execute(
         "INSERT INTO handle VALUES ('hero', $1, $2)", world.slot, world.hero
     )
+    await world.pool(world.source).execute(
+        "INSERT INTO block VALUES ($1, $2)", world.hero, world.peers[0]
+    )
