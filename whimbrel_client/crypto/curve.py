@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import xeddsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from whimbrel_client.crypto import randomness
 from whimbrel_client.crypto.errors import InvalidKey, InvalidSignature
@@ -48,10 +48,9 @@ def checked(public: bytes) -> bytes:
 
 def agree(private: bytes, public: bytes) -> bytes:
     """X25519; a public key of small order is refused."""
-    theirs = X25519PublicKey.from_public_bytes(checked(public)[1:])
     try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(theirs)
-    except ValueError as error:
+        return xeddsa.x25519(private, checked(public)[1:])
+    except xeddsa.XEdDSAException as error:
         raise InvalidKey("a public key of small order") from error
 
 

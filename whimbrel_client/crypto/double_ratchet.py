@@ -80,7 +80,7 @@ def next_to_send(ratchet: DoubleRatchet) -> tuple[DoubleRatchet, bytes]:
 
 def to_receive(ratchet: DoubleRatchet, their_key: bytes, index: int) -> tuple[DoubleRatchet, bytes]:
     """Return the state after, and the seed of the keys of the message at this place."""
-    for chain in ratchet.receiving:
+    for chain in reversed(ratchet.receiving):
         if chain.ratchet == their_key:
             return _receive_on(ratchet, chain, index)
     turned = _turn(ratchet, their_key)

@@ -117,7 +117,7 @@ class SessionRecord:
     def _session_of(self, message: PrekeyMessage) -> Session | None:
         named = (message.base_key, message.identity)
         for session in self._sessions():
-            if (session.base_key, session.remote_identity) == named:
+            if (session.ends.base_key, session.ends.remote_identity) == named:
                 return session
         return None
 

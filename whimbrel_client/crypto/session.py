@@ -42,15 +42,22 @@ class PendingPrekeys:
     kem_ciphertext: bytes
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Session:
-    """Everything that two devices share, from the view of one."""
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who the two devices are, and the key that names their session: what never changes."""
 
     local_identity: bytes
     remote_identity: bytes
     local_registration_id: int
     remote_registration_id: int
     base_key: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Session:
+    """Everything that two devices share, from the view of one."""
+
+    ends: Ends
     ratchet: DoubleRatchet
     spqr: Spqr | None
     pending: PendingPrekeys | None = None
@@ -61,11 +68,13 @@ def initiate(device: Device, bundle: Bundle, *, with_spqr: bool = True) -> Sessi
     initiation = pqxdh.initiate(device.identity, bundle)
     agreed = initiation.agreed
     return Session(
-        local_identity=device.identity.public,
-        remote_identity=bundle.identity,
-        local_registration_id=device.registration_id,
-        remote_registration_id=bundle.registration_id,
-        base_key=initiation.base_key,
+        ends=Ends(
+            local_identity=device.identity.public,
+            remote_identity=bundle.identity,
+            local_registration_id=device.registration_id,
+            remote_registration_id=bundle.registration_id,
+            base_key=initiation.base_key,
+        ),
         ratchet=double_ratchet.start_as_initiator(agreed.root, agreed.chain, bundle.signed.key),
         spqr=spqr.start(agreed.pq, initiator=True) if with_spqr else None,
         pending=PendingPrekeys(
@@ -96,11 +105,13 @@ def accept(
     except InvalidKey as error:
         raise MalformedMessage("a first message holds a weak key") from error
     return Session(
-        local_identity=device.identity.public,
-        remote_identity=message.identity,
-        local_registration_id=device.registration_id,
-        remote_registration_id=message.registration_id,
-        base_key=message.base_key,
+        ends=Ends(
+            local_identity=device.identity.public,
+            remote_identity=message.identity,
+            local_registration_id=device.registration_id,
+            remote_registration_id=message.registration_id,
+            base_key=message.base_key,
+        ),
         ratchet=double_ratchet.start_as_responder(agreed.root, agreed.chain, own.signed.pair),
         spqr=spqr.start(agreed.pq, initiator=False) if with_spqr else None,
     )
@@ -120,10 +131,10 @@ def encrypt(session: Session, plaintext: bytes) -> tuple[Session, Ciphertext]:
             pq_ratchet=pq_message,
         ),
         mac_key,
-        sender=session.local_identity,
-        receiver=session.remote_identity,
+        sender=session.ends.local_identity,
+        receiver=session.ends.remote_identity,
     )
-    after = _after(session, ratchet, pq_state, pending=session.pending)
+    after = Session(session.ends, ratchet, pq_state, session.pending)
     if session.pending is None:
         return after, Ciphertext(MessageKind.RATCHET, body)
     return after, Ciphertext(MessageKind.PREKEY, _with_prekeys(session, session.pending, body))
@@ -139,24 +150,11 @@ def decrypt(session: Session, message: RatchetMessage) -> tuple[Session, bytes]:
         raise MalformedMessage("a message holds a weak ratchet key") from error
     pq_state, pq_key = _pq_read(session.spqr, message.pq_ratchet)
     cipher_key, mac_key, iv = _message_keys(seed, pq_key)
-    wire.prove(message, mac_key, sender=session.remote_identity, receiver=session.local_identity)
-    plaintext = cbc.decrypt(cipher_key, iv, message.ciphertext)
-    return _after(session, ratchet, pq_state, pending=None), plaintext
-
-
-def _after(
-    session: Session, ratchet: DoubleRatchet, pq: Spqr | None, *, pending: PendingPrekeys | None
-) -> Session:
-    return Session(
-        session.local_identity,
-        session.remote_identity,
-        session.local_registration_id,
-        session.remote_registration_id,
-        session.base_key,
-        ratchet,
-        pq,
-        pending,
+    wire.prove(
+        message, mac_key, sender=session.ends.remote_identity, receiver=session.ends.local_identity
     )
+    plaintext = cbc.decrypt(cipher_key, iv, message.ciphertext)
+    return Session(session.ends, ratchet, pq_state), plaintext
 
 
 def _check_named(message: PrekeyMessage, own: PrivatePrekeys) -> None:
@@ -170,10 +168,10 @@ def _check_named(message: PrekeyMessage, own: PrivatePrekeys) -> None:
 def _with_prekeys(session: Session, pending: PendingPrekeys, inner: bytes) -> bytes:
     message = wire_pb2.PrekeyMessage(
         one_time_id=pending.one_time_id,
-        base_key=session.base_key,
-        identity_key=session.local_identity,
+        base_key=session.ends.base_key,
+        identity_key=session.ends.local_identity,
         message=inner,
-        registration_id=session.local_registration_id,
+        registration_id=session.ends.local_registration_id,
         signed_id=pending.signed_id,
         kem_id=pending.kem_id,
         kem_ciphertext=pending.kem_ciphertext,

@@ -5,7 +5,7 @@ from whimbrel_client.crypto import versioned
 from whimbrel_client.crypto.curve import KeyPair
 from whimbrel_client.crypto.double_ratchet import DoubleRatchet, ReceivingChain, SendingChain
 from whimbrel_client.crypto.record import SessionRecord
-from whimbrel_client.crypto.session import PendingPrekeys, Session
+from whimbrel_client.crypto.session import Ends, PendingPrekeys, Session
 from whimbrel_client.crypto.spqr import stored as stored_spqr
 
 
@@ -29,13 +29,13 @@ def load_record(stored: bytes) -> SessionRecord:
 
 
 def _session_state(session: Session) -> state_pb2.SessionState:
-    ratchet = session.ratchet
+    ends, ratchet = session.ends, session.ratchet
     return state_pb2.SessionState(
-        local_identity=session.local_identity,
-        remote_identity=session.remote_identity,
-        local_registration_id=session.local_registration_id,
-        remote_registration_id=session.remote_registration_id,
-        base_key=session.base_key,
+        local_identity=ends.local_identity,
+        remote_identity=ends.remote_identity,
+        local_registration_id=ends.local_registration_id,
+        remote_registration_id=ends.remote_registration_id,
+        base_key=ends.base_key,
         root_key=ratchet.root,
         sending=state_pb2.SendingChainState(
             private_key=ratchet.sending.ratchet.private,
@@ -52,11 +52,13 @@ def _session_state(session: Session) -> state_pb2.SessionState:
 
 def _session(state: state_pb2.SessionState) -> Session:
     return Session(
-        local_identity=state.local_identity,
-        remote_identity=state.remote_identity,
-        local_registration_id=state.local_registration_id,
-        remote_registration_id=state.remote_registration_id,
-        base_key=state.base_key,
+        ends=Ends(
+            local_identity=state.local_identity,
+            remote_identity=state.remote_identity,
+            local_registration_id=state.local_registration_id,
+            remote_registration_id=state.remote_registration_id,
+            base_key=state.base_key,
+        ),
         ratchet=DoubleRatchet(
             state.root_key,
             _sending(state.sending),
