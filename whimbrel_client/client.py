@@ -93,7 +93,7 @@ class Client:
         """
         folder = Profile(profile)
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        account = await calls.register(handle, folder.key())
+        account = await calls.register(handle, folder.key_or_new())
         folder.keep(account)
         return account
 

@@ -8,11 +8,8 @@ from whimbrel_client.errors import DeviceRevoked
 _FIRST_SECONDS = 0.25
 _MOST_SECONDS = 15.0
 
-# A stream that lived so long was a good one: the next failure is a new one.
-_GOOD_SECONDS = 10.0
-
 REPLACED = "STREAM_REPLACED"
-REVOKED = frozenset({"DEVICE_REVOKED", "DEVICE_UNKNOWN"})
+REVOKED = frozenset({"DEVICE_REVOKED", "DEVICE_UNKNOWN", "SIGNATURE_INVALID"})
 BAD_TOKEN = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID", "TOKEN_MISSING", "UNAUTHENTICATED"})
 
 
@@ -23,6 +20,7 @@ class Ending:
     # A whimbrel.error.v1.ErrorReason without its prefix, or a gRPC status; empty: we ended it.
     reason: str = ""
     reconnect_after: float | None = None
+    # Seconds from the welcome; 0 if there was none.
     lasted: float = 0.0
 
 
@@ -37,15 +35,16 @@ class Comeback:
         """Seconds to wait before the next stream. Raises DeviceRevoked: never."""
         if ending.reason in REVOKED:
             raise DeviceRevoked(ending.reason)
-        if ending.lasted >= _GOOD_SECONDS:
-            self._failures = 0
         if not ending.reason:
             return 0.0
-        self._failures += 1
+        # A stream that lived longer than the wait before it was a good one.
+        self._failures = 1 if ending.lasted >= self._bound() else self._failures + 1
         if ending.reason == REPLACED:
             # Someone else has this device's key: let two such clients not chase each other.
             return max(ending.reconnect_after or 0.0, self._chance.uniform(1.0, 5.0))
         if ending.reconnect_after is not None:
             return ending.reconnect_after
-        most = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
-        return self._chance.uniform(0.0, most)
+        return self._chance.uniform(0.0, self._bound())
+
+    def _bound(self) -> float:
+        return min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** (min(self._failures, 10) - 1))

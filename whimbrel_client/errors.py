@@ -110,6 +110,8 @@ _CALL_ERRORS: Mapping[str, type[CallFailed]] = {
     "HANDLE_UNKNOWN": HandleUnknown,
     "DEVICE_UNKNOWN": DeviceRevoked,
     "DEVICE_REVOKED": DeviceRevoked,
+    # The key here is not the account's any more.
+    "SIGNATURE_INVALID": DeviceRevoked,
 }
 
 

@@ -72,7 +72,8 @@ class Exchange:
     def opened(self, welcome: gateway_pb2.Welcome) -> None:
         """A stream begins: learn its limits and its time."""
         limits = welcome.limits
-        self._clock.learn(welcome.server_time.ToMilliseconds())
+        if welcome.HasField("server_time"):
+            self._clock.learn(welcome.server_time.ToMilliseconds())
         self._limits = SendLimits(
             limits.max_outstanding_sends or _DEFAULT_LIMITS.sends,
             limits.max_outstanding_bytes or _DEFAULT_LIMITS.bytes,

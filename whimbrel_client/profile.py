@@ -35,14 +35,22 @@ class Profile:
         return self.folder / "store.db"
 
     def key(self) -> Ed25519PrivateKey:
+        """The device's key. Raises ProfileMissing if there is none."""
+        path = self.folder / "device.key"
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError) as error:
+            raise ProfileMissing(f"the device's key cannot be read: {error}") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ProfileMissing(f"{path} holds no Ed25519 key")
+        return key
+
+    def key_or_new(self) -> Ed25519PrivateKey:
         """The device's key, made when there is none; on the disk before it is returned."""
         path = self.folder / "device.key"
         if not path.exists():
             _write_secret(path, _pem_of(Ed25519PrivateKey.generate()))
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ProfileMissing(f"{path} holds no Ed25519 key")
-        return key
+        return self.key()
 
     def account(self) -> Account:
         """Who this device is. Raises ProfileMissing before it has registered."""

@@ -43,6 +43,7 @@ class DeviceStream:
         self._closing = asyncio.Event()
         self._go_away: gateway_pb2.GoAway | None = None
         self._is_open = False
+        self._opened_at = 0.0
         self._is_broken = False
         self._is_reading = False
         self._deadline = asyncio.timeout(_WELCOME_SECONDS)
@@ -57,7 +58,6 @@ class DeviceStream:
 
     async def run(self, token: str) -> Ending:
         """Open the stream and serve it until it ends."""
-        began = time.monotonic()
         call = self._stub.Connect(metadata=authorization(token))
         async with asyncio.TaskGroup() as tasks:
             storing = tasks.create_task(self._store(), name="whimbrel-store-frames")
@@ -72,9 +72,10 @@ class DeviceStream:
             if not self._is_open:
                 writing.cancel()
             await asyncio.wait((writing,))
-        return self._ending(status or ("" if was_closed else "OK"), time.monotonic() - began)
+        return self._ending(status or ("" if was_closed else "OK"))
 
-    def _ending(self, status: str, lasted: float) -> Ending:
+    def _ending(self, status: str) -> Ending:
+        lasted = time.monotonic() - self._opened_at if self._is_open else 0.0
         if self._is_broken:
             return Ending("BROKEN_STREAM", None, lasted)
         if self._go_away is None:
@@ -111,6 +112,7 @@ class DeviceStream:
         first, last = frame.events[0], frame.events[-1]
         if not self._is_open and first.HasField("welcome"):
             self._is_open = True
+            self._opened_at = time.monotonic()
             self._end_within(None)
             self._exchange.opened(first.welcome)
             self._on_open()

@@ -104,6 +104,8 @@ class Outbox:
         self._unsettled: dict[bytes, Sending] = {}
         self._in_flight = 0
         self._in_flight_bytes = 0
+        # Conversations of which some sends are in the store only.
+        self._behind: set[bytes] = set()
         # Whose turn it is: conversations with something that waits, each once.
         self._turns: deque[bytes] = deque()
         self._has_turn: set[bytes] = set()
@@ -121,8 +123,8 @@ class Outbox:
 
     def queued(self, conversation: bytes, up_to_id: int) -> None:
         """The store's queue of the conversation goes up to this local id now."""
-        lane = self._lane(conversation)
-        lane.queued_up_to = max(lane.queued_up_to, up_to_id)
+        self._lane(conversation).queued_up_to = up_to_id
+        self._behind.add(conversation)
 
     def offer(self, sends: Iterable[Sending]) -> None:
         """These were just queued: take them in if nothing before them is still in the store."""
@@ -132,14 +134,17 @@ class Outbox:
             lane.queued_up_to = max(lane.queued_up_to, sending.local_id)
             if has_all and lane.size < self._lane_size:
                 self._append(lane, sending)
+            else:
+                self._behind.add(sending.conversation)
 
     def wanting(self) -> list[Wanted]:
         """What to load from the store, a good part of a lane at a time."""
         enough = self._lane_size * 3 // 4
+        lanes = ((conversation, self._lanes[conversation]) for conversation in self._behind)
         return [
             Wanted(conversation, lane.loaded_up_to, lane.queued_up_to, self._lane_size - lane.size)
-            for conversation, lane in self._lanes.items()
-            if lane.loaded_up_to < lane.queued_up_to and lane.size <= enough
+            for conversation, lane in lanes
+            if lane.size <= enough
         ]
 
     def load(self, wanted: Wanted, sends: Sequence[Sending]) -> None:
@@ -149,6 +154,9 @@ class Outbox:
             self._append(lane, sending)
         if len(sends) < wanted.limit:
             lane.loaded_up_to = wanted.up_to_id
+        if lane.loaded_up_to == lane.queued_up_to:
+            self._behind.discard(wanted.conversation)
+            self._drop_if_empty(wanted.conversation, lane)
 
     # The queue shrinks.
 
@@ -158,12 +166,12 @@ class Outbox:
         if sending is None:
             return None
         lane = self._lanes[sending.conversation]
-        self._unlink(lane, sending)
         if sending.is_in_flight:
             self._land(sending)
         else:
             lane.waiting.remove(sending)
             heapq.heapify(lane.waiting)
+        self._unlink(lane, sending)
         return sending
 
     def refuse_for_now(self, client_message_id: bytes, retry_at: float) -> None:
@@ -266,6 +274,15 @@ class Outbox:
             sending.behind.before = sending.before
         if lane.last is sending:
             lane.last = sending.before
+        self._drop_if_empty(sending.conversation, lane)
+
+    def _drop_if_empty(self, conversation: bytes, lane: _Lane) -> None:
+        """A lane costs memory only while something is in it."""
+        if not lane.size and conversation not in self._behind:
+            del self._lanes[conversation]
+            if conversation in self._has_turn:
+                self._has_turn.discard(conversation)
+                self._turns.remove(conversation)
 
 
 class Acks:

@@ -14,6 +14,7 @@ import pytest
 from tests.whimbrel_client.test_talking import received
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import (
+    BodyTooLarge,
     CallFailed,
     Client,
     HandleTaken,
@@ -24,6 +25,7 @@ from whimbrel_client import (
 )
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.identity import IdentityCalls
+from whimbrel_client.payload import MAX_BODY_BYTES, body_of
 
 COUNT = 300
 
@@ -107,13 +109,28 @@ async def test_a_message_to_an_account_that_does_not_exist_is_refused(people: Pe
             await client.accepted(message)
 
 
+async def test_the_largest_message_arrives_whole_and_a_larger_one_is_not_queued(
+    people: People,
+) -> None:
+    (one, _), (other, bob) = await people.register(), await people.register()
+    largest = "x" * (MAX_BODY_BYTES - len(body_of("x" * MAX_BODY_BYTES)) + MAX_BODY_BYTES)
+
+    async with Client.connect(one) as sender, Client.connect(other) as receiver:
+        await sender.send_all(bob, [largest] * 10)
+        with pytest.raises(BodyTooLarge):
+            await sender.send(bob, largest + "x")
+        messages = await received(receiver, 10)
+
+    assert [message.text == largest for message in messages] == [True] * 10
+
+
 async def test_a_device_whose_date_is_wrong_learns_the_time_and_registers(
     mesh: Mesh, tmp_path: Path
 ) -> None:
     clock = ServerClock(wall=lambda: time.time() - 400 * 86400)
     calls = IdentityCalls(mesh.gateway_addresses, clock=clock)
 
-    account = await calls.register(f"p{secrets.token_hex(8)}", Profile(tmp_path).key())
+    account = await calls.register(f"p{secrets.token_hex(8)}", Profile(tmp_path).key_or_new())
 
     assert len(account.user_id) == 16
     assert abs(clock.now_ms() / 1000 - time.time()) < 30

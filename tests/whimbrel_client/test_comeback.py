@@ -35,6 +35,17 @@ def test_a_stream_that_lived_long_forgives_the_failures_before_it() -> None:
     assert comeback.delay_after(Ending("UNAVAILABLE", lasted=60.0)) <= 0.25
 
 
+def test_streams_that_are_welcomed_and_die_at_once_are_failures_all_the_same() -> None:
+    delays = []
+    for _ in range(300):
+        comeback = Comeback()
+        for _ in range(9):
+            comeback.delay_after(Ending("UNAVAILABLE", lasted=0.01))
+        delays.append(comeback.delay_after(Ending("UNAVAILABLE", lasted=0.01)))
+
+    assert max(delays) > 5.0
+
+
 def test_the_time_that_the_mesh_names_is_kept() -> None:
     assert a_comeback().delay_after(Ending("SERVER_DRAINING", 3.5)) == 3.5
 

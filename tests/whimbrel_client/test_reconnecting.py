@@ -24,7 +24,9 @@ from whimbrel_client import (
     ClientClosed,
     DeviceRevoked,
     NotConfirmed,
+    Profile,
     ProfileInUse,
+    ProfileMissing,
     SendRefused,
     SendState,
     StoreFailed,
@@ -177,6 +179,27 @@ async def test_a_revoked_device_stays_away_and_says_so(people: People, mesh: Fak
             await received(client, 1)
         with pytest.raises(DeviceRevoked):
             await client.send(os.urandom(16), "no more")
+
+
+async def test_a_key_that_is_not_the_accounts_ends_the_client(people: People) -> None:
+    alice = await people.register("alice")
+    (alice / "device.key").unlink()
+    Profile(alice).key_or_new()
+
+    async with Client.connect(alice) as client:
+        with pytest.raises(DeviceRevoked):
+            await client.online()
+
+
+async def test_a_profile_that_has_lost_its_key_is_not_given_another(people: People) -> None:
+    alice = await people.register("alice")
+    (alice / "device.key").unlink()
+
+    with pytest.raises(ProfileMissing):
+        async with Client.connect(alice):
+            pass
+
+    assert not (alice / "device.key").exists()
 
 
 async def test_an_expired_token_is_replaced(people: People, mesh: FakeMesh) -> None:
