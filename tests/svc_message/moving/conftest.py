@@ -20,6 +20,17 @@ GROUP BY c.relname
 """
 
 
+# Rows that no message brings; $1 is the slot, $2 its account.
+_MORE_ROWS = (
+    "INSERT INTO handle VALUES ('hero', $1::smallint, $2::bytea)",
+    "INSERT INTO device_keys SELECT $2::bytea, 1, 1, '', '', 2, '', '' WHERE $1::smallint >= 0",
+    "INSERT INTO one_time_prekey SELECT $2::bytea, 1, 0, 1, '' WHERE $1::smallint >= 0",
+    "INSERT INTO one_time_kem_prekey SELECT $2::bytea, 1, 0, 1, '', '' WHERE $1::smallint >= 0",
+    "INSERT INTO link_token SELECT $2::bytea, '', now() WHERE $1::smallint >= 0",
+    "INSERT INTO provisioning VALUES ($2::bytea, $1::smallint, '', '', now())",
+)
+
+
 @dataclass
 class World:
     """A slot, its shard, another shard, and the people who write there."""
@@ -167,9 +178,8 @@ async def _live(world) -> None:
     for peer in world.peers:
         await world.read(world.hero, peer, 3)
         await world.read(peer, world.hero, 2)
-    await world.pool(world.source).execute(
-        "INSERT INTO handle VALUES ('hero', $1, $2)", world.slot, world.hero
-    )
+    for statement in _MORE_ROWS:
+        await world.pool(world.source).execute(statement, world.slot, world.hero)
     await world.pool(world.source).execute(
         "INSERT INTO block VALUES ($1, $2)", world.hero, world.peers[0]
     )
