@@ -49,10 +49,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         gateway = await stack.enter_async_context(_open_gateway(settings, instance_id, health))
         discovery.watch("message").on_change(gateway.attach.instances_changed)
         server = _server(settings, gateway, health, telemetry)
+        address = bind(server, settings.listen)
         instance = Instance(
             instance_id,
             SERVICE,
-            settings.advertise or bind(server, settings.listen),
+            settings.advertise or address,
             settings.zone,
         )
         await _run(

@@ -70,10 +70,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             telemetry=telemetry,
         )
         server = _server(settings, messages, IdentityServicer(accounts), health, telemetry)
+        address = bind(server, settings.listen)
         instance = Instance(
             instance_id,
             SERVICE,
-            settings.advertise or bind(server, settings.listen),
+            settings.advertise or address,
             settings.zone,
         )
         async with asyncio.TaskGroup() as tasks:
