@@ -33,7 +33,15 @@ _IDENTITY = "/whimbrel.identity.v1.IdentityService"
 METHODS = {
     f"{_IDENTITY}/Register": Forwarded("message", needs_token=False),
     f"{_IDENTITY}/Refresh": Forwarded("message", needs_token=False),
-    f"{_IDENTITY}/LookUp": Forwarded("message"),
+    f"{_IDENTITY}/RequestCode": Forwarded("message", needs_token=False),
+    **{
+        f"{_IDENTITY}/{name}": Forwarded("message")
+        for name in (
+            *("LookUp", "DiscoverContacts", "SetProfile", "GetProfile", "SetPrivacy"),
+            *("SetRegistrationLock", "ChangeNumber", "DeleteAccount"),
+            *("Block", "Unblock", "ListBlocked", "SetMute"),
+        )
+    },
 }
 
 
@@ -106,6 +114,7 @@ def _identity(caller: Device | None) -> tuple[tuple[str, str], ...]:
     return (
         ("whimbrel-user-id", ulid_text(caller.user_id)),
         ("whimbrel-device-id", str(caller.device_id)),
+        ("whimbrel-credential-version", str(caller.credential_version)),
     )
 
 

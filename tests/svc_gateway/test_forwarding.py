@@ -54,6 +54,7 @@ async def test_the_service_learns_who_calls_and_only_that(
     (_, metadata) = edge.identity_calls[-1]
     assert metadata["whimbrel-user-id"] == ulid_text(ann)
     assert metadata["whimbrel-device-id"] == "1"
+    assert metadata["whimbrel-credential-version"] == "1"
     assert "whimbrel-admin" not in metadata
     assert "x" not in metadata
     assert metadata["authorization"] != bearer(edge, ann)[1]
@@ -99,7 +100,17 @@ async def test_a_method_outside_the_closed_list_is_unknown(
 
 
 def test_the_closed_list_is_this() -> None:
-    assert {name.rpartition("/")[2] for name in METHODS} == {"Register", "Refresh", "LookUp"}
+    assert {name.rpartition("/")[2] for name in METHODS} == {
+        *("Register", "Refresh", "RequestCode", "LookUp", "DiscoverContacts"),
+        *("SetProfile", "GetProfile", "SetPrivacy", "SetRegistrationLock"),
+        *("ChangeNumber", "DeleteAccount", "Block", "Unblock", "ListBlocked", "SetMute"),
+    }
+
+
+def test_only_what_makes_a_caller_known_is_called_without_a_token() -> None:
+    assert {name.rpartition("/")[2] for name, how in METHODS.items() if not how.needs_token} == {
+        *("Register", "Refresh", "RequestCode"),
+    }
 
 
 async def test_a_failure_comes_back_with_its_details(edge: Edge, channel: grpc.aio.Channel) -> None:
