@@ -31,6 +31,7 @@ from whimbrel_client.errors import (
     StoreTooNew,
     Unreachable,
 )
+from whimbrel_client.ids import id_text
 from whimbrel_client.model import (
     Alarm,
     Conversation,
@@ -72,4 +73,5 @@ __all__ = [
     "StoreTooNew",
     "Tick",
     "Unreachable",
+    "id_text",
 ]

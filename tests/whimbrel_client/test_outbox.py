@@ -136,6 +136,22 @@ def test_a_send_of_exactly_six_days_and_one_never_tried_are_not_given_up() -> No
     assert turn.sends == [old, fresh]
 
 
+def test_when_all_that_was_loaded_is_given_up_the_rest_is_still_wanted() -> None:
+    sends = [a_send(number) for number in (1, 2, 3)]
+    outbox = an_outbox(*sends, lane_size=2)
+    for sending in sends[:2]:
+        sending.first_tried_at = 0
+
+    given_up = take_turn(outbox).given_up
+    (wanted,) = outbox.wanting()
+    outbox.load(wanted, [sends[2]])
+
+    assert given_up == sends[:2]
+    assert wanted.above_id == 2
+    assert take(outbox) == [3]
+    assert outbox.wanting() == []
+
+
 class Conversations(RuleBasedStateMachine):
     """A store, an outbox, and a mesh that refuses, forgets to answer and loses streams.
 
