@@ -24,7 +24,7 @@ _DEVICE_KIND = "whimbrel-device+jwt"
 _SERVICE_KIND = "whimbrel-service+jwt"
 _SCHEME = "bearer "
 _LONGEST_TOKEN = 2048
-_MOST_CACHED = 4096
+_MOST_CACHED = 1024
 # A token may come from a machine whose clock is a little ahead.
 _LEEWAY = timedelta(seconds=5)
 

@@ -50,6 +50,8 @@ class Listener:
                 _milliseconds(self.min_ping_interval),
             ),
             ("grpc.so_reuseport", int(reuse_port)),
+            # Nobody asks for its records, and each connection would keep some.
+            ("grpc.enable_channelz", 0),
         ]
 
 

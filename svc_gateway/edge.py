@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 class Device:
     """Who has connected, as its token proves."""
 
-    user_id: bytes
-    device_id: int
+    address: Address
     credential_version: int
     expires_at: datetime
 
     @property
-    def address(self) -> Address:
-        return self.user_id, self.device_id
+    def user_id(self) -> bytes:
+        return self.address[0]
 
 
 class Sessions(Protocol):

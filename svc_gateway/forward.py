@@ -113,7 +113,7 @@ def _identity(caller: Device | None) -> tuple[tuple[str, str], ...]:
         return ()
     return (
         ("whimbrel-user-id", ulid_text(caller.user_id)),
-        ("whimbrel-device-id", str(caller.device_id)),
+        ("whimbrel-device-id", str(caller.address[1])),
         ("whimbrel-credential-version", str(caller.credential_version)),
     )
 

@@ -12,7 +12,8 @@ from mesh.errors import TokenInvalid
 from mesh.ids import parse_ulid
 from svc_gateway.edge import Device, Edge
 from svc_gateway.ends import Overloaded, ServerDraining
-from svc_gateway.stream import Context, DeviceStream
+from svc_gateway.stream import DeviceStream
+from svc_gateway.writer import Context
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ class Authenticator:
             user_id = parse_ulid(claims.user)
         except ValueError:
             raise TokenInvalid("the token is not valid") from None
-        return Device(user_id, claims.device_id, claims.credential_version, claims.expires_at)
+        return Device((user_id, claims.device_id), claims.credential_version, claims.expires_at)
 
 
 class GatewayServicer:

@@ -21,7 +21,7 @@ from svc_gateway.ends import SessionEnd
 from svc_gateway.reads import Reads
 from svc_gateway.sending import flaw_of
 from svc_gateway.session import Phase, Session
-from svc_gateway.writer import FrameWriter
+from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 
@@ -29,14 +29,11 @@ _MOST_READS = 500
 _MOST_CLIENT_NAME = 64
 _BRIEFLY = timedelta(seconds=1)
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
 
 class DeviceStream:
     """The port of one session, and both directions of its stream."""
 
     __slots__ = (
-        "_address",
         "_edge",
         "_has_half_closed",
         "_is_watched",
@@ -52,12 +49,11 @@ class DeviceStream:
     def __init__(self, device: Device, edge: Edge) -> None:
         self.device = device
         self._edge = edge
-        self._address = device.address
         self.slot = slot_of(device.user_id)
         self._reads: Reads | None = None
         self._resume: asyncio.Future[None] | None = None
         self._has_half_closed = self._is_watched = self._lacked_room = False
-        self._writer = FrameWriter(patience=edge.ticks_to_write, on_written=self._on_written)
+        self._writer: FrameWriter  # there is one from `run` on
         self.session: Session[envelope_pb2.Envelope, receipt_pb2.Receipt] = Session(
             self, edge.limits, edge.budget
         )
@@ -66,18 +62,23 @@ class DeviceStream:
         """Serve the stream until either side ends it; raises what it ended for."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._writer.run(context.write), name="session-writer")
+                self._writer = FrameWriter(
+                    context,
+                    tasks,
+                    patience=self._edge.ticks_to_write,
+                    on_written=self._on_written,
+                )
                 await self._read(context)
         finally:
             self.session.close()
 
     def tick(self) -> bool:
         """A second has passed; False when there is nothing to watch."""
-        is_busy = self.session.tick()
-        self._writer.tick()
+        is_session_busy = self.session.tick()
+        is_writer_busy = self._writer.tick()
         if self._reads:
             self._ask_reads(self._reads)
-        self._is_watched = is_busy or self._writer.is_writing or bool(self._reads)
+        self._is_watched = is_session_busy or is_writer_busy or bool(self._reads)
         return self._is_watched
 
     async def _read(self, context: Context) -> None:
@@ -85,8 +86,7 @@ class DeviceStream:
         while not session.is_ended:
             encoded: Any = await context.read()
             if encoded is grpc.aio.EOF:
-                self._has_half_closed = True
-                session.retire()
+                await self._finish()
                 return
             for event in self._events_of(encoded):
                 self._TAKE[event.WhichOneof("event")](self, event)
@@ -97,6 +97,13 @@ class DeviceStream:
             while self._is_crowded and not session.is_ended:
                 self._lacked_room = True
                 await self._paused()
+
+    async def _finish(self) -> None:
+        """The device has nothing more to say: answer what it has asked."""
+        self._has_half_closed = True
+        self.session.retire()
+        while not self.session.is_ended:
+            await self._paused()
 
     def _events_of(self, encoded: bytes) -> Iterable[gateway_pb2.DeviceEvent]:
         try:
@@ -152,7 +159,7 @@ class DeviceStream:
             return
         chat = direct(self.device.user_id, send.user_id)
         id_ = self._edge.attach.new_id()
-        frame = to_service.send(id_, self._address, chat, send)
+        frame = to_service.send(id_, self.device.address, chat, send)
         if not self.session.sends.has_room(len(frame)):
             self._refuse(send, "TOO_MANY_OUTSTANDING", {}, _BRIEFLY)
         elif not self._edge.attach.has_room:
@@ -233,24 +240,24 @@ class DeviceStream:
 
     def _put(self, frame: bytes) -> None:
         self._writer.put(frame)
-        self.watch()  # a write that never ends must be noticed
+        self.watch()  # a write that never ends must be noticed, and one that ends, forgotten
 
     # What the session wants of the message service.
 
     def open(self) -> None:
         id_, version = self._edge.attach.new_id(), self.device.credential_version
-        self._ask(id_, to_service.open_session(id_, self._address, version))
+        self._ask(id_, to_service.open_session(id_, self.device.address, version))
 
     def ack(self, up_to_pos: int) -> None:
         id_ = self._edge.attach.new_id()
         self._edge.failpoints.hit("ack.before_forward")
-        self._ask(id_, to_service.ack(id_, self._address, up_to_pos))
+        self._ask(id_, to_service.ack(id_, self.device.address, up_to_pos))
 
     def fetch_page(self, after_pos: int, *, max_envelopes: int, max_bytes: int) -> None:
         id_ = self._edge.attach.new_id()
         frame = to_service.fetch_page(
             id_,
-            self._address,
+            self.device.address,
             after_pos=after_pos,
             max_envelopes=max_envelopes,
             max_bytes=max_bytes,
@@ -273,7 +280,7 @@ class DeviceStream:
     def _ask_read(self, peer_id: bytes, up_to_seq: int) -> None:
         id_ = self._edge.attach.new_id()
         chat = direct(self.device.user_id, peer_id)
-        self._ask(id_, to_service.read(id_, self._address, chat, peer_id, up_to_seq))
+        self._ask(id_, to_service.read(id_, self.device.address, chat, peer_id, up_to_seq))
 
     def _ask(self, id_: int, frame: bytes) -> None:
         self._edge.attach.ask(Request(id_, self.slot, frame, self))

@@ -41,6 +41,7 @@ async def test_the_conversation_is_named_alike_from_both_sides(edge: Edge) -> No
 
 async def test_the_attach_stream_shows_a_service_token(edge: Edge) -> None:
     await edge.start()
+    await until(lambda: edge.store.links)
 
     assert dict(edge.message.service.metadata)["authorization"].startswith("Bearer ")
 
