@@ -1,5 +1,6 @@
 """What a send must be before it is passed on; the message service decides everything else."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from mesh.ids import ID_BYTES
@@ -15,6 +16,13 @@ class Body(Protocol):
     def ciphertext(self) -> bytes: ...
 
 
+class Bodies(Protocol):
+    """A ciphertext for each device."""
+
+    @property
+    def bodies(self) -> Sequence[Body]: ...
+
+
 class Send(Protocol):
     """The parts of a send that are looked at."""
 
@@ -26,6 +34,8 @@ class Send(Protocol):
     def after(self) -> bytes: ...
     @property
     def shared(self) -> Body: ...
+    @property
+    def per_device(self) -> Bodies: ...
 
 
 Flaw = tuple[str, dict[str, str]]
@@ -33,7 +43,7 @@ Flaw = tuple[str, dict[str, str]]
 
 def flaw_of(send: Send) -> Flaw | None:
     """The reason, with its metadata, for which the edge refuses a send; None if it is well."""
-    return _flaw_of_ids(send) or _flaw_of_body(send.shared)
+    return _flaw_of_ids(send) or _flaw_of_bodies(send.per_device.bodies or (send.shared,))
 
 
 def _flaw_of_ids(send: Send) -> Flaw | None:
@@ -46,14 +56,16 @@ def _flaw_of_ids(send: Send) -> Flaw | None:
     return None
 
 
-def _flaw_of_body(body: Body) -> Flaw | None:
-    size = len(body.ciphertext)
-    if not size:
-        return "BODY_EMPTY", {}
+def _flaw_of_bodies(bodies: Sequence[Body]) -> Flaw | None:
+    size = 0
+    for body in bodies:
+        if not body.ciphertext:
+            return "BODY_EMPTY", {}
+        if not body.type:
+            return _field("type", "a ciphertext type")
+        size += len(body.ciphertext)
     if size > MOST_BODY_BYTES:
         return "BODY_TOO_LARGE", {"allowed": str(MOST_BODY_BYTES)}
-    if not body.type:
-        return _field("type", "a ciphertext type")
     return None
 
 

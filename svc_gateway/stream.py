@@ -314,6 +314,10 @@ class DeviceStream:
         self._put(to_device.rejected(answer.rejected))
         self.session.send_answered(len(request.frame))
 
+    def _on_device_mismatch(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        self._put(to_device.device_mismatch(answer.device_mismatch))
+        self.session.send_answered(len(request.frame))
+
     def _on_acked(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         self.session.ack_recorded(answer.acked.acked_pos)
 
@@ -376,6 +380,7 @@ class DeviceStream:
         "opened": _on_opened,
         "accepted": _on_accepted,
         "rejected": _on_rejected,
+        "device_mismatch": _on_device_mismatch,
         "acked": _on_acked,
         "read_recorded": _on_read_recorded,
         "page": _on_page,

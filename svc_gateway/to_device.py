@@ -42,6 +42,13 @@ def rejected(answer: send_pb2.Rejected) -> bytes:
     return frame.SerializeToString()
 
 
+def device_mismatch(answer: send_pb2.DeviceMismatch) -> bytes:
+    """A send names other devices than it must."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().device_mismatch.CopyFrom(answer)
+    return frame.SerializeToString()
+
+
 def refusal(
     client_message_id: bytes,
     reason: str,

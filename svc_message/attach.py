@@ -26,6 +26,7 @@ from svc_message.routing import Router
 from svc_message.sending import read_send
 from svc_message.to_gateway import (
     fill_accepted,
+    fill_mismatch,
     fill_receipt,
     fill_refusal,
     fill_row,
@@ -96,6 +97,9 @@ class GatewayRequests:
             fill_accepted(
                 accepted, send.client_message_id, first.message_id, first.seq, first.accepted_at
             )
+        elif send.mismatch is not None:
+            event = self._link.event(send.origin)
+            fill_mismatch(event.device_mismatch, send.client_message_id, send.mismatch)
 
     def _reject(
         self,

@@ -62,7 +62,9 @@ class GatewayLink:
             self._dropped.add(1)
             self._ring(device, place.pos, 0)
             return
-        deliver = self.event(0, len(copy.ciphertext) + 2 * EVENT_BYTES).deliver
+        deliver = self.event(
+            0, len(copy.body_for(place.device_id).ciphertext) + 2 * EVENT_BYTES
+        ).deliver
         deliver.device.user_id, deliver.device.device_id = device
         fill_copy(deliver.envelope, copy, place)
 

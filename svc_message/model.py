@@ -22,6 +22,7 @@ class Outcome(IntEnum):
     RECIPIENT_FULL = 22
     RECIPIENT_UNSEEN = 23
     REFUSED = 24
+    DEVICE_MISMATCH = 25
     ABOVE_HEAD = 30
     DEVICE_UNKNOWN = 31
 

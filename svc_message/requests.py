@@ -30,6 +30,31 @@ class Request:
         self.done(self, result)
 
 
+EVERY_DEVICE = 0
+
+
+@dataclass(slots=True)
+class Body:
+    """A ciphertext for one device in one registration, or for EVERY_DEVICE that is linked."""
+
+    device_id: int
+    registration_id: int
+    type: int
+    ciphertext: bytes
+
+
+@dataclass(slots=True)
+class Mismatch:
+    """The devices, as (user, device), that a send leaves out, invents, or knows from before."""
+
+    missing: list[tuple[bytes, int]]
+    extra: list[tuple[bytes, int]]
+    stale: list[tuple[bytes, int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.stale)
+
+
 @dataclass(slots=True, kw_only=True)
 class SendRequest(Request):
     """A message to accept. `slot` is the conversation's."""
@@ -44,14 +69,17 @@ class SendRequest(Request):
     day: int  # of first_tried_at, modulo 10: the dedup table
     digest: bytes
     message_id: bytes
-    type: int
-    ciphertext: bytes
+    bodies: list[Body]  # for the recipient
+    own_bodies: list[Body]  # for the sender's other devices
+    is_shared: bool
     recipient_known: bool = False
-    refused: bool = False
+    # None until the lists of linked devices were compared; a shared body needs no comparison.
+    mismatch: Mismatch | None = None
+    refusal: int = 0  # an Outcome with which a new send is refused
 
     @property
     def size(self) -> int:
-        return len(self.ciphertext)
+        return _size(self.bodies) + _size(self.own_bodies)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,8 +100,7 @@ class Copy(Request):
     sender_id: bytes
     sender_device_id: int
     message_id: bytes
-    type: int
-    ciphertext: bytes
+    bodies: list[Body]
     entry_id: int = 0
     home: str = ""
     attempts: int = 0
@@ -81,7 +108,14 @@ class Copy(Request):
 
     @property
     def size(self) -> int:
-        return len(self.ciphertext)
+        return _size(self.bodies)
+
+    def body_for(self, device_id: int) -> Body:
+        """What a device of the user gets; only for devices that got the copy."""
+        for body in self.bodies:
+            if body.device_id in (device_id, EVERY_DEVICE):
+                return body
+        raise KeyError(device_id)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,7 +194,11 @@ class ReceiptsRequest(Request):
 
 
 @dataclass(slots=True, kw_only=True)
-class AccountCheck(Request):
-    """Whether an account exists."""
+class AccountRequest(Request):
+    """Something asked about an account as a whole. `slot` is its own."""
 
     user_id: bytes
+
+
+def _size(bodies: list[Body]) -> int:
+    return sum(len(body.ciphertext) for body in bodies)

@@ -17,18 +17,26 @@ class Place:
 
 
 @dataclass(slots=True)
+class CopyPart:
+    """What became of one user's copy of a send; with an entry it is still to be written."""
+
+    is_own: bool  # for the sender's other devices
+    prev: int
+    sent_prev: int
+    entry_id: int | None
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class SendResult:
-    """What became of a send; with an entry, in `shard`, its copy is still to be written."""
+    """What became of a send. The entries of its parts stand in `shard`."""
 
     outcome: int
     seq: int = 0
     accepted_at: datetime | None = None
     message_id: bytes = b""
-    prev: int = 0
-    sent_prev: int = 0
-    entry_id: int | None = None
     shard: str = ""
-    places: list[Place] = field(default_factory=list)
+    parts: list[CopyPart] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -88,3 +96,11 @@ class PageResult:
 
     outcome: int
     rows: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DevicesResult:
+    """The linked devices of an account: registration by device."""
+
+    outcome: int
+    registrations: dict[int, int] = field(default_factory=dict)

@@ -1,30 +1,36 @@
 """Reads a `Send` into what the accept lanes take, and says what is wrong with a bad one."""
 
 import hashlib
+import struct
 from datetime import datetime, timedelta
 from typing import Any
 
 from mesh.ids import ID_BYTES, new_ulid, slot_of
 from svc_message.conversations import direct_conversation
 from svc_message.model import Refusal
-from svc_message.requests import SendRequest
+from svc_message.requests import EVERY_DEVICE, Body, SendRequest
 from whimbrel.message.v1 import send_pb2
 
 MOST_BODY_BYTES = 192 * 1024
 _OLDEST = timedelta(days=7).total_seconds()
 _EARLIEST = timedelta(hours=1).total_seconds()
 _DAY = 86400
+_MOST_BODIES = 20
+_MOST_DEVICE_ID = 127
+_TYPES = frozenset(send_pb2.CiphertextType.values()) - {send_pb2.CIPHERTEXT_TYPE_UNSPECIFIED}
+_NAME = struct.Struct(">BIB")
 
 
 def read_send(
     send: send_pb2.Send, sender_id: bytes, sender_device_id: int, now: datetime, origin: Any
 ) -> SendRequest | Refusal:
     """The send of a device, ready to be queued; `done` is still to be set."""
-    refusal = _refusal(send, now)
+    refusal = _refusal(send, sender_id, now)
     if refusal is not None:
         return refusal
     conversation_id, slot = direct_conversation(sender_id, send.user_id)
-    body = send.shared
+    is_shared = send.HasField("shared")
+    bodies, own_bodies = _bodies(send)
     return SendRequest(
         slot=slot,
         done=_nobody,
@@ -37,15 +43,28 @@ def read_send(
         client_message_id=send.client_message_id,
         after=send.after,
         day=send.first_tried_at.seconds // _DAY % 10,
-        digest=_digest(send.user_id, body),
+        digest=_digest(send),
         message_id=new_ulid(),
-        type=body.type,
-        ciphertext=body.ciphertext,
+        bodies=bodies,
+        own_bodies=own_bodies,
+        is_shared=is_shared,
     )
 
 
-def _refusal(send: send_pb2.Send, now: datetime) -> Refusal | None:
-    return _bad_id(send) or _bad_body(send.shared) or _bad_time(send, now)
+def _bodies(send: send_pb2.Send) -> tuple[list[Body], list[Body]]:
+    """The bodies for the recipient, and those for the sender's other devices."""
+    if send.HasField("shared"):
+        return [Body(EVERY_DEVICE, 0, send.shared.type, send.shared.ciphertext)], []
+    bodies: list[Body] = []
+    own_bodies: list[Body] = []
+    for named in send.per_device.bodies:
+        body = Body(named.device_id, named.registration_id, named.type, named.ciphertext)
+        (bodies if named.user_id == send.user_id else own_bodies).append(body)
+    return bodies, own_bodies
+
+
+def _refusal(send: send_pb2.Send, sender_id: bytes, now: datetime) -> Refusal | None:
+    return _bad_id(send) or _bad_bodies(send, sender_id) or _bad_time(send, now)
 
 
 def _bad_id(send: send_pb2.Send) -> Refusal | None:
@@ -58,14 +77,26 @@ def _bad_id(send: send_pb2.Send) -> Refusal | None:
     return None
 
 
-def _bad_body(body: send_pb2.SharedBody) -> Refusal | None:
-    size = len(body.ciphertext)
-    if not size:
+def _bad_bodies(send: send_pb2.Send, sender_id: bytes) -> Refusal | None:
+    bodies = send.per_device.bodies or [send.shared]
+    sizes = [len(body.ciphertext) for body in bodies]
+    if not all(sizes):
         return Refusal("BODY_EMPTY")
-    if size > MOST_BODY_BYTES:
+    if sum(sizes) > MOST_BODY_BYTES:
         return Refusal("BODY_TOO_LARGE", {"allowed": str(MOST_BODY_BYTES)})
-    if body.type != send_pb2.CIPHERTEXT_TYPE_PLAIN:
-        return _bad_field("shared.type", "CIPHERTEXT_TYPE_PLAIN")
+    if any(body.type not in _TYPES for body in bodies):
+        return _bad_field("type", "a CiphertextType that is not UNSPECIFIED")
+    return _bad_names(send, sender_id)
+
+
+def _bad_names(send: send_pb2.Send, sender_id: bytes) -> Refusal | None:
+    named = [(body.user_id, body.device_id) for body in send.per_device.bodies]
+    if len(named) > _MOST_BODIES or len(set(named)) < len(named):
+        return _bad_field("per_device", f"at most {_MOST_BODIES} bodies, no device twice")
+    if any(user_id not in (send.user_id, sender_id) for user_id, _ in named):
+        return _bad_field("per_device.user_id", "the recipient or the sender")
+    if any(not 1 <= device_id <= _MOST_DEVICE_ID for _, device_id in named):
+        return _bad_field("per_device.device_id", f"1 to {_MOST_DEVICE_ID}")
     return None
 
 
@@ -76,8 +107,14 @@ def _bad_time(send: send_pb2.Send, now: datetime) -> Refusal | None:
     return Refusal("RETRY_TOO_OLD", {"server_time": now.isoformat()})
 
 
-def _digest(recipient_id: bytes, body: send_pb2.SharedBody) -> bytes:
-    return hashlib.sha256(b"user" + recipient_id + bytes([body.type]) + body.ciphertext).digest()
+def _digest(send: send_pb2.Send) -> bytes:
+    digest = hashlib.sha256(b"user" + send.user_id)
+    if send.HasField("shared"):
+        digest.update(bytes([send.shared.type]) + send.shared.ciphertext)
+    for body in send.per_device.bodies:
+        digest.update(body.user_id + _NAME.pack(body.device_id, body.registration_id, body.type))
+        digest.update(len(body.ciphertext).to_bytes(4, "big") + body.ciphertext)
+    return digest.digest()
 
 
 def _bad_field(name: str, allowed: str) -> Refusal:

@@ -21,7 +21,13 @@ from svc_message.model import Outcome, Refusal
 from svc_message.requests import ReceiptsRequest, SendRequest
 from svc_message.routing import Router
 from svc_message.sending import read_send
-from svc_message.to_gateway import fill_accepted, fill_receipt, fill_refusal, fill_time
+from svc_message.to_gateway import (
+    fill_accepted,
+    fill_mismatch,
+    fill_receipt,
+    fill_refusal,
+    fill_time,
+)
 from whimbrel.message.v1 import message_pb2, message_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -144,13 +150,17 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
             self._accepting.accept(send, _into(answered))
         first, refusal = await answered
         client_message_id = request.send.client_message_id
-        if refusal is None:
-            _fill(response.accepted, client_message_id, first)
-        else:
+        if refusal is not None:
             response.rejected.client_message_id = client_message_id
             fill_refusal(response.rejected, refusal)
             if first is not None:
                 _fill(response.rejected.first_answer, client_message_id, first)
+        elif first is not None:
+            _fill(response.accepted, client_message_id, first)
+        else:
+            assert isinstance(send, SendRequest)  # noqa: S101  a Refusal is answered above
+            assert send.mismatch is not None  # noqa: S101
+            fill_mismatch(response.device_mismatch, client_message_id, send.mismatch)
         return response
 
     async def GetReceipts(

@@ -4,16 +4,19 @@ Arguments go as arrays, a column each, sorted as the functions demand (sql/0002_
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from asyncpg.pool import Pool
 
+from mesh.ids import slot_of
 from mesh.postgres import acquired
 from svc_message.model import Outcome
 from svc_message.requests import (
-    AccountCheck,
+    AccountRequest,
     AckRequest,
+    Body,
     Copy,
     HeadRequest,
     OpenRequest,
@@ -25,7 +28,9 @@ from svc_message.requests import (
 )
 from svc_message.results import (
     AckResult,
+    CopyPart,
     CopyResult,
+    DevicesResult,
     MergeResult,
     PageResult,
     Place,
@@ -38,10 +43,13 @@ from svc_message.results import (
 _ACQUIRE = timedelta(seconds=1)
 
 _ACCEPT = """
-SELECT item, outcome, seq, accepted_at, message_id, prev, sent_prev, device_id, pos, entry_id
-FROM accept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+SELECT item, outcome, seq, accepted_at, message_id, copy, prev, sent_prev, device_id, pos, entry_id
+FROM accept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22, $23, $24)
 """
-_COPY = "SELECT * FROM copy($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+_COPY = """
+SELECT * FROM copy($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+"""
 _ACK = "SELECT * FROM ack($1, $2, $3, $4, $5)"
 _READ = "SELECT * FROM mark_read($1, $2, $3, $4, $5, $6)"
 _MERGE = "SELECT * FROM merge($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -49,6 +57,7 @@ _OPEN = "SELECT * FROM open($1, $2, $3, $4, $5)"
 _PAGE = "SELECT * FROM page($1, $2, $3, $4, $5, $6, $7)"
 _HEADS = "SELECT * FROM heads($1, $2, $3, $4)"
 _RECEIPTS = "SELECT * FROM receipts_after($1, $2, $3, $4, $5)"
+_DEVICES = "SELECT item, outcome, device_id, registration_id FROM linked_devices($1, $2, $3)"
 _EXIST = "SELECT * FROM accounts_exist($1, $2, $3)"
 _TAKE_COPIES = "SELECT * FROM take_copies($1, $2, $3)"
 _TAKE_RECEIPTS = "SELECT * FROM take_receipts($1, $2, $3)"
@@ -74,41 +83,56 @@ class ShardStore:
         """Accept sends; each conversation's in the order given."""
         order = sorted(range(len(sends)), key=lambda i: sends[i].conversation_id)
         items = [sends[i] for i in order]
-        by_user = sorted(
-            range(1, len(items) + 1),
-            key=lambda i: (items[i - 1].recipient_id, items[i - 1].conversation_id),
-        )
-        slots = {item.slot for item in items} | {item.recipient_slot for item in items}
+        copies = _copies_of(items)
+        slots = {item.slot for item in items} | {copy.slot for copy in copies}
         rows = await self._fetch(
             _ACCEPT,
             list(slots),
-            by_user,
             [item.slot for item in items],
             [item.conversation_id for item in items],
             [item.sender_id for item in items],
             [item.sender_device_id for item in items],
             [item.recipient_id for item in items],
-            [item.recipient_slot for item in items],
             [item.client_message_id for item in items],
             [item.after for item in items],
             [item.day for item in items],
             [item.digest for item in items],
             [item.message_id for item in items],
-            [item.type for item in items],
-            [item.ciphertext for item in items],
+            [bool(item.own_bodies) for item in items],
             [item.recipient_known for item in items],
-            [item.refused for item in items],
+            [item.refusal for item in items],
+            [copy.item for copy in copies],
+            [copy.user_id for copy in copies],
+            [copy.slot for copy in copies],
+            [copy.peer_id for copy in copies],
+            *_body_columns([copy.bodies for copy in copies]),
         )
         results: list[Any] = [None] * len(items)
-        for item, outcome, seq, at, message_id, prev, sent_prev, device_id, pos, entry_id in rows:
+        parts: dict[int, CopyPart] = {}
+        for (
+            item,
+            outcome,
+            seq,
+            at,
+            message_id,
+            k,
+            prev,
+            sent_prev,
+            device_id,
+            pos,
+            entry_id,
+        ) in rows:
             place = order[item - 1]
-            result = results[place]
-            if result is None:
-                result = results[place] = SendResult(
-                    outcome, seq, at, message_id, prev, sent_prev, entry_id, self._shard
-                )
+            if results[place] is None:
+                results[place] = SendResult(outcome, seq, at, message_id, self._shard)
+            if k is None:
+                continue
+            part = parts.get(k)
+            if part is None:
+                part = parts[k] = CopyPart(copies[k - 1].is_own, prev, sent_prev, entry_id)
+                results[place].parts.append(part)
             if device_id is not None:
-                result.places.append(Place(device_id, pos))
+                part.places.append(Place(device_id, pos))
         return results
 
     async def copy(self, copies: Sequence[Copy]) -> list[CopyResult]:
@@ -128,12 +152,11 @@ class ShardStore:
             [item.sent_prev for item in items],
             [item.accepted_at for item in items],
             [item.sender_device_id for item in items],
-            [item.type for item in items],
             [item.conversation_id for item in items],
             [item.peer_id for item in items],
             [item.sender_id for item in items],
             [item.message_id for item in items],
-            [item.ciphertext for item in items],
+            *_body_columns([item.bodies for item in items]),
         )
         results: list[Any] = [None] * len(items)
         for item, outcome, device_id, pos in rows:
@@ -142,6 +165,21 @@ class ShardStore:
                 results[place] = CopyResult(outcome)
             if device_id is not None:
                 results[place].places.append(Place(device_id, pos))
+        return results
+
+    async def linked_devices(self, requests: Sequence[AccountRequest]) -> list[DevicesResult]:
+        """The linked devices of accounts, each with its registration."""
+        rows = await self._fetch(
+            _DEVICES,
+            _slots(requests),
+            [item.slot for item in requests],
+            [item.user_id for item in requests],
+        )
+        results = [DevicesResult(Outcome.DONE) for _ in requests]
+        for item, outcome, device_id, registration_id in rows:
+            results[item - 1].outcome = outcome
+            if device_id is not None:
+                results[item - 1].registrations[device_id] = registration_id
         return results
 
     async def ack(self, acks: Sequence[AckRequest]) -> tuple[list[AckResult], ReceiptEffects]:
@@ -204,11 +242,10 @@ class ShardStore:
         results: list[Any] = [None] * len(items)
         for row in rows:
             place = order[row["item"] - 1]
-            if row["version"] is None:
-                results[place] = MergeResult(row["outcome"])
-            else:
+            result = results[place] = MergeResult(row["outcome"])
+            if row["version"] is not None:
                 change = changes[place]
-                results[place].row = ReceiptRow(
+                result.row = ReceiptRow(
                     change.user_id,
                     change.peer_id,
                     row["version"],
@@ -278,7 +315,7 @@ class ShardStore:
             result.rows.append(row)
         return results
 
-    async def accounts_exist(self, checks: Sequence[AccountCheck]) -> list[PlainResult]:
+    async def accounts_exist(self, checks: Sequence[AccountRequest]) -> list[PlainResult]:
         """Tell which accounts exist: DONE or GONE."""
         rows = await self._fetch(
             _EXIST,
@@ -384,8 +421,12 @@ class ShardStore:
             sender_id=row["sender_id"],
             sender_device_id=row["sender_device_id"],
             message_id=row["message_id"],
-            type=row["type"],
-            ciphertext=row["ciphertext"],
+            bodies=[
+                Body(*body)
+                for body in zip(
+                    row["devices"], row["registrations"], row["types"], row["bodies"], strict=True
+                )
+            ],
             entry_id=row["entry_id"],
             home=self._shard,
             attempts=row["attempts"],
@@ -419,3 +460,51 @@ def _plain(rows: Sequence[Any], order: Sequence[int]) -> list[PlainResult]:
 def _entry_id(row: Any) -> int:
     entry_id: int = row["entry_id"]
     return entry_id
+
+
+@dataclass(slots=True)
+class _UserCopy:
+    """A copy that accept is to write: of the item (from 1), for one of its two users."""
+
+    item: int
+    user_id: bytes
+    slot: int
+    peer_id: bytes
+    bodies: list[Body]
+    is_own: bool
+
+
+def _copies_of(items: Sequence[SendRequest]) -> list[_UserCopy]:
+    copies = []
+    for number, item in enumerate(items, 1):
+        copies.append(
+            _UserCopy(
+                number, item.recipient_id, item.recipient_slot, item.sender_id, item.bodies, False
+            )
+        )
+        if item.own_bodies:
+            slot = slot_of(item.sender_id)
+            copies.append(
+                _UserCopy(number, item.sender_id, slot, item.recipient_id, item.own_bodies, True)
+            )
+    # Items are sorted by conversation already, and sorting is stable.
+    copies.sort(key=lambda copy: copy.user_id)
+    return copies
+
+
+def _body_columns(groups: Sequence[list[Body]]) -> tuple[list[Any], ...]:
+    """Where each group of bodies begins and ends (from 1), then the columns of all bodies."""
+    first, last, end = [], [], 0
+    for group in groups:
+        first.append(end + 1)
+        end += len(group)
+        last.append(end)
+    bodies = [body for group in groups for body in group]
+    return (
+        first,
+        last,
+        [body.device_id for body in bodies],
+        [body.registration_id for body in bodies],
+        [body.type for body in bodies],
+        [body.ciphertext for body in bodies],
+    )

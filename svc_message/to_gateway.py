@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_message.model import Refusal
-from svc_message.requests import Copy
+from svc_message.requests import Copy, Mismatch
 from svc_message.results import Place, ReceiptRow
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
@@ -49,6 +49,20 @@ def fill_refusal(into: send_pb2.Rejected | attach_pb2.Refused, refusal: Refusal)
         fill_span(into.retry_after, refusal.retry_after)
 
 
+def fill_mismatch(
+    into: send_pb2.DeviceMismatch, client_message_id: bytes, mismatch: Mismatch
+) -> None:
+    """Write which devices a send should have named."""
+    into.client_message_id = client_message_id
+    for field, devices in (
+        (into.missing, mismatch.missing),
+        (into.extra, mismatch.extra),
+        (into.stale, mismatch.stale),
+    ):
+        for user_id, device_id in devices:
+            field.add(user_id=user_id, device_id=device_id)
+
+
 def fill_copy(into: envelope_pb2.Envelope, copy: Copy, place: Place) -> None:
     """Write a copy that was just put into a queue."""
     into.pos = place.pos
@@ -58,8 +72,9 @@ def fill_copy(into: envelope_pb2.Envelope, copy: Copy, place: Place) -> None:
     into.sender_user_id = copy.sender_id
     into.sender_device_id = copy.sender_device_id
     fill_time(into.accepted_at, copy.accepted_at)
-    into.type = send_pb2.CiphertextType.ValueType(copy.type)
-    into.ciphertext = copy.ciphertext
+    body = copy.body_for(place.device_id)
+    into.type = send_pb2.CiphertextType.ValueType(body.type)
+    into.ciphertext = body.ciphertext
 
 
 def fill_row(into: envelope_pb2.Envelope, row: Any) -> None:

@@ -101,14 +101,17 @@ CREATE TABLE copy_outbox (
     sent_prev bigint NOT NULL,
     accepted_at timestamptz NOT NULL,
     sender_device_id smallint NOT NULL,
-    type smallint NOT NULL,
     conversation_id bytea NOT NULL,
     peer_id bytea NOT NULL,
     sender_id bytea NOT NULL,
     message_id bytea NOT NULL,
-    ciphertext bytea NOT NULL
+    -- The bodies, an element each: for one device in one registration, or for every linked one (device 0).
+    devices smallint[] NOT NULL,
+    registrations integer[] NOT NULL,
+    types smallint[] NOT NULL,
+    bodies bytea[] NOT NULL
 );
-ALTER TABLE copy_outbox ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
+ALTER TABLE copy_outbox ALTER COLUMN bodies SET STORAGE EXTERNAL;
 
 -- Receipts on their way to the shard of the account whose messages they are about.
 CREATE TABLE receipt_outbox (

@@ -8,7 +8,7 @@
 --
 -- Outcomes: 1 done, 2 repeated (the first answer), 3 written before, 4 not yet (an earlier one is missing), 5 queue full,
 -- 6 gone, 10 slot is moving, 11 slot has moved, 20 client id conflict, 21 previous not accepted, 22 recipient full,
--- 23 recipient not known to exist, 24 refused by the caller's bound, 30 ack above head, 31 device unknown or unlinked.
+-- 23 recipient not known to exist, 24 refused by the caller's bound, 25 device mismatch, 30 ack above head, 31 device unknown or unlinked.
 
 -- Without a FROM, so that it is inlined: a call of an SQL function is parsed and planned each time, some 40 µs.
 CREATE FUNCTION slot_of(p_key bytea) RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -116,57 +116,72 @@ BEGIN
     RETURN 1;
 END $$;
 
--- Writes the copies that p_order names, which is sorted by (user, conversation, seq). A row per device written, or one with
--- a NULL device_id.
+-- Writes the copies that p_order names, which is sorted by (user, conversation, seq). A copy k is of the message c_item[k]; its
+-- bodies are c_first[k] to c_last[k], each for one device in one registration, or one for every linked device (device 0). What a
+-- block keeps out counts as written. A row per device written, or one with a NULL device_id; `item` is the copy.
 CREATE FUNCTION write_copies(
-    p_order integer[], p_user bytea[], p_prev bigint[], p_seq bigint[], p_sent_prev bigint[], p_at timestamptz[],
-    p_device smallint[], p_type smallint[], p_conversation bytea[], p_peer bytea[], p_sender bytea[],
-    p_message bytea[], p_body bytea[])
+    p_order integer[], c_item integer[], c_user bytea[], c_prev bigint[], c_peer bytea[], c_first integer[],
+    c_last integer[], p_seq bigint[], p_sent_prev bigint[], p_at timestamptz[], p_device smallint[],
+    p_conversation bytea[], p_sender bytea[], p_message bytea[], b_device smallint[], b_registration integer[],
+    b_type smallint[], b_body bytea[])
 RETURNS TABLE (item integer, outcome smallint, device_id smallint, pos bigint) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    m integer;
     v_outcome smallint[] := '{}';
+    v_written boolean;
 BEGIN
     FOREACH item IN ARRAY p_order LOOP
+        m := c_item[item];
         -- The common case in one statement; advance_thread tells the others apart.
-        UPDATE thread t SET fanned_seq = p_seq[item]
-        WHERE t.user_id = p_user[item] AND t.conversation_id = p_conversation[item] AND t.fanned_seq = p_prev[item]
-            AND NOT EXISTS (SELECT FROM device d WHERE d.user_id = p_user[item] AND d.linked
+        UPDATE thread t SET fanned_seq = p_seq[m]
+        WHERE t.user_id = c_user[item] AND t.conversation_id = p_conversation[m] AND t.fanned_seq = c_prev[item]
+            AND NOT EXISTS (SELECT FROM device d WHERE d.user_id = c_user[item] AND d.linked
                 AND d.head_pos - d.acked_pos >= 100000);
         v_outcome[item] := CASE WHEN FOUND THEN 1 ELSE
-            advance_thread(p_user[item], p_conversation[item], p_prev[item], p_seq[item]) END;
+            advance_thread(c_user[item], p_conversation[m], c_prev[item], p_seq[m]) END;
     END LOOP;
     FOREACH item IN ARRAY p_order LOOP
+        m := c_item[item];
         outcome := v_outcome[item];
-        device_id := NULL;
+        v_written := false;
         IF outcome = 1 THEN
-            FOR device_id, pos IN
-                UPDATE device d SET head_pos = d.head_pos + 1
-                WHERE d.user_id = p_user[item] AND d.linked AND d.has_queue
-                    AND (d.user_id <> p_sender[item] OR d.device_id <> p_device[item])
-                RETURNING d.device_id, d.head_pos
-            LOOP
-                INSERT INTO device_queue VALUES (p_user[item], device_id, pos, p_seq[item], p_sent_prev[item],
-                    p_at[item], p_device[item], p_type[item], p_conversation[item], p_peer[item], p_sender[item],
-                    p_message[item], p_body[item]);
-                RETURN NEXT;
+            FOR b IN c_first[item]..c_last[item] LOOP
+                FOR device_id, pos IN
+                    UPDATE device d SET head_pos = d.head_pos + 1
+                    WHERE d.user_id = c_user[item] AND d.linked AND d.has_queue
+                        AND (b_device[b] = 0 OR (d.device_id = b_device[b] AND d.registration_id = b_registration[b]))
+                        AND (d.user_id <> p_sender[m] OR d.device_id <> p_device[m])
+                        AND NOT EXISTS (SELECT FROM block k
+                            WHERE k.user_id = c_user[item] AND k.blocked_id = p_sender[m])
+                    RETURNING d.device_id, d.head_pos
+                LOOP
+                    INSERT INTO device_queue VALUES (c_user[item], device_id, pos, p_seq[m], p_sent_prev[m], p_at[m],
+                        p_device[m], b_type[b], p_conversation[m], c_peer[item], p_sender[m], p_message[m], b_body[b]);
+                    v_written := true;
+                    RETURN NEXT;
+                END LOOP;
             END LOOP;
         END IF;
-        IF device_id IS NULL THEN
+        IF NOT v_written THEN
+            device_id := NULL;
             pos := NULL;
             RETURN NEXT;
         END IF;
     END LOOP;
 END $$;
 
--- Accepts sends. Items are sorted by conversation, in the order of arrival within one; p_by_user is a permutation of them, sorted by
--- (recipient, conversation, arrival). p_slots: each slot once, of conversations and of recipients believed to be here.
--- Rows: of an accepted one as many as devices got it here, or one with entry_id; of any other, one.
+-- Accepts sends. Items are sorted by conversation, in the order of arrival within one. Their copies (c_*, b_*: see write_copies)
+-- are sorted by (user, conversation, arrival): one for the recipient, and one for the sender's other devices if p_own says
+-- so. p_slots: each slot once, of conversations and of users believed to be here. p_refusal: 0, or what a new send is refused
+-- with. Rows: of an accepted one as many as devices got it here, and one with entry_id for each copy that is still to be written;
+-- of any other, one. `copy` is the copy that the row is about.
 CREATE FUNCTION accept(
-    p_slots smallint[], p_by_user integer[], p_slot smallint[], p_conversation bytea[], p_sender bytea[],
-    p_device smallint[], p_recipient bytea[], p_user_slot smallint[], p_client_id bytea[], p_after bytea[],
-    p_day smallint[], p_digest bytea[], p_message bytea[], p_type smallint[], p_body bytea[],
-    p_recipient_known boolean[], p_refused boolean[])
-RETURNS TABLE (item integer, outcome smallint, seq bigint, accepted_at timestamptz, message_id bytea,
+    p_slots smallint[], p_slot smallint[], p_conversation bytea[], p_sender bytea[], p_device smallint[],
+    p_recipient bytea[], p_client_id bytea[], p_after bytea[], p_day smallint[], p_digest bytea[], p_message bytea[],
+    p_own boolean[], p_recipient_known boolean[], p_refusal smallint[],
+    c_item integer[], c_user bytea[], c_slot smallint[], c_peer bytea[], c_first integer[], c_last integer[],
+    b_device smallint[], b_registration integer[], b_type smallint[], b_body bytea[])
+RETURNS TABLE (item integer, outcome smallint, seq bigint, accepted_at timestamptz, message_id bytea, copy integer,
     prev bigint, sent_prev bigint, device_id smallint, pos bigint, entry_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -174,15 +189,17 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_total integer := cardinality(p_slot);
     c conversation%ROWTYPE;
-    v_first record;
+    v_row record;
     v_group smallint;  -- 1, or why nothing can be accepted in this conversation
     v_lower boolean;
     v_recipient_lower boolean;
     v_refusal smallint;
-    v_prev bigint[] := array_fill(NULL::bigint, ARRAY[v_total]);
-    v_seq bigint[] := v_prev;
-    v_sent_prev bigint[] := v_prev;
+    v_seq bigint[] := array_fill(NULL::bigint, ARRAY[v_total]);
+    v_sent_prev bigint[] := v_seq;
+    v_prev bigint[] := v_seq;
+    v_own_prev bigint[] := v_seq;
     v_at timestamptz[] := array_fill(NULL::timestamptz, ARRAY[v_total]);
+    v_copy_prev bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(c_item)]);
     v_here integer[] := '{}';
     v_elsewhere integer[] := '{}';
 BEGIN
@@ -216,8 +233,7 @@ BEGIN
                     CASE WHEN v_lower THEN c.lower_last ELSE c.higher_last END
                     AND NOT was_accepted(p_day[i], p_conversation[i], p_sender[i], p_device[i], p_after[i]) THEN 21
                 WHEN v_now < CASE WHEN v_recipient_lower THEN c.lower_held ELSE c.higher_held END THEN 22
-                WHEN p_refused[i] THEN 24
-                ELSE 0 END;
+                ELSE p_refusal[i] END;
             v_seq[i] := c.last_seq + 1;
             v_at[i] := greatest(v_now, c.last_accepted_at);
 
@@ -226,6 +242,7 @@ BEGIN
                     v_seq[i], v_at[i], p_message[i], p_digest[i]) THEN
                 v_sent_prev[i] := CASE WHEN v_lower THEN c.lower_sent ELSE c.higher_sent END;
                 v_prev[i] := CASE WHEN v_recipient_lower THEN c.lower_prev ELSE c.higher_prev END;
+                v_own_prev[i] := CASE WHEN v_lower THEN c.lower_prev ELSE c.higher_prev END;
                 IF v_lower THEN
                     c.lower_sent := v_seq[i];
                     c.lower_last := p_client_id[i];
@@ -233,21 +250,22 @@ BEGIN
                     c.higher_sent := v_seq[i];
                     c.higher_last := p_client_id[i];
                 END IF;
-                IF v_recipient_lower THEN
+                IF v_recipient_lower OR (v_lower AND p_own[i]) THEN
                     c.lower_prev := v_seq[i];
-                ELSE
+                END IF;
+                IF NOT v_recipient_lower OR (NOT v_lower AND p_own[i]) THEN
                     c.higher_prev := v_seq[i];
                 END IF;
                 c.last_seq := v_seq[i];
                 c.last_accepted_at := v_at[i];
             ELSE
                 v_seq[i] := NULL;
-                v_first := dedup_find(p_day[i], p_conversation[i], p_sender[i], p_device[i], p_client_id[i]);
-                outcome := CASE WHEN v_first.seq IS NULL THEN v_refusal
-                    WHEN v_first.digest = p_digest[i] THEN 2 ELSE 20 END;
-                seq := v_first.seq;
-                accepted_at := v_first.accepted_at;
-                message_id := v_first.message_id;
+                v_row := dedup_find(p_day[i], p_conversation[i], p_sender[i], p_device[i], p_client_id[i]);
+                outcome := CASE WHEN v_row.seq IS NULL THEN v_refusal
+                    WHEN v_row.digest = p_digest[i] THEN 2 ELSE 20 END;
+                seq := v_row.seq;
+                accepted_at := v_row.accepted_at;
+                message_id := v_row.message_id;
                 RETURN NEXT;
             END IF;
 
@@ -261,60 +279,70 @@ BEGIN
     END LOOP;
 
     outcome := 1;
-    FOREACH item IN ARRAY p_by_user LOOP
+    FOR k IN 1..cardinality(c_item) LOOP
+        item := c_item[k];
         IF v_seq[item] IS NOT NULL THEN
-            IF p_user_slot[item] = ANY (v_owned) THEN
-                v_here := v_here || item;
+            v_copy_prev[k] := CASE WHEN c_user[k] = p_recipient[item] THEN v_prev[item] ELSE v_own_prev[item] END;
+            IF c_slot[k] = ANY (v_owned) THEN
+                v_here := v_here || k;
             ELSE
-                v_elsewhere := v_elsewhere || item;
+                v_elsewhere := v_elsewhere || k;
             END IF;
         END IF;
     END LOOP;
     IF cardinality(v_here) > 0 THEN
-        FOR v_first IN SELECT w.item, w.outcome, w.device_id, w.pos FROM write_copies(v_here, p_recipient, v_prev, v_seq,
-                v_sent_prev, v_at, p_device, p_type, p_conversation, p_sender, p_sender, p_message, p_body) AS w LOOP
-            IF v_first.outcome IN (4, 5) THEN
-                v_elsewhere := v_elsewhere || v_first.item;
+        FOR v_row IN SELECT w.item, w.outcome, w.device_id, w.pos FROM write_copies(v_here, c_item, c_user, v_copy_prev, c_peer,
+                c_first, c_last, v_seq, v_sent_prev, v_at, p_device, p_conversation, p_sender, p_message, b_device,
+                b_registration, b_type, b_body) AS w LOOP
+            IF v_row.outcome IN (4, 5) THEN
+                v_elsewhere := v_elsewhere || v_row.item;
             ELSE
-                item := v_first.item;
-                device_id := v_first.device_id;
-                pos := v_first.pos;
+                copy := v_row.item;
+                item := c_item[copy];
+                device_id := v_row.device_id;
+                pos := v_row.pos;
                 seq := v_seq[item];
                 accepted_at := v_at[item];
                 message_id := p_message[item];
+                sent_prev := v_sent_prev[item];
                 RETURN NEXT;
             END IF;
         END LOOP;
     END IF;
     device_id := NULL;
     pos := NULL;
-    FOREACH item IN ARRAY v_elsewhere LOOP
+    FOREACH copy IN ARRAY v_elsewhere LOOP
+        item := c_item[copy];
         seq := v_seq[item];
         accepted_at := v_at[item];
         message_id := p_message[item];
-        prev := v_prev[item];
+        prev := v_copy_prev[copy];
         sent_prev := v_sent_prev[item];
         INSERT INTO copy_outbox AS o (slot, user_slot, due, user_id, prev, seq, sent_prev, accepted_at, sender_device_id,
-            type, conversation_id, peer_id, sender_id, message_id, ciphertext)
-        VALUES (p_slot[item], p_user_slot[item], v_now + interval '2 seconds', p_recipient[item], prev, seq,
-            sent_prev, accepted_at, p_device[item], p_type[item], p_conversation[item], p_sender[item],
-            p_sender[item], p_message[item], p_body[item])
+            conversation_id, peer_id, sender_id, message_id, devices, registrations, types, bodies)
+        VALUES (p_slot[item], c_slot[copy], v_now + interval '2 seconds', c_user[copy], prev, seq, sent_prev, accepted_at,
+            p_device[item], p_conversation[item], c_peer[copy], p_sender[item], p_message[item],
+            b_device[c_first[copy]:c_last[copy]], b_registration[c_first[copy]:c_last[copy]],
+            b_type[c_first[copy]:c_last[copy]], b_body[c_first[copy]:c_last[copy]])
         RETURNING o.entry_id INTO entry_id;
         RETURN NEXT;
     END LOOP;
 END $$;
 
--- Writes copies that another shard accepted. Items are sorted by (user, conversation, seq).
+-- Writes copies that another shard accepted; see write_copies. Items are sorted by (user, conversation, seq).
 CREATE FUNCTION copy(
     p_slots smallint[], p_slot smallint[], p_user bytea[], p_prev bigint[], p_seq bigint[], p_sent_prev bigint[],
-    p_at timestamptz[], p_device smallint[], p_type smallint[], p_conversation bytea[], p_peer bytea[],
-    p_sender bytea[], p_message bytea[], p_body bytea[])
+    p_at timestamptz[], p_device smallint[], p_conversation bytea[], p_peer bytea[], p_sender bytea[],
+    p_message bytea[], p_first integer[], p_last integer[], b_device smallint[], b_registration integer[],
+    b_type smallint[], b_body bytea[])
 RETURNS TABLE (item integer, outcome smallint, device_id smallint, pos bigint) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_owned smallint[] := owned_slots(p_slots);
     v_order integer[] := '{}';
+    v_all integer[] := '{}';
 BEGIN
     FOR i IN 1..cardinality(p_slot) LOOP
+        v_all := v_all || i;
         IF p_slot[i] = ANY (v_owned) THEN
             v_order := v_order || i;
         ELSE
@@ -323,40 +351,54 @@ BEGIN
             RETURN NEXT;
         END IF;
     END LOOP;
-    RETURN QUERY SELECT * FROM write_copies(v_order, p_user, p_prev, p_seq, p_sent_prev, p_at, p_device, p_type,
-        p_conversation, p_peer, p_sender, p_message, p_body);
+    RETURN QUERY SELECT * FROM write_copies(v_order, v_all, p_user, p_prev, p_peer, p_first, p_last, p_seq, p_sent_prev,
+        p_at, p_device, p_conversation, p_sender, p_message, b_device, b_registration, b_type, b_body);
 END $$;
 
--- Merges receipts into those of the accounts, sorted by (user, conversation, peer); a row for each that changed something.
--- The account's counter is the lock of all its receipts.
-CREATE FUNCTION merge_receipts(p_user bytea[], p_conversation bytea[], p_peer bytea[], p_after bigint[], p_to bigint[],
-    p_read bigint[])
-RETURNS TABLE (item integer, version bigint, delivered int8multirange, read_up_to bigint)
+-- The linked devices of accounts and their registrations. Rows: one a device, or one with a NULL device_id.
+CREATE FUNCTION linked_devices(p_slots smallint[], p_slot smallint[], p_user bytea[])
+RETURNS TABLE (item integer, outcome smallint, device_id smallint, registration_id integer)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_range int8multirange;
+    v_owned smallint[] := owned_slots(p_slots);
 BEGIN
-    FOR i IN 1..cardinality(p_user) LOOP
-        item := i;
-        v_range := int8multirange(int8range(p_after[i] + 1, greatest(p_to[i], p_after[i]) + 1));
-        UPDATE receipt_counter k SET version = k.version + 1
-        WHERE k.user_id = p_user[i] AND NOT EXISTS (
-            SELECT FROM receipt r WHERE r.user_id = p_user[i] AND r.conversation_id = p_conversation[i]
-                AND r.peer_id = p_peer[i] AND r.delivered @> v_range AND r.read_up_to >= p_read[i])
-        RETURNING k.version INTO version;
-        IF FOUND THEN
-            UPDATE receipt r SET version = merge_receipts.version, delivered = r.delivered + v_range,
-                read_up_to = greatest(r.read_up_to, p_read[i])
-            WHERE r.user_id = p_user[i] AND r.conversation_id = p_conversation[i] AND r.peer_id = p_peer[i]
-            RETURNING r.delivered, r.read_up_to INTO delivered, read_up_to;
-            IF NOT FOUND THEN
-                delivered := v_range;
-                read_up_to := p_read[i];
-                INSERT INTO receipt VALUES (p_user[i], p_conversation[i], p_peer[i], version, delivered, read_up_to);
-            END IF;
+    FOR i IN 1..cardinality(p_slot) LOOP
+        IF p_slot[i] = ANY (v_owned) THEN
+            RETURN QUERY SELECT i, 1::smallint, d.device_id, d.registration_id
+                FROM (SELECT) AS always LEFT JOIN device d
+                    ON d.user_id = p_user[i] AND d.linked AND d.has_queue ORDER BY d.device_id;
+        ELSE
+            item := i;
+            outcome := slot_outcome(p_slot[i]);
             RETURN NEXT;
         END IF;
     END LOOP;
+END $$;
+
+-- Merges a receipt into that of its account; version is NULL if it changes nothing. Callers come in the order of
+-- (user, conversation, peer): the account's counter is the lock of all its receipts.
+CREATE FUNCTION merge_receipt(p_user bytea, p_conversation bytea, p_peer bytea, p_after bigint, p_to bigint, p_read bigint,
+    OUT version bigint, OUT delivered int8multirange, OUT read_up_to bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_range int8multirange := int8multirange(int8range(p_after + 1, greatest(p_to, p_after) + 1));
+BEGIN
+    UPDATE receipt_counter k SET version = k.version + 1
+    WHERE k.user_id = p_user AND NOT EXISTS (
+        SELECT FROM receipt r WHERE r.user_id = p_user AND r.conversation_id = p_conversation
+            AND r.peer_id = p_peer AND r.delivered @> v_range AND r.read_up_to >= p_read)
+    RETURNING k.version INTO version;
+    IF FOUND THEN
+        UPDATE receipt r SET version = merge_receipt.version, delivered = r.delivered + v_range,
+            read_up_to = greatest(r.read_up_to, p_read)
+        WHERE r.user_id = p_user AND r.conversation_id = p_conversation AND r.peer_id = p_peer
+        RETURNING r.delivered, r.read_up_to INTO delivered, read_up_to;
+        IF NOT FOUND THEN
+            delivered := v_range;
+            read_up_to := p_read;
+            INSERT INTO receipt VALUES (p_user, p_conversation, p_peer, version, delivered, read_up_to);
+        END IF;
+    END IF;
 END $$;
 
 -- Sends receipts on their way: merged at once for accounts that are here, into the outbox for the others.
@@ -366,35 +408,35 @@ RETURNS TABLE (user_id bytea, conversation_id bytea, peer_id bytea, delivered_af
     version bigint, delivered int8multirange, read_up_to bigint, entry_id bigint, slot smallint, user_slot smallint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v record;
+    v_state smallint;
     v_merged record;
 BEGIN
-    SELECT array_agg(e.u ORDER BY e.u, e.c, e.p) AS u, array_agg(e.c ORDER BY e.u, e.c, e.p) AS c,
-        array_agg(e.p ORDER BY e.u, e.c, e.p) AS p, array_agg(e.a ORDER BY e.u, e.c, e.p) AS a,
-        array_agg(e.t ORDER BY e.u, e.c, e.p) AS t, array_agg(e.r ORDER BY e.u, e.c, e.p) AS r INTO v
-    FROM unnest(p_user, p_conversation, p_peer, p_after, p_to, p_read) AS e (u, c, p, a, t, r)
-    JOIN slot s ON s.slot = slot_of(e.u) AND s.state = 1;
-    IF v.u IS NOT NULL THEN
-        FOR v_merged IN SELECT * FROM merge_receipts(v.u, v.c, v.p, v.a, v.t, v.r) LOOP
-            user_id := v.u[v_merged.item];
-            conversation_id := v.c[v_merged.item];
-            peer_id := v.p[v_merged.item];
-            version := v_merged.version;
-            delivered := v_merged.delivered;
-            read_up_to := v_merged.read_up_to;
-            RETURN NEXT;
-        END LOOP;
-    END IF;
-    IF v.u IS NULL OR cardinality(v.u) < cardinality(p_user) THEN
-        RETURN QUERY
+    FOR user_id, conversation_id, peer_id, delivered_after, delivered_to, read_up_to, user_slot, v_state IN
+        SELECT e.u, e.c, e.p, e.a, e.t, e.r, s.slot, s.state
+        FROM unnest(p_user, p_conversation, p_peer, p_after, p_to, p_read) AS e (u, c, p, a, t, r)
+        JOIN slot s ON s.slot = slot_of(e.u) ORDER BY e.u, e.c, e.p
+    LOOP
+        IF v_state = 1 THEN
+            v_merged := merge_receipt(user_id, conversation_id, peer_id, delivered_after, delivered_to, read_up_to);
+            IF v_merged.version IS NOT NULL THEN
+                version := v_merged.version;
+                delivered := v_merged.delivered;
+                read_up_to := v_merged.read_up_to;
+                entry_id := NULL;
+                RETURN NEXT;
+            END IF;
+        ELSE
+            slot := slot_of(peer_id);
             INSERT INTO receipt_outbox AS o (slot, user_slot, due, user_id, conversation_id, peer_id, delivered_after,
                 delivered_to, read_up_to)
-            SELECT slot_of(e.p), s.slot, clock_timestamp() + interval '2 seconds', e.u, e.c, e.p, e.a, e.t, e.r
-            FROM unnest(p_user, p_conversation, p_peer, p_after, p_to, p_read) AS e (u, c, p, a, t, r)
-            JOIN slot s ON s.slot = slot_of(e.u) AND s.state <> 1
-            RETURNING o.user_id, o.conversation_id, o.peer_id, o.delivered_after, o.delivered_to, NULL::bigint,
-                NULL::int8multirange, o.read_up_to, o.entry_id, o.slot, o.user_slot;
-    END IF;
+            VALUES (slot, user_slot, clock_timestamp() + interval '2 seconds', user_id, conversation_id, peer_id,
+                delivered_after, delivered_to, read_up_to)
+            RETURNING o.entry_id INTO entry_id;
+            version := NULL;
+            delivered := NULL;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
 END $$;
 
 -- Acknowledges queues, one item a device, sorted by (user, device). Rows: one an item (item is set), then one a receipt (item is
@@ -500,26 +542,29 @@ BEGIN
     END IF;
 END $$;
 
--- Merges receipts that another shard sent. Items are sorted by (user, conversation, peer).
+-- Merges receipts that another shard sent. Items are sorted by (user, conversation, peer). version is NULL if nothing changed.
 CREATE FUNCTION merge(p_slots smallint[], p_slot smallint[], p_user bytea[], p_conversation bytea[], p_peer bytea[],
     p_after bigint[], p_to bigint[], p_read bigint[])
 RETURNS TABLE (item integer, outcome smallint, version bigint, delivered int8multirange, read_up_to bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_owned smallint[] := owned_slots(p_slots);
+    v_merged record;
 BEGIN
-    -- One that is not here becomes one that changes nothing: no counter has an empty user id.
     FOR i IN 1..cardinality(p_slot) LOOP
         item := i;
-        outcome := 1;
-        IF NOT p_slot[i] = ANY (v_owned) THEN
+        IF p_slot[i] = ANY (v_owned) THEN
+            outcome := 1;
+            v_merged := merge_receipt(p_user[i], p_conversation[i], p_peer[i], p_after[i], p_to[i], p_read[i]);
+            version := v_merged.version;
+            delivered := v_merged.delivered;
+            read_up_to := v_merged.read_up_to;
+        ELSE
             outcome := slot_outcome(p_slot[i]);
-            p_user[i] := '';
+            version := NULL;
         END IF;
         RETURN NEXT;
     END LOOP;
-    RETURN QUERY SELECT m.item, 1::smallint, m.version, m.delivered, m.read_up_to
-        FROM merge_receipts(p_user, p_conversation, p_peer, p_after, p_to, p_read) AS m;
 END $$;
 
 -- Opens sessions: each gets the device's next epoch. Items are sorted by (user, device). Outcome 31 also for an old credential.
@@ -685,21 +730,25 @@ END $$;
 
 -- Removes what is done, postpones what failed, and holds the conversations whose recipient's queue is full.
 -- Entries of a slot that is no longer here stay as they are: their twin is on the slot's new shard.
+-- The commit need not reach the disk: what a crash takes back comes up as overdue, and is done again without harm.
 CREATE FUNCTION settle_copies(p_done bigint[], p_failed bigint[], p_again timestamptz[], p_full bigint[])
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v record;
 BEGIN
     PERFORM FROM slot LIMIT 1;
-    FOR v IN SELECT o.conversation_id, o.user_id FROM copy_outbox o JOIN slot s ON s.slot = o.slot AND s.state = 1
-            WHERE o.entry_id = ANY (p_full) GROUP BY 1, 2 ORDER BY 1 LOOP
-        UPDATE conversation c SET
-            lower_held = CASE WHEN c.lower_user = v.user_id THEN clock_timestamp() + interval '30 seconds'
-                ELSE c.lower_held END,
-            higher_held = CASE WHEN c.higher_user = v.user_id THEN clock_timestamp() + interval '30 seconds'
-                ELSE c.higher_held END
-        WHERE c.conversation_id = v.conversation_id;
-    END LOOP;
+    PERFORM set_config('synchronous_commit', 'off', true);
+    IF cardinality(p_full) > 0 THEN
+        FOR v IN SELECT o.conversation_id, o.user_id FROM copy_outbox o JOIN slot s ON s.slot = o.slot AND s.state = 1
+                WHERE o.entry_id = ANY (p_full) GROUP BY 1, 2 ORDER BY 1 LOOP
+            UPDATE conversation c SET
+                lower_held = CASE WHEN c.lower_user = v.user_id THEN clock_timestamp() + interval '30 seconds'
+                    ELSE c.lower_held END,
+                higher_held = CASE WHEN c.higher_user = v.user_id THEN clock_timestamp() + interval '30 seconds'
+                    ELSE c.higher_held END
+            WHERE c.conversation_id = v.conversation_id;
+        END LOOP;
+    END IF;
     DELETE FROM copy_outbox o USING slot s WHERE o.entry_id = ANY (p_done) AND s.slot = o.slot AND s.state = 1;
     IF cardinality(p_failed) > 0 THEN
         UPDATE copy_outbox o SET due = f.again FROM unnest(p_failed, p_again) AS f (id, again), slot s
@@ -711,6 +760,7 @@ CREATE FUNCTION settle_receipts(p_done bigint[], p_failed bigint[], p_again time
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM slot LIMIT 1;
+    PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM receipt_outbox o USING slot s WHERE o.entry_id = ANY (p_done) AND s.slot = o.slot AND s.state = 1;
     IF cardinality(p_failed) > 0 THEN
         UPDATE receipt_outbox o SET due = f.again FROM unnest(p_failed, p_again) AS f (id, again), slot s

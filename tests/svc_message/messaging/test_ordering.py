@@ -1,4 +1,4 @@
-"""The prev test: whoever writes copies, however often and in whatever order, queues stay ordered."""
+"""The prev test: whoever writes copies, in whatever order and however often, queues are ordered."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mesh.ids import random_id, slot_of
 from svc_message.conversations import direct_conversation
 from svc_message.model import Outcome
-from svc_message.requests import AckRequest, Copy
+from svc_message.requests import EVERY_DEVICE, AckRequest, Body, Copy
 from svc_message.store import ShardStore
 
 
@@ -29,8 +29,7 @@ def a_copy(sender, recipient, *, prev, seq, body=b"x"):
         sender_id=sender,
         sender_device_id=1,
         message_id=random_id(),
-        type=1,
-        ciphertext=body,
+        bodies=[Body(EVERY_DEVICE, 0, 1, body)],
     )
 
 
