@@ -77,13 +77,16 @@ def test_a_first_message_with_a_bit_of_its_keys_flipped_is_refused_and_uses_noth
     assert bob.decrypt("alice", first) == b"true"
 
 
-def test_a_message_is_read_once() -> None:
-    alice, bob = acquainted()
-    message = alice.encrypt("bob", b"true")
-    bob.decrypt("alice", message)
+@pytest.mark.parametrize("with_spqr", [True, False], ids=["spqr", "no spqr"])
+def test_a_message_is_read_once_whether_it_came_in_time_or_late(with_spqr: bool) -> None:
+    alice, bob = acquainted(with_spqr=with_spqr)
+    late, in_time = alice.encrypt("bob", b"late"), alice.encrypt("bob", b"in time")
+    bob.decrypt("alice", in_time)
+    bob.decrypt("alice", late)
 
-    with pytest.raises(RepeatedMessage):
-        bob.decrypt("alice", message)
+    for message in (late, in_time):
+        with pytest.raises(RepeatedMessage):
+            bob.decrypt("alice", message)
 
 
 def test_a_message_of_a_third_person_is_refused() -> None:

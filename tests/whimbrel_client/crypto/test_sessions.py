@@ -18,6 +18,7 @@ from whimbrel_client.crypto import (
     SessionIncomplete,
     SessionMissing,
     Undecryptable,
+    UnsupportedVersion,
     curve,
     double_ratchet,
     dump_record,
@@ -189,6 +190,46 @@ def test_five_receiving_chains_are_remembered() -> None:
         assert bob.decrypt("alice", late[i]) == b"%d" % i
     with pytest.raises(ForgedMessage):
         bob.decrypt("alice", late[0])
+
+
+def test_two_who_open_sessions_at_the_same_time_settle_on_one() -> None:
+    alice, bob = Person("alice"), Person("bob")
+    alice.open("bob", bob.bundle())
+    bob.open("alice", alice.bundle())
+    from_alice, from_bob = alice.encrypt("bob", b"1"), bob.encrypt("alice", b"2")
+    assert bob.decrypt("alice", from_alice) == b"1"
+    assert alice.decrypt("bob", from_bob) == b"2"
+
+    for i in range(3):
+        assert bob.decrypt("alice", alice.encrypt("bob", b"%d" % i)) == b"%d" % i
+        assert alice.decrypt("bob", bob.encrypt("alice", b"%d" % i)) == b"%d" % i
+
+    alices, bobs = alice.record("bob").current, bob.record("alice").current
+    assert alices is not None
+    assert bobs is not None
+    assert alices.ends.base_key == bobs.ends.base_key
+
+
+def test_a_message_of_an_earlier_session_is_read_once() -> None:
+    alice, bob = acquainted()
+    late = alice.encrypt("bob", b"late")
+    alice.open("bob", bob.bundle())
+    bob.decrypt("alice", alice.encrypt("bob", b"new session"))
+    assert bob.decrypt("alice", late) == b"late"
+
+    with pytest.raises(RepeatedMessage):
+        bob.decrypt("alice", late)
+
+
+def test_a_session_without_spqr_is_refused_where_it_is_required() -> None:
+    alice, bob = Person("alice", with_spqr=False), Person("bob", with_spqr=True)
+    alice.open("bob", bob.bundle())
+    before = bob.memory()
+
+    with pytest.raises(UnsupportedVersion):
+        bob.decrypt("alice", alice.encrypt("bob", b"hello"))
+
+    assert bob.memory() == before
 
 
 def test_ten_earlier_sessions_are_remembered() -> None:

@@ -197,3 +197,37 @@ def talk_until_epoch(alice: Person, bob: Person, epoch: int) -> None:
         assert session.spqr is not None
         if session.spqr.braid.epoch >= epoch:
             return
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [
+        (ChunkKind.HEADER, "MAC of a key header"),
+        (ChunkKind.VECTOR, "a key vector"),
+        (ChunkKind.CT1, "MAC of a KEM ciphertext"),
+        (ChunkKind.CT2, "MAC of a KEM ciphertext"),
+    ],
+)
+def test_the_braid_refuses_an_exchange_of_which_one_chunk_was_altered(
+    kind: ChunkKind, refusal: str
+) -> None:
+    with pytest.raises(ForgedMessage, match=refusal):
+        braid_with_one_altered_chunk(kind)
+
+
+def braid_with_one_altered_chunk(kind: ChunkKind) -> None:
+    one, two = braid.start(bytes(32), initiator=True), braid.start(bytes(32), initiator=False)
+    altered = False
+    while min(one.epoch, two.epoch) < 2:
+        sent = braid.send(one)
+        message = sent.message
+        if not altered and message.kind is kind and message.chunk is not None:
+            message = with_altered_chunk(message, message.chunk)
+            altered = True
+        two, _ = braid.receive(two, message)
+        one, two = two, sent.after
+
+
+def with_altered_chunk(message: BraidMessage, chunk: Chunk) -> BraidMessage:
+    symbols = bytes((chunk.symbols[0] ^ 1,)) + chunk.symbols[1:]
+    return BraidMessage(message.epoch, message.kind, Chunk(chunk.index, symbols))

@@ -4,7 +4,7 @@ from typing import assert_never
 
 from whimbrel_client.crypto.errors import ForgedMessage, InvalidKey
 from whimbrel_client.crypto.spqr import authenticator, split_kem
-from whimbrel_client.crypto.spqr.chunks import Chunk, Encoder, empty_decoder
+from whimbrel_client.crypto.spqr.chunks import Chunk, Decoder, Encoder, empty_decoder
 from whimbrel_client.crypto.spqr.split_kem import HEADER_SIZE, VECTOR_SIZE
 from whimbrel_client.crypto.spqr.states import (
     Braid,
@@ -85,14 +85,13 @@ def _encapsulate(braid: Braid, state: HeaderReceived) -> Sent:
 
 def _with_vector_while_ct1(braid: Braid, state: Ct1Sampled, kind: ChunkKind, chunk: Chunk) -> Braid:
     decoder = state.vector.with_chunk(chunk)
-    vector = decoder.message()
+    vector = _whole_vector(state.header, decoder)
     acknowledged = kind in _ACK_KINDS
     header, encapsulation, ct1 = state.header, state.encapsulation, state.ct1
     if vector is None and acknowledged:
         return braid.at(Ct1Acknowledged(header, encapsulation, ct1.message, decoder))
     if vector is None:
         return braid.at(Ct1Sampled(header, encapsulation, ct1, decoder))
-    _check_vector(header, vector)
     if acknowledged:
         return _finish(braid, encapsulation, ct1.message, vector)
     return braid.at(EkReceivedCt1Sampled(encapsulation, ct1, vector))
@@ -100,16 +99,17 @@ def _with_vector_while_ct1(braid: Braid, state: Ct1Sampled, kind: ChunkKind, chu
 
 def _with_vector_after_ct1(braid: Braid, state: Ct1Acknowledged, chunk: Chunk) -> Braid:
     decoder = state.vector.with_chunk(chunk)
-    vector = decoder.message()
+    vector = _whole_vector(state.header, decoder)
     if vector is None:
         return braid.at(Ct1Acknowledged(state.header, state.encapsulation, state.ct1, decoder))
-    _check_vector(state.header, vector)
     return _finish(braid, state.encapsulation, state.ct1, vector)
 
 
-def _check_vector(header: bytes, vector: bytes) -> None:
-    if not split_kem.fits(header, vector):
+def _whole_vector(header: bytes, decoder: Decoder) -> bytes | None:
+    vector = decoder.message()
+    if vector is not None and not split_kem.fits(header, vector):
         raise ForgedMessage("a key vector is not the one that its header announced")
+    return vector
 
 
 def _finish(braid: Braid, encapsulation: bytes, ct1: bytes, vector: bytes) -> Braid:
