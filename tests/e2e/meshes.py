@@ -16,7 +16,7 @@ from whimbrel_cli.stack.settings import StackSettings
 @contextlib.contextmanager
 def lasting_mesh(**settings: Any) -> Iterator[Mesh]:
     """A mesh for many tests; it is bound to no event loop of theirs."""
-    with _folder() as folder, asyncio.Runner() as runner:
+    with new_folder() as folder, asyncio.Runner() as runner:
         mesh = Mesh(folder, **settings)
         runner.run(mesh.__aenter__())
         try:
@@ -29,13 +29,14 @@ def lasting_mesh(**settings: Any) -> Iterator[Mesh]:
 async def own_mesh(*, clusters: int = 1, **settings: Any) -> AsyncIterator[Mesh]:
     """A mesh for one test, to do with as it likes; with two clusters, each shard has its own."""
     stack = StackSettings(postgres_clusters=clusters)
-    with _folder() as folder:
+    with new_folder() as folder:
         async with Mesh(folder, settings=stack, **settings) as mesh:
             yield mesh
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def new_folder() -> Iterator[Path]:
+    """Where a mesh may live; all that it left is removed in the end."""
     folder = Path(tempfile.mkdtemp(prefix="whimbrel-mesh-"))
     try:
         yield folder

@@ -87,6 +87,10 @@ class Town:
         except TimeoutError:
             raise TimeoutError(f"not at rest in {within} s: {await self.rest()}") from None
 
+    async def lives_for(self, seconds: float) -> None:
+        """Let a fault last: what has to happen meanwhile sets no event that a test could see."""
+        await asyncio.sleep(seconds)
+
     async def rest(self) -> Rest:
         """What the shards hold of these people."""
         names = {person.user_id: person.name for person in self.people}
