@@ -4,10 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.whimbrel_client.crypto.libsignal.peer import Libsignal
-
-WITHOUT_SPQR = "0.88.3"
-WITH_SPQR = "0.103.0"
+from tests.whimbrel_client.crypto.libsignal.peer import WITH_SPQR, WITHOUT_SPQR, Libsignal
 
 
 def _running(version: str) -> Iterator[Libsignal]:

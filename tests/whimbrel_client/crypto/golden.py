@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.whimbrel_client.crypto.conftest import WITH_SPQR, WITHOUT_SPQR
-from tests.whimbrel_client.crypto.libsignal.peer import Foreigner, Libsignal
+from tests.whimbrel_client.crypto.libsignal.peer import (
+    WITH_SPQR,
+    WITHOUT_SPQR,
+    Foreigner,
+    Libsignal,
+)
 from tests.whimbrel_client.crypto.people import Person
 from tests.whimbrel_client.crypto.rough_road import RoughRoad
 from whimbrel_client.crypto import (

@@ -140,7 +140,9 @@ class Person:
         signed, kem = self.signed.get(message.signed_id), self.kem.get(message.kem_id)
         if signed is None or kem is None:
             return None
-        one_time = self.one_time.get(message.one_time_id) if message.one_time_id else None
+        one_time = (
+            self.one_time.get(message.one_time_id) if message.one_time_id is not None else None
+        )
         return PrivatePrekeys(signed, kem, one_time)
 
     def _commit(self, peer: str, received: Received) -> None:

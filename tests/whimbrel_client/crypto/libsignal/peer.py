@@ -11,6 +11,9 @@ from typing import Any, Self
 from tests.whimbrel_client.crypto.libsignal import install
 from whimbrel_client.crypto import Bundle, Ciphertext, MessageKind, PublicPrekey
 
+# The two generations of the protocol that the core is compatible with.
+WITHOUT_SPQR = "0.88.3"
+WITH_SPQR = "0.103.0"
 _SCRIPT = Path(__file__).parent / "peer.mjs"
 
 
