@@ -31,3 +31,8 @@ OUTBOX_PENDING = Metric(
 COPIES = Metric("whimbrel.copies", "1", "Copies written into device queues")
 DROPPED_BODIES = Metric("whimbrel.dropped_bodies", "1", "Live pushes sent as doorbells only")
 EXPIRED = Metric("whimbrel.expired", "1", "Queue rows removed because they were too old")
+
+PREKEYS_TAKEN = Metric("whimbrel.prekeys.taken", "1", "Keys given out to open sessions, by kind")
+PREKEY_LIMITS = Metric(
+    "whimbrel.prekeys.limited", "1", "Fetches of keys that met a limit, by whose"
+)
