@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import grpc
 
@@ -15,7 +13,6 @@ from whimbrel_client.bell import Bell
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
 from whimbrel_client.errors import (
-    BodyTooLarge,
     ClientClosed,
     ClientError,
     DeviceRevoked,
@@ -34,9 +31,9 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
-from whimbrel_client.payload import MAX_BODY_BYTES, body_of, send_of
+from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.profile import Account, Profile, gateways_of
-from whimbrel_client.store import Applied, Changes, Queued, Store
+from whimbrel_client.store import Applied, Changes, Store
 from whimbrel_client.sync import Sending
 
 T = TypeVar("T")
@@ -69,9 +66,10 @@ class Client:
         self._tokens = tokens
         self._calls = calls
         self._read_receipts = read_receipts
-        self._exchange = Exchange(store, clock, on_applied=self._applied, on_given_up=self._settled)
-        self._sent: WeakValueDictionary[int, OutgoingMessage] = WeakValueDictionary()
-        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._outgoing = Outgoing(store, offer=self._offer)
+        self._exchange = Exchange(
+            store, clock, on_applied=self._applied, on_given_up=self._outgoing.settled
+        )
         self._arrived = Bell()
         self._receipted = Bell()
         self._online = Bell()
@@ -195,17 +193,8 @@ class Client:
     async def send_all(self, to: bytes | str, texts: Iterable[str]) -> list[OutgoingMessage]:
         """Queue several messages, in order, all or none; far cheaper than one by one."""
         user_id = await self.user_named(to) if isinstance(to, str) else to
-        queue = [_queued(user_id, text) for text in texts]
-        if not queue:
-            return []
         self._raise_if_ended()
-        messages: list[OutgoingMessage] = []
-        local_ids = self._store.queue(queue)
-        # In a callback, not after the await: the order of the queue is the order of the store, and
-        # what is in the store goes out even if the caller is cancelled now.
-        local_ids.add_done_callback(lambda done: messages.extend(self._offer(done, queue)))
-        await asyncio.shield(local_ids)
-        return messages
+        return await self._outgoing.queue(user_id, texts)
 
     async def accepted(self, message: OutgoingMessage) -> Outcome:
         """Wait until the mesh has the message, durably. Raises SendRefused, NotConfirmed.
@@ -214,10 +203,7 @@ class Client:
         """
         while message.outcome is None:
             self._raise_if_ended()
-            waiter = self._waiters.get(message.local_id)
-            if waiter is None:
-                waiter = self._waiters[message.local_id] = asyncio.Future()
-            await asyncio.shield(waiter)
+            await self._outgoing.change(message)
         if message.outcome.state is SendState.REFUSED:
             raise SendRefused(message.outcome.reason or "")
         if message.outcome.state is SendState.NOT_CONFIRMED:
@@ -226,7 +212,7 @@ class Client:
 
     async def outgoing(self, after: int = 0, *, limit: int = _PAGE) -> list[OutgoingMessage]:
         """Own messages above a local id, oldest first, also those of earlier runs."""
-        return [self._tracked(row) for row in await self._store.outgoing(after, limit=limit)]
+        return [self._outgoing.known(row) for row in await self._store.outgoing(after, limit=limit)]
 
     async def tick(self, message: OutgoingMessage) -> Tick:
         """What a person sees beside the message: waiting, sent, delivered or read."""
@@ -311,44 +297,23 @@ class Client:
             self._has_ended = True
             for bell in (self._arrived, self._receipted, self._online):
                 bell.ring()
-            for waiter in self._waiters.values():
-                waiter.set_result(None)
+            self._outgoing.ended()
 
     def _connection_changed(self, gateway: str | None) -> None:
         self._gateway = gateway
         self._online.ring()
 
-    def _offer(
-        self, local_ids: asyncio.Future[list[int]], queue: Sequence[Queued]
-    ) -> list[OutgoingMessage]:
-        """Hand what is in the store to the stream; the messages are known before any answer."""
-        if local_ids.cancelled() or local_ids.exception() is not None:
-            return []
-        pairs = list(zip(local_ids.result(), queue, strict=True))
-        messages = [self._tracked(_message(local_id, queued)) for local_id, queued in pairs]
-        self._exchange.outbox.offer(Sending(local_id, *queued) for local_id, queued in pairs)
+    def _offer(self, sends: Iterable[Sending]) -> None:
+        self._exchange.outbox.offer(sends)
         self._exchange.work.set()
-        return messages
-
-    def _tracked(self, message: OutgoingMessage) -> OutgoingMessage:
-        """The one object of this message that is alive, so that its outcome reaches all."""
-        return self._sent.setdefault(message.local_id, message)
 
     def _applied(self, applied: Applied, changes: Changes) -> None:
         for local_id, outcome in applied.settled:
-            self._settled(local_id, outcome)
+            self._outgoing.settled(local_id, outcome)
         if applied.new_messages:
             self._arrived.ring()
         if changes.receipts:
             self._receipted.ring()
-
-    def _settled(self, local_id: int, outcome: Outcome) -> None:
-        message = self._sent.get(local_id)
-        if message is not None:
-            message.outcome = outcome
-        waiter = self._waiters.pop(local_id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     async def _read(self, page: Awaitable[list[T]]) -> list[T] | None:
         """The page; None once the client has ended by itself and there is nothing more to read."""
@@ -375,20 +340,6 @@ async def _opened(path: Path) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-def _queued(user_id: bytes, text: str) -> Queued:
-    body = body_of(text)
-    if len(body) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"a message has at most {MAX_BODY_BYTES} bytes, this has {len(body)}")
-    client_message_id = os.urandom(16)
-    send = send_of(user_id, body, client_message_id=client_message_id)
-    return Queued(user_id, client_message_id, send)
-
-
-def _message(local_id: int, queued: Queued) -> OutgoingMessage:
-    client_message_id = queued.client_message_id
-    return OutgoingMessage(local_id, queued.conversation, client_message_id=client_message_id)
 
 
 def _cause(error: BaseException) -> ClientError:

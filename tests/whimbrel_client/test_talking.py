@@ -10,7 +10,7 @@ from whimbrel_client import Client, Message, Tick
 
 async def received(client: Client, count: int, *, after: int = 0) -> list[Message]:
     messages: list[Message] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(50):
         async for message in client.messages(after=after):
             messages.append(message)
             if len(messages) == count:
