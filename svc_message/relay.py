@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 _LEASE = timedelta(seconds=5)
 _TAKEN = 256
-_SETTLE_EVERY = 0.02
+_SETTLE_EVERY = 0.1
 # An entry whose predecessor another instance is just writing is tried again soon, then left to
 # the sweep.
 _SOON = 0.02

@@ -40,8 +40,9 @@ class Settings(StoreSettings):
     """Where the session registry is."""
     redis_prefix: str = "whimbrel:"
     """What every key in Redis begins with."""
-    lanes_per_shard: PositiveInt = 2
-    """Batches in flight at once on one shard, for each kind of request."""
+    lanes_per_shard: PositiveInt = 1
+    """Batches in flight at once on one shard, for each kind of request. A call costs Postgres more
+    than an item does, so that few and full batches are cheaper."""
     connections_per_shard: PositiveInt = 16
     """Most connections to one shard."""
     relay_sweep: timedelta = timedelta(seconds=1)
