@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -57,8 +58,18 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
             env=size.env,
         ) as mesh:
             people = await _people(mesh, workload.people)
-            seen = await _drive(mesh, _plan(workload, size, mesh, people), on_milestone)
+            try:
+                seen = await _drive(mesh, _plan(workload, size, mesh, people), on_milestone)
+            except BenchFailed as failure:
+                raise BenchFailed(f"{failure}\n{_kept(mesh)}") from None
     return workload.figures(seen)
+
+
+def _kept(mesh: Mesh) -> str:
+    """Save the logs from the temporary folder, and say where they are."""
+    place = Path(tempfile.mkdtemp(prefix="whimbrel-bench-logs-"))
+    shutil.copytree(mesh.data / "logs", place, dirs_exist_ok=True)
+    return f"the logs of the mesh are in {place}"
 
 
 def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) -> Plan:
