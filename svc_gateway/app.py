@@ -46,7 +46,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
             )
         )
-        gateway = await stack.enter_async_context(_open_gateway(settings, instance_id, health))
+        gateway = await stack.enter_async_context(
+            _open_gateway(settings, instance_id, health, telemetry)
+        )
         discovery.watch("message").on_change(gateway.attach.instances_changed)
         server = _server(settings, gateway, health, telemetry)
         address = bind(server, settings.listen)
@@ -104,7 +106,7 @@ async def _until_attached(gateway: Gateway) -> None:
 
 @contextlib.asynccontextmanager
 async def _open_gateway(
-    settings: Settings, instance_id: str, health: Health
+    settings: Settings, instance_id: str, health: Health, telemetry: Telemetry
 ) -> AsyncIterator[Gateway]:
     channels = Channels()
     async with open_redis(settings.redis_url.get_secret_value()) as redis:
@@ -121,6 +123,7 @@ async def _open_gateway(
                     instance_id=instance_id,
                     ttl=settings.registry_ttl,
                 ),
+                telemetry=telemetry,
                 on_redis=lambda is_well: health.dependency("redis", is_well=is_well),
             )
         finally:

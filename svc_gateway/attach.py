@@ -23,6 +23,7 @@ from mesh.instances import Instance
 from mesh.rendezvous import Rendezvous
 from svc_gateway import to_service
 from svc_gateway.outbox import Outbox
+from svc_gateway.tally import Tally
 from svc_gateway.window import KIB
 from whimbrel.message.v1 import attach_pb2
 
@@ -122,6 +123,7 @@ class Attach:
         *,
         instance_id: str,
         pushes: Pushes,
+        tally: Tally,
         limits: AttachLimits = AttachLimits(),
         clock: Clock | None = None,
     ) -> None:
@@ -129,6 +131,7 @@ class Attach:
         self._credentials = credentials
         self._instance_id = instance_id
         self._pushes = pushes
+        self._tally = tally
         self._limits = limits
         self._clock = clock or SystemClock()
         self._attachments: dict[str, Attachment] = {}
@@ -271,7 +274,8 @@ class Attach:
         # A silent instance is better than none.
         self._route = Rendezvous(responsive or self._attachments)
         homeless, self._homeless = self._homeless, []
-        self._place_again(homeless)
+        for request in homeless:
+            self._place(request)
 
     def _place(self, request: Request) -> None:
         instance_id = self._route.pick(request.slot)
@@ -282,6 +286,7 @@ class Attach:
 
     def _place_again(self, requests: Iterable[Request]) -> None:
         for request in requests:
+            self._tally.repeats += 1
             self._place(request)
 
     async def _check_answers(self) -> None:
@@ -317,5 +322,6 @@ class Attach:
             if len(ranked) < 2 or attachment.instance_id not in ranked:
                 continue
             after = ranked[(ranked.index(attachment.instance_id) + 1) % len(ranked)]
+            self._tally.repeats += 1
             del attachment.unanswered[request.id]
             self._attachments[after].put(request)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from mesh.failpoints import Failpoints
 from svc_gateway.attach import Attach
 from svc_gateway.session import SessionLimits
+from svc_gateway.tally import Tally
 from svc_gateway.to_service import Address
 from svc_gateway.window import Budget
 
@@ -34,7 +35,7 @@ class Sessions(Protocol):
     def watch(self, stream: "DeviceStream") -> None: ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
     """What all streams of one gateway share."""
 
@@ -43,5 +44,5 @@ class Edge:
     limits: SessionLimits
     budget: Budget
     failpoints: Failpoints
+    tally: Tally
     ticks_to_write: int = 30
-    ignored_acks: int = 0

@@ -10,6 +10,8 @@ from mesh.auth import TokenVerifier
 from mesh.channels import Channels
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
+from mesh.metrics import SESSIONS, UNACKED_BYTES
+from mesh.telemetry import OFF, Telemetry
 from svc_gateway.attach import Attach, AttachLimits, Credentials
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
@@ -22,6 +24,7 @@ from svc_gateway.session import SessionLimits
 from svc_gateway.sessions import Sessions
 from svc_gateway.settings import Settings
 from svc_gateway.stream import DeviceStream
+from svc_gateway.tally import Tally
 from svc_gateway.window import Budget
 
 log = structlog.get_logger(__name__)
@@ -41,17 +44,20 @@ class Gateway:
         credentials: Credentials,
         verifier: TokenVerifier,
         registry: Registry,
+        telemetry: Telemetry = OFF,
         on_redis: Callable[[bool], None] = lambda _is_reachable: None,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._tally = Tally(telemetry)
         self.sessions = Sessions(token_grace=settings.token_grace)
         self.attach = Attach(
             channels,
             credentials,
             instance_id=instance_id,
             pushes=Pushes(self.sessions, on_lost=self._on_lost),
+            tally=self._tally,
             limits=AttachLimits(
                 answer_within=settings.answer_within,
                 most_unanswered_bytes=settings.unanswered_budget,
@@ -84,6 +90,7 @@ class Gateway:
             limits=session_limits(settings),
             budget=Budget(settings.unacked_budget),
             failpoints=failpoints,
+            tally=self._tally,
             ticks_to_write=_ticks(settings.slow_consumer.total_seconds()),
         )
         authenticator = Authenticator(verifier)
@@ -93,6 +100,8 @@ class Gateway:
             max_sessions=settings.max_sessions,
             on_closed=self._on_closed,
         )
+        telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
+        telemetry.gauge(UNACKED_BYTES, lambda: self.edge.budget.used)
         self.forwarder = Forwarder(authenticator, self.attach, channels, credentials)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -127,6 +136,7 @@ class Gateway:
             await self._clock.sleep(1)
             seconds += 1
             self.sessions.tick()
+            self._tally.tell()
             if seconds % _SECONDS_BETWEEN_SWEEPS == 0:
                 self.sessions.end_expired(self._clock.now())
 

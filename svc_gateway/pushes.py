@@ -18,12 +18,14 @@ class Pushes:
 
     def push(self, event: attach_pb2.MessageEvent, attachment: Attachment) -> None:
         kind = event.WhichOneof("event")
-        if (
-            kind is None or kind not in _TAKE
-        ):  # from a newer message service: a hint that we do not know
-            return
+        if kind is None or kind not in _KINDS:
+            return  # from a newer message service: a hint that we do not know
         device = getattr(event, kind).device
         address = device.user_id, device.device_id
+        if kind == "end":
+            end = event.end
+            self._sessions.end_below(address, end.below_epoch, to_device.reason_name(end.reason))
+            return
         stream = self._sessions.find(address)
         if stream is None:
             attachment.not_here(address)
@@ -47,13 +49,15 @@ def _doorbell(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
     stream.session.doorbell(head_pos=doorbell.head_pos, receipt_version=doorbell.receipt_version)
 
 
-def _end(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
-    stream.session.end_below(event.end.below_epoch, to_device.reason_name(event.end.reason))
+def _low_prekeys(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
+    low = event.low_prekeys
+    stream.low_prekeys(low.one_time_prekeys, low.one_time_kem_prekeys)
 
 
 _TAKE: dict[str, Callable[[DeviceStream, attach_pb2.MessageEvent], None]] = {
     "deliver": _deliver,
     "receipt": _receipt,
     "doorbell": _doorbell,
-    "end": _end,
+    "low_prekeys": _low_prekeys,
 }
+_KINDS = frozenset((*_TAKE, "end"))

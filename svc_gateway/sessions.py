@@ -7,6 +7,8 @@ from svc_gateway.ends import SessionTokenExpired
 from svc_gateway.stream import DeviceStream
 from svc_gateway.to_service import Address
 
+_MOST_ENDED = 4096
+
 
 class Sessions:
     """The open sessions by device, one each, and the streams that a tick concerns.
@@ -17,6 +19,7 @@ class Sessions:
     def __init__(self, *, token_grace: timedelta = timedelta(seconds=60)) -> None:
         self._token_grace = token_grace
         self._by_device: dict[Address, DeviceStream] = {}
+        self._ended: dict[Address, tuple[int, str]] = {}  # the newest last
         self._watched: set[DeviceStream] = set()
         self.on_opened: Callable[[DeviceStream], None] = lambda _stream: None
 
@@ -31,6 +34,10 @@ class Sessions:
 
     def opened(self, stream: DeviceStream) -> None:
         """A session was opened; of two of one device the one with the greater epoch stays."""
+        ended = self._ended.get(stream.device.address)
+        if ended is not None and stream.session.epoch < ended[0]:
+            stream.session.end_below(*ended)
+            return
         older = self._by_device.get(stream.device.address)
         if older is not None and older.session.epoch > stream.session.epoch:
             stream.session.end_below(older.session.epoch, "STREAM_REPLACED")
@@ -39,6 +46,16 @@ class Sessions:
         if older is not None:
             older.session.end_below(stream.session.epoch, "STREAM_REPLACED")
         self.on_opened(stream)
+
+    def end_below(self, address: Address, epoch: int, reason: str) -> None:
+        """Sessions of the device with a lower epoch end, also one that is still being opened."""
+        # The opening may have been answered by another instance, whose word comes later.
+        self._ended[address] = max(self._ended.pop(address, (0, "")), (epoch, reason))
+        if len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+        stream = self._by_device.get(address)
+        if stream is not None:
+            stream.session.end_below(epoch, reason)
 
     def closed(self, stream: DeviceStream) -> bool:
         """A stream is over; False if its device's session was another one."""

@@ -124,6 +124,7 @@ class DeviceStream:
             self._resume.set_result(None)
 
     def _on_written(self) -> None:
+        self._edge.tally.frames += 1
         if self._lacked_room and not self._is_crowded:
             self._lacked_room = False
             self.session.room()
@@ -173,7 +174,7 @@ class DeviceStream:
         if self.session.phase is Phase.HELLO:
             self._out_of_place()
         elif not self.session.ack(event.ack.up_to_pos):
-            self._edge.ignored_acks += 1
+            self._edge.tally.ignored_acks += 1
 
     def _on_read(self, event: gateway_pb2.DeviceEvent) -> None:
         read = event.read
@@ -213,6 +214,7 @@ class DeviceStream:
 
     def deliver(self, envelope: envelope_pb2.Envelope) -> None:
         self._edge.failpoints.hit("deliver.before_write")
+        self._edge.tally.deliveries += 1
         self._put(to_device.deliver(envelope))
 
     def caught_up(self, pos: int) -> None:
@@ -221,7 +223,13 @@ class DeviceStream:
     def receipt(self, receipt: receipt_pb2.Receipt) -> None:
         self._put(to_device.receipt(receipt))
 
+    def low_prekeys(self, one_time_prekeys: int, one_time_kem_prekeys: int) -> None:
+        """A hint of the message service, passed on while there is room."""
+        if self.session.phase is Phase.OPEN and self.has_room():
+            self._put(to_device.low_prekeys(one_time_prekeys, one_time_kem_prekeys))
+
     def end(self, end: SessionEnd) -> None:
+        self._edge.tally.ended("" if self._has_half_closed else end.reason)
         if self._has_half_closed:
             self._writer.finish(None)
         else:

@@ -93,6 +93,14 @@ def read_recorded(peer_id: bytes, up_to_seq: int) -> bytes:
     return frame.SerializeToString()
 
 
+def low_prekeys(one_time_prekeys: int, one_time_kem_prekeys: int) -> bytes:
+    """One-time keys run out."""
+    frame = gateway_pb2.ConnectResponse()
+    event = frame.events.add().low_prekeys
+    event.one_time_prekeys, event.one_time_kem_prekeys = one_time_prekeys, one_time_kem_prekeys
+    return frame.SerializeToString()
+
+
 def go_away(reason: str, reconnect_after: timedelta | None) -> bytes:
     """The last event."""
     frame = gateway_pb2.ConnectResponse()

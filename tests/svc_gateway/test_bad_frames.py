@@ -270,7 +270,7 @@ async def test_a_repeated_ack_is_ignored_and_counted(edge: Edge) -> None:
     await edge.message.service.until(lambda: bool(edge.message.service.asked("ack")))
 
     await bob.ack(1)
-    await until(lambda: edge.gateway.edge.ignored_acks == 1)
+    await until(lambda: edge.gateway.edge.tally.ignored_acks == 1)
 
     assert len(edge.message.service.asked("ack")) == 1
     assert len(edge.gateway.sessions) == 2
