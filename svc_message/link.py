@@ -34,6 +34,7 @@ class GatewayLink:
         self._bytes = 0
         self._doorbells: dict[Device, list[int]] = {}
         self._dropped = telemetry.counter(DROPPED_BODIES)
+        self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._is_closing = False
 
@@ -84,6 +85,26 @@ class GatewayLink:
         end.below_epoch = below_epoch
         end.reason = reason_pb2.ERROR_REASON_STREAM_REPLACED
 
+    def push_revoked(self, device: Device, below_epoch: int) -> None:
+        """End the sessions of a device that was unlinked."""
+        end = self.event(0).end
+        end.device.user_id, end.device.device_id = device
+        end.below_epoch = below_epoch
+        end.reason = reason_pb2.ERROR_REASON_DEVICE_REVOKED
+
+    def push_low_prekeys(self, device: Device, ec_left: int, kem_left: int) -> None:
+        """Say that one-time keys run out; the device counts them at its next start in any case."""
+        low = self.event(0).low_prekeys
+        low.device.user_id, low.device.device_id = device
+        low.one_time_prekeys, low.one_time_kem_prekeys = ec_left, kem_left
+
+    async def written(self) -> None:
+        """Return when nothing waits to be written."""
+        is_written = asyncio.get_running_loop().create_future()
+        self._waiters.append(is_written)
+        self._wake.set()
+        await is_written
+
     def close(self) -> None:
         """Nothing more comes: the writer ends when all is written."""
         self._is_closing = True
@@ -100,6 +121,7 @@ class GatewayLink:
                 return
             else:
                 self._wake.clear()
+                self._tell_written()
 
     def _take(self) -> attach_pb2.AttachResponse | None:
         if self._full:
@@ -114,6 +136,12 @@ class GatewayLink:
         if not self._full and not self._frame_bytes:
             self._bytes = 0
         return frame
+
+    def _tell_written(self) -> None:
+        for is_written in self._waiters:
+            if not is_written.done():  # nobody waits any more
+                is_written.set_result(None)
+        self._waiters.clear()
 
     def _ring(self, device: Device, head_pos: int, receipt_version: int) -> None:
         bell = self._doorbells.setdefault(device, [0, 0])

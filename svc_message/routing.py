@@ -6,6 +6,7 @@ asked only for devices without one.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -22,6 +23,7 @@ Device = tuple[bytes, int]
 _MOST_ROUTES = 200_000
 _MOST_PENDING = 10_000
 _MOST_ASKED = 500
+_MOST_REVOKING = 2.0
 
 
 class Gateway(Protocol):
@@ -35,6 +37,13 @@ class Gateway(Protocol):
     def push_receipt(self, device: Device, row: ReceiptRow) -> None: ...
 
     def push_end(self, device: Device, below_epoch: int) -> None: ...
+
+    def push_revoked(self, device: Device, below_epoch: int) -> None: ...
+
+    def push_low_prekeys(self, device: Device, ec_left: int, kem_left: int) -> None: ...
+
+    async def written(self) -> None:
+        """Return when all that was pushed until now is on its way."""
 
 
 class Registry(Protocol):
@@ -109,6 +118,25 @@ class Router:
             self._ask(device, lambda older: self._end(older, gateway, device, epoch))
         else:
             self._end(known, gateway, device, epoch)
+
+    async def revoke(self, device: Device, below_epoch: int) -> None:
+        """End an unlinked device's sessions: told to every gateway, without asking any registry.
+
+        Returns when all that are attached have been told, or after two seconds. One that is not
+        attached finds out by the comparison of heads with which it attaches again.
+        """
+        self._routes.pop(device, None)
+        gateways = [gateway for streams in self._streams.values() for gateway in streams]
+        for gateway in gateways:
+            gateway.push_revoked(device, below_epoch)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOST_REVOKING), asyncio.TaskGroup() as tasks:
+                for gateway in gateways:
+                    tasks.create_task(gateway.written(), name=f"told-{gateway.instance_id}")
+
+    def low_prekeys(self, device: Device, ec_left: int, kem_left: int) -> None:
+        """Push that a device runs out of one-time keys."""
+        self._push(device, lambda gateway: gateway.push_low_prekeys(device, ec_left, kem_left))
 
     async def run(self) -> None:
         """Ask the registry for the routes that are missing, many at once, until cancelled."""

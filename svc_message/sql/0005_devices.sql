@@ -113,18 +113,18 @@ BEGIN
 END $$;
 
 -- Unlinks a device: its queue, its keys and its name go, older tokens are worth nothing. The row stays, so that a new link
--- under its id goes on from its counters. The epoch of its last session; NULL if it was not linked.
+-- under its id goes on from its counters. Sessions below the epoch that is returned are over; NULL if it was not linked.
 CREATE FUNCTION remove_device(p_user bytea, p_device smallint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_acked bigint;
     v_epoch bigint;
 BEGIN
-    SELECT d.acked_pos, d.epoch INTO v_acked, v_epoch FROM device d
+    SELECT d.acked_pos INTO v_acked FROM device d
     WHERE d.user_id = p_user AND d.device_id = p_device AND d.linked FOR UPDATE;
     IF FOUND THEN
-        UPDATE device d SET linked = false, credential_version = d.credential_version + 1, acked_pos = d.head_pos,
-            encrypted_name = NULL, last_seen_on = NULL
-        WHERE d.user_id = p_user AND d.device_id = p_device;
+        UPDATE device d SET linked = false, credential_version = d.credential_version + 1, epoch = d.epoch + 1,
+            acked_pos = d.head_pos, encrypted_name = NULL, last_seen_on = NULL
+        WHERE d.user_id = p_user AND d.device_id = p_device RETURNING d.epoch INTO v_epoch;
         DELETE FROM device_queue q WHERE q.user_id = p_user AND q.device_id = p_device AND q.pos > v_acked;
         DELETE FROM device_keys k WHERE k.user_id = p_user AND k.device_id = p_device;
         PERFORM clear_prekeys(p_user, p_device);
