@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from mesh.errors import WhimbrelError
+from svc_message.identity.keys_model import DeviceKeys
 
 PRIMARY = 1
 
@@ -56,6 +57,27 @@ class DeviceUnknown(WhimbrelError):
     reason = "DEVICE_UNKNOWN"
 
 
+class CodeInvalid(WhimbrelError):
+    """The one-time code is wrong, used or too old, or too many were tried; it is not told which."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "CODE_INVALID"
+
+
+class NumberTaken(WhimbrelError):
+    """The number belongs to another account."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "NUMBER_TAKEN"
+
+
+class RegistrationLocked(WhimbrelError):
+    """The number's account has a PIN, and this was none or another."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "REGISTRATION_LOCKED"
+
+
 def new_registration_id() -> int:
     """A number that tells two installations under one device id apart; never 0."""
     return 1 + secrets.randbelow(2**_REGISTRATION_BITS - 1)
@@ -70,6 +92,7 @@ class NewAccount:
     public_key: bytes = b""  # nor does it sign anything
     has_queue: bool = True
     registration_id: int = field(default_factory=new_registration_id)
+    keys: DeviceKeys | None = None  # whose registration_id counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +103,25 @@ class SigningDevice:
     device_id: int
     public_key: bytes
     credential_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """An account, as far as registering it again depends on it."""
+
+    user_id: bytes
+    handle: str
+    number_hash: bytes | None
+    public_key: bytes  # the primary's
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session whose device may not go on."""
+
+    user_id: bytes
+    device_id: int
+    epoch: int
 
 
 def is_handle(text: str) -> bool:

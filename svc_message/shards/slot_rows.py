@@ -30,7 +30,12 @@ WHERE attrelid = ANY ($1::text[]::regclass[]) AND attnum > 0 AND NOT attisdroppe
     AND attidentity = ''
 GROUP BY attrelid
 """
+_IS_SERVED = "SELECT cardinality(owned_slots(ARRAY[$1::smallint])) = 1"
 _IS_NOT_SERVED = "SELECT state IN (3, 4) FROM slot WHERE slot = $1 FOR SHARE"
+_QUEUE_REMOVAL = """
+DELETE FROM device_queue WHERE ctid = ANY (ARRAY(
+    SELECT q.ctid FROM device_queue q WHERE q.user_id = $1 LIMIT $2))
+"""
 
 
 class StillServed(Exception):
@@ -58,6 +63,8 @@ class Content:
 TABLES = (
     Table("account", _SLOT, "user_id"),
     Table("handle", _SLOT, "handle"),
+    Table("phone_number", _SLOT, "number_hash"),
+    Table("registration_code", _SLOT, "number_hash"),
     Table("conversation", _SLOT, "conversation_id"),
     Table("device", _USER, "user_id, device_id"),
     Table("thread", _USER, "user_id, conversation_id"),
@@ -70,6 +77,7 @@ TABLES = (
     Table("receipt_counter", _USER, "user_id"),
     Table("receipt", _USER, "user_id, conversation_id, peer_id"),
     Table("block", _USER, "user_id, blocked_id"),
+    Table("mute", _USER, "user_id, conversation_id"),
     Table("copy_outbox", _SLOT, "entry_id"),
     Table("receipt_outbox", _SLOT, "entry_id"),
     *(
@@ -122,6 +130,25 @@ async def content_of(
     return Content(_count(status), digest.digest())
 
 
+async def remove_account(connection: Connection, *, slot: int, user_id: bytes) -> bool:
+    """Remove the account's row and all that is found by it; False if the slot is not served here.
+
+    Its queue goes first, some at a time: the rest is little, and goes at once.
+    """
+    while True:
+        async with connection.transaction():
+            if not await connection.fetchval(_IS_SERVED, slot):
+                return False
+            status = await connection.execute(_QUEUE_REMOVAL, user_id, _AT_ONCE)
+            if _count(status):
+                continue
+            await connection.execute("SELECT FROM account WHERE user_id = $1 FOR UPDATE", user_id)
+            for table in reversed(TABLES):
+                if table.where == _USER or table.name == "account":
+                    await connection.execute(_removal_of_user(table), user_id)
+            return True
+
+
 async def remove_rows(connection: Connection, *, slot: int) -> int:
     """Remove all rows of the slot, some at a time, and return how many. Raises StillServed."""
     removed = 0
@@ -166,6 +193,10 @@ def _query(table: Table, columns: Columns) -> str:
 def _removal(table: Table) -> str:
     some = f"SELECT t.ctid FROM {table.name} t WHERE {table.where} LIMIT $2"  # noqa: S608
     return f"DELETE FROM {table.name} WHERE ctid = ANY (ARRAY({some}))"  # noqa: S608
+
+
+def _removal_of_user(table: Table) -> str:
+    return f"DELETE FROM {table.name} WHERE user_id = $1"  # noqa: S608
 
 
 def _count(status: str) -> int:

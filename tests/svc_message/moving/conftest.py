@@ -28,6 +28,11 @@ _MORE_ROWS = (
     "INSERT INTO one_time_kem_prekey SELECT $2::bytea, 1, 0, 1, '', '' WHERE $1::smallint >= 0",
     "INSERT INTO link_token SELECT $2::bytea, '', now() WHERE $1::smallint >= 0",
     "INSERT INTO provisioning VALUES ($2::bytea, $1::smallint, '', '', now())",
+    "INSERT INTO block SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
+    "INSERT INTO mute SELECT $2::bytea, 'a chat', now() WHERE $1::smallint >= 0",
+    "INSERT INTO phone_number VALUES ('hash', $1::smallint, $2::bytea)",
+    "INSERT INTO registration_code"
+    " VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)",
 )
 
 
@@ -180,6 +185,3 @@ async def _live(world) -> None:
         await world.read(peer, world.hero, 2)
     for statement in _MORE_ROWS:
         await world.pool(world.source).execute(statement, world.slot, world.hero)
-    await world.pool(world.source).execute(
-        "INSERT INTO block VALUES ($1, $2)", world.hero, world.peers[0]
-    )
