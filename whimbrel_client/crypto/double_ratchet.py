@@ -1,7 +1,8 @@
 """The Double Ratchet (Signal's specification, section 3), without the messages around it.
 
 Every state here is a value: a step returns the state after it, and whoever does not keep that one
-has not taken the step. Old receiving chains are kept, so the previous counter is not needed.
+has not taken the step. Old receiving chains are kept, so the previous counter is not needed. A new
+ratchet key is made when it is first written with (the specification's section 8.5).
 """
 
 from collections.abc import Mapping
@@ -41,12 +42,16 @@ class ReceivingChain:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DoubleRatchet:
-    """The whole ratchet; the receiving chains are in the order of their last birth."""
+    """The whole ratchet; the receiving chains are in the order of their birth.
+
+    While `unanswered` holds a key of theirs, our next chain is still to be made for it.
+    """
 
     root: bytes
     sending: SendingChain
     receiving: tuple[ReceivingChain, ...]
     previous_counter: int = 0
+    unanswered: bytes | None = None
 
 
 def start_as_initiator(root: bytes, chain: bytes, their_key: bytes) -> DoubleRatchet:
@@ -68,7 +73,12 @@ def knows(ratchet: DoubleRatchet, their_key: bytes) -> bool:
 
 
 def next_to_send(ratchet: DoubleRatchet) -> tuple[DoubleRatchet, bytes]:
-    """Return the state after, and the seed of this message's keys."""
+    """Return the state after, and the seed of this message's keys.
+
+    The message has the state's ratchet key and previous counter; it is the last one counted.
+    """
+    if ratchet.unanswered is not None:
+        ratchet = _answer(ratchet, ratchet.unanswered)
     chain = ratchet.sending
     after = SendingChain(chain.ratchet, mac(chain.key, _NEXT_CHAIN), chain.index + 1)
     seed = mac(chain.key, _MESSAGE_SEED)
@@ -93,24 +103,33 @@ def _receive_on(
     after, seed = _take(chain, index)
     receiving = tuple(after if each is chain else each for each in ratchet.receiving)
     return (
-        DoubleRatchet(ratchet.root, ratchet.sending, receiving, ratchet.previous_counter),
+        DoubleRatchet(
+            ratchet.root, ratchet.sending, receiving, ratchet.previous_counter, ratchet.unanswered
+        ),
         seed,
     )
 
 
 def _turn(ratchet: DoubleRatchet, their_key: bytes) -> DoubleRatchet:
-    """Take the other side's new key: one root step to read, another to write."""
+    """Take the other side's new key, to read with; nothing is written with the old chain again."""
     old = ratchet.sending
     root, receiving_key = _root_step(ratchet.root, old.ratchet, their_key)
-    ours = curve.generate()
-    root, sending_key = _root_step(root, ours, their_key)
     kept = ratchet.receiving[1 - MOST_RECEIVING_CHAINS :]
     return DoubleRatchet(
         root,
-        SendingChain(ours, sending_key),
+        SendingChain(old.ratchet, b"", old.index),
         (*kept, ReceivingChain(their_key, receiving_key, 0, {})),
-        max(old.index - 1, 0),
+        ratchet.previous_counter,
+        their_key,
     )
+
+
+def _answer(ratchet: DoubleRatchet, their_key: bytes) -> DoubleRatchet:
+    """Make the new key and chain that we write with after their turn."""
+    ours = curve.generate()
+    root, sending_key = _root_step(ratchet.root, ours, their_key)
+    previous = max(ratchet.sending.index - 1, 0)
+    return DoubleRatchet(root, SendingChain(ours, sending_key), ratchet.receiving, previous)
 
 
 def _root_step(root: bytes, ours: KeyPair, their_key: bytes) -> tuple[bytes, bytes]:

@@ -124,9 +124,9 @@ def encrypt(session: Session, plaintext: bytes) -> tuple[Session, Ciphertext]:
     cipher_key, mac_key, iv = _message_keys(seed, pq_key)
     body = wire.seal(
         wire_pb2.RatchetMessage(
-            ratchet_key=session.ratchet.sending.ratchet.public,
-            counter=session.ratchet.sending.index,
-            previous_counter=session.ratchet.previous_counter,
+            ratchet_key=ratchet.sending.ratchet.public,
+            counter=ratchet.sending.index - 1,
+            previous_counter=ratchet.previous_counter,
             ciphertext=cbc.encrypt(cipher_key, iv, plaintext),
             pq_ratchet=pq_message,
         ),

@@ -45,6 +45,7 @@ def _session_state(session: Session) -> state_pb2.SessionState:
         ),
         receiving=[_receiving_state(chain) for chain in ratchet.receiving],
         previous_counter=ratchet.previous_counter,
+        unanswered_key=ratchet.unanswered or b"",
         pending=_pending_state(session.pending) if session.pending is not None else None,
         spqr=stored_spqr.dump(session.spqr) if session.spqr is not None else None,
     )
@@ -64,6 +65,7 @@ def _session(state: state_pb2.SessionState) -> Session:
             _sending(state.sending),
             tuple(_receiving(chain) for chain in state.receiving),
             state.previous_counter,
+            state.unanswered_key or None,
         ),
         spqr=stored_spqr.load(state.spqr) if state.HasField("spqr") else None,
         pending=_pending(state.pending) if state.HasField("pending") else None,

@@ -65,6 +65,7 @@ class SessionState(message.Message):
     PREVIOUS_COUNTER_FIELD_NUMBER: builtins.int
     PENDING_FIELD_NUMBER: builtins.int
     SPQR_FIELD_NUMBER: builtins.int
+    UNANSWERED_KEY_FIELD_NUMBER: builtins.int
     local_identity: builtins.bytes
     """Our identity key: 0x05 and 32 bytes."""
     remote_identity: builtins.bytes
@@ -79,6 +80,8 @@ class SessionState(message.Message):
     """The root key of the Double Ratchet, 32 bytes."""
     previous_counter: builtins.int
     """The previous counter that our messages tell."""
+    unanswered_key: builtins.bytes
+    """The other side's ratchet key to which our next sending chain is still to be made; else empty."""
     @builtins.property
     def sending(self) -> SendingChainState:
         """What we write with."""
@@ -109,10 +112,11 @@ class SessionState(message.Message):
         previous_counter: builtins.int = ...,
         pending: PendingPrekeysState | None = ...,
         spqr: SpqrState | None = ...,
+        unanswered_key: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["pending", b"pending", "sending", b"sending", "spqr", b"spqr"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_key", b"base_key", "local_identity", b"local_identity", "local_registration_id", b"local_registration_id", "pending", b"pending", "previous_counter", b"previous_counter", "receiving", b"receiving", "remote_identity", b"remote_identity", "remote_registration_id", b"remote_registration_id", "root_key", b"root_key", "sending", b"sending", "spqr", b"spqr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_key", b"base_key", "local_identity", b"local_identity", "local_registration_id", b"local_registration_id", "pending", b"pending", "previous_counter", b"previous_counter", "receiving", b"receiving", "remote_identity", b"remote_identity", "remote_registration_id", b"remote_registration_id", "root_key", b"root_key", "sending", b"sending", "spqr", b"spqr", "unanswered_key", b"unanswered_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,7 +135,7 @@ class SendingChainState(message.Message):
     public_key: builtins.bytes
     """The public ratchet key: 0x05 and 32 bytes."""
     chain_key: builtins.bytes
-    """The chain key, 32 bytes."""
+    """The chain key, 32 bytes; empty while the next chain is still to be made."""
     index: builtins.int
     """The place of the next message."""
     def __init__(
