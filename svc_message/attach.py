@@ -247,7 +247,22 @@ class GatewayRequests:
                 fill_receipt(page.receipts.add(), receipt_row(request.user_id, row))
 
     def _not_here(self, message: attach_pb2.NotHere, _request_id: int) -> None:
-        self._router.forget((message.device.user_id, message.device.device_id), self._link)
+        device = message.device.user_id, message.device.device_id
+        if not self._router.forget(device, self._link):
+            return
+        # What was pushed here is lost; if the device is elsewhere by now, it is told so there.
+        self._inbox.ask(
+            HeadRequest(
+                slot=slot_of(device[0]), done=self._missed, user_id=device[0], device_id=device[1]
+            )
+        )
+
+    def _missed(self, request: HeadRequest, result: PlainResult | Refusal) -> None:
+        if isinstance(result, Refusal) or not result.row["linked"]:
+            return
+        device = request.user_id, request.device_id
+        head_pos, version = result.row["head_pos"], result.row["receipt_version"] or 0
+        self._router.ring_elsewhere(device, head_pos, version, not_at=self._link)
 
     def _served(self, request_id: int, result: R | Refusal) -> R | None:
         """The result, if there is one; else the request is answered with its refusal."""

@@ -78,6 +78,10 @@ class GatewayLink:
         push.device.user_id, push.device.device_id = device
         fill_receipt(push.receipt, row)
 
+    def push_doorbell(self, device: Device, head_pos: int, receipt_version: int) -> None:
+        """Say how far a device should be; its session reads what it misses."""
+        self._ring(device, head_pos, receipt_version)
+
     def push_end(self, device: Device, below_epoch: int) -> None:
         """End a session that a newer one has replaced."""
         end = self.event(0).end

@@ -36,6 +36,8 @@ class Gateway(Protocol):
 
     def push_receipt(self, device: Device, row: ReceiptRow) -> None: ...
 
+    def push_doorbell(self, device: Device, head_pos: int, receipt_version: int) -> None: ...
+
     def push_end(self, device: Device, below_epoch: int) -> None: ...
 
     def push_revoked(self, device: Device, below_epoch: int) -> None: ...
@@ -93,10 +95,24 @@ class Router:
         if len(self._routes) > _MOST_ROUTES:
             self._routes.popitem(last=False)
 
-    def forget(self, device: Device, gateway: Gateway) -> None:
-        """The gateway says that it has no session of the device."""
-        if self._routes.get(device) == gateway.instance_id:
-            del self._routes[device]
+    def forget(self, device: Device, gateway: Gateway) -> bool:
+        """The gateway says that it has no session of the device; True if it was thought to."""
+        if self._routes.get(device) != gateway.instance_id:
+            return False
+        del self._routes[device]
+        return True
+
+    def ring_elsewhere(
+        self, device: Device, head_pos: int, receipt_version: int, *, not_at: Gateway
+    ) -> None:
+        """Tell the device's session how far it should be, if it is at another gateway now."""
+
+        def ring(gateway: Gateway) -> None:
+            # The registry may be behind, too: that gateway would only say the same again.
+            if gateway.instance_id != not_at.instance_id:
+                gateway.push_doorbell(device, head_pos, receipt_version)
+
+        self._push(device, ring)
 
     def deliver(self, copy: Copy, place: Place) -> None:
         """Push a copy that stands in a device's queue."""

@@ -30,12 +30,16 @@ class RecordingGateway:
     deliveries: list = field(default_factory=list)
     receipts: list = field(default_factory=list)
     ended: list = field(default_factory=list)
+    rung: list = field(default_factory=list)
 
     def push_delivery(self, copy, place):
         self.deliveries.append((copy, place))
 
     def push_receipt(self, device, row):
         self.receipts.append((device, row))
+
+    def push_doorbell(self, device, head_pos, receipt_version):
+        self.rung.append((device, head_pos, receipt_version))
 
     def push_end(self, device, below_epoch):
         self.ended.append((device, below_epoch))
