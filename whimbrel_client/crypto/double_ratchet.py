@@ -90,21 +90,23 @@ def next_to_send(ratchet: DoubleRatchet) -> tuple[DoubleRatchet, bytes]:
 
 def to_receive(ratchet: DoubleRatchet, their_key: bytes, index: int) -> tuple[DoubleRatchet, bytes]:
     """Return the state after, and the seed of the keys of the message at this place."""
-    for chain in reversed(ratchet.receiving):
+    for place, chain in enumerate(ratchet.receiving):
         if chain.ratchet == their_key:
-            return _receive_on(ratchet, chain, index)
+            return _receive_on(ratchet, place, index)
     turned = _turn(ratchet, their_key)
-    return _receive_on(turned, turned.receiving[-1], index)
+    return _receive_on(turned, len(turned.receiving) - 1, index)
 
 
-def _receive_on(
-    ratchet: DoubleRatchet, chain: ReceivingChain, index: int
-) -> tuple[DoubleRatchet, bytes]:
-    after, seed = _take(chain, index)
-    receiving = tuple(after if each is chain else each for each in ratchet.receiving)
+def _receive_on(ratchet: DoubleRatchet, place: int, index: int) -> tuple[DoubleRatchet, bytes]:
+    chains = ratchet.receiving
+    after, seed = _take(chains[place], index)
     return (
         DoubleRatchet(
-            ratchet.root, ratchet.sending, receiving, ratchet.previous_counter, ratchet.unanswered
+            ratchet.root,
+            ratchet.sending,
+            (*chains[:place], after, *chains[place + 1 :]),
+            ratchet.previous_counter,
+            ratchet.unanswered,
         ),
         seed,
     )

@@ -19,7 +19,9 @@ from whimbrel_client.crypto.errors import (
 )
 from whimbrel_client.crypto.pqxdh import PrivatePrekeys
 from whimbrel_client.crypto.prekeys import Bundle
+from whimbrel_client.crypto.spqr import frame
 from whimbrel_client.crypto.spqr import ratchet as spqr
+from whimbrel_client.crypto.spqr.frame import Frame
 from whimbrel_client.crypto.spqr.ratchet import Spqr
 from whimbrel_client.crypto.wire import Ciphertext, MessageKind, PrekeyMessage, RatchetMessage
 
@@ -91,7 +93,7 @@ def accept(
 ) -> Session:
     """Make the session that a first message opens; the message itself is still to be decrypted."""
     _check_named(message, own)
-    with_spqr = _is_keyed(message.inner.pq_ratchet)
+    with_spqr = _keyed(message.inner.pq_ratchet) is not None
     if require_spqr and not with_spqr:
         raise UnsupportedVersion("a session without the post-quantum ratchet")
     try:
@@ -189,17 +191,19 @@ def _pq_next(state: Spqr | None) -> tuple[Spqr | None, bytes | None, bytes | Non
 
 
 def _pq_read(state: Spqr | None, message: bytes | None) -> tuple[Spqr | None, bytes | None]:
-    if (state is not None) != _is_keyed(message):
+    keyed = _keyed(message)
+    if (state is None) != (keyed is None):
         raise MalformedMessage("only one side has the post-quantum ratchet")
-    if state is None or message is None:
+    if state is None or keyed is None:
         return None, None
-    return spqr.receive(state, message)
+    return spqr.receive(state, keyed)
 
 
-def _is_keyed(message: bytes | None) -> bool:
-    """Whether SPQR gives a key to the message.
+def _keyed(message: bytes | None) -> Frame | None:
+    """Return the SPQR message if it has a key.
 
     An initiator that would do without SPQR, too, offers it without using it; such a session stays
     without it, since our answer does not take the offer.
     """
-    return message is not None and spqr.is_keyed(message)
+    keyed = frame.decode(message) if message is not None else None
+    return keyed if keyed is not None and keyed.index > 0 else None

@@ -56,7 +56,8 @@ def with_epoch(chains: EpochChains, new: EpochSecret | None) -> EpochChains:
 
 def next_to_send(chains: EpochChains, number: int) -> tuple[EpochChains, int, bytes]:
     """Return the state after, the message's index and its key."""
-    epoch = _find(chains, number)
+    place = _place(chains, number)
+    epoch = chains.epochs[place]
     if epoch.sending_key is None:
         raise MalformedMessage("an epoch that was left is not written with again")
     index = epoch.sending_index + 1
@@ -64,18 +65,16 @@ def next_to_send(chains: EpochChains, number: int) -> tuple[EpochChains, int, by
     after = Epoch(
         number, next_key, index, epoch.receiving_key, epoch.receiving_index, epoch.skipped
     )
-    epochs = tuple(
-        after if each is epoch else _closed(each) if each.number < number else each
-        for each in chains.epochs
-    )
+    left = tuple(_left(each) for each in chains.epochs[:place])
+    epochs = (*left, after, *chains.epochs[place + 1 :])
     return EpochChains(chains.root, chains.initiator, epochs), index, key
 
 
 def to_receive(chains: EpochChains, number: int, index: int) -> tuple[EpochChains, bytes]:
     """Return the state after, and the key of the message at this place."""
-    epoch = _find(chains, number)
-    after, key = _take(epoch, index)
-    epochs = tuple(after if each is epoch else each for each in chains.epochs)
+    place = _place(chains, number)
+    after, key = _take(chains.epochs[place], index)
+    epochs = (*chains.epochs[:place], after, *chains.epochs[place + 1 :])
     return EpochChains(chains.root, chains.initiator, epochs), key
 
 
@@ -85,16 +84,17 @@ def _epoch(number: int, keys: bytes, *, initiator: bool) -> Epoch:
     return Epoch(number, sending, 0, receiving, 0, {})
 
 
-def _find(chains: EpochChains, number: int) -> Epoch:
+def _place(chains: EpochChains, number: int) -> int:
     place = number - chains.epochs[0].number
     if place < 0:
         raise MessageTooOld("the epoch's keys were given up")
     if place >= len(chains.epochs):
         raise MalformedMessage("the epoch has not been agreed on")
-    return chains.epochs[place]
+    return place
 
 
-def _closed(epoch: Epoch) -> Epoch:
+def _left(epoch: Epoch) -> Epoch:
+    """Give up the key of an epoch that is not written with again."""
     if epoch.sending_key is None:
         return epoch
     return Epoch(

@@ -29,18 +29,12 @@ def send(state: Spqr) -> tuple[Spqr, bytes, bytes]:
     return Spqr(sent.after, known), frame.encode(Frame(index, sent.message)), key
 
 
-def receive(state: Spqr, message: bytes) -> tuple[Spqr, bytes]:
+def receive(state: Spqr, message: Frame) -> tuple[Spqr, bytes]:
     """Return the state after and the message's key; raises Undecryptable."""
-    received = frame.decode(message)
-    after, secret = braid.receive(state.braid, received.braid)
+    after, secret = braid.receive(state.braid, message.braid)
     known = chains.with_epoch(state.chains, secret)
-    known, key = chains.to_receive(known, _key_epoch(received.braid.epoch), received.index)
+    known, key = chains.to_receive(known, _key_epoch(message.braid.epoch), message.index)
     return Spqr(after, known), key
-
-
-def is_keyed(message: bytes) -> bool:
-    """Whether the message has a key of the ratchet: keys are counted from 1."""
-    return frame.decode(message).index > 0
 
 
 def _key_epoch(epoch: int) -> int:
