@@ -3,8 +3,11 @@
 isort:skip_file
 What clients put inside a ciphertext. The server never reads it."""
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
 import typing as typing
@@ -16,29 +19,186 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _MediaKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MediaKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_MediaKind.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    MEDIA_KIND_UNSPECIFIED: _MediaKind.ValueType  # 0
+    """As a document."""
+    MEDIA_KIND_IMAGE: _MediaKind.ValueType  # 1
+    """A picture."""
+    MEDIA_KIND_VIDEO: _MediaKind.ValueType  # 2
+    """A film."""
+    MEDIA_KIND_AUDIO: _MediaKind.ValueType  # 3
+    """Music and the like."""
+    MEDIA_KIND_VOICE_NOTE: _MediaKind.ValueType  # 4
+    """Something said."""
+    MEDIA_KIND_DOCUMENT: _MediaKind.ValueType  # 5
+    """Anything else."""
+
+class MediaKind(_MediaKind, metaclass=_MediaKindEnumTypeWrapper):
+    """What a file is shown as."""
+
+MEDIA_KIND_UNSPECIFIED: MediaKind.ValueType  # 0
+"""As a document."""
+MEDIA_KIND_IMAGE: MediaKind.ValueType  # 1
+"""A picture."""
+MEDIA_KIND_VIDEO: MediaKind.ValueType  # 2
+"""A film."""
+MEDIA_KIND_AUDIO: MediaKind.ValueType  # 3
+"""Music and the like."""
+MEDIA_KIND_VOICE_NOTE: MediaKind.ValueType  # 4
+"""Something said."""
+MEDIA_KIND_DOCUMENT: MediaKind.ValueType  # 5
+"""Anything else."""
+
 @typing.final
 class Content(message.Message):
-    """One message, as the people see it."""
+    """One message, as the people see it. Padded before it is encrypted: 0x80, then zeros, to a multiple of 80 bytes less one."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: builtins.int
+    MEDIA_FIELD_NUMBER: builtins.int
+    REACTION_FIELD_NUMBER: builtins.int
+    EDIT_FIELD_NUMBER: builtins.int
+    DELETE_FIELD_NUMBER: builtins.int
+    TIMER_FIELD_NUMBER: builtins.int
+    CONTACT_FIELD_NUMBER: builtins.int
+    LOCATION_FIELD_NUMBER: builtins.int
+    POLL_FIELD_NUMBER: builtins.int
+    POLL_VOTE_FIELD_NUMBER: builtins.int
+    KEY_DISTRIBUTION_FIELD_NUMBER: builtins.int
+    RETRY_REQUEST_FIELD_NUMBER: builtins.int
+    PROFILE_KEY_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    TO_FIELD_NUMBER: builtins.int
+    REPLY_TO_FIELD_NUMBER: builtins.int
+    EXPIRES_AFTER_FIELD_NUMBER: builtins.int
+    RESENT_MESSAGE_ID_FIELD_NUMBER: builtins.int
+    id: builtins.bytes
+    """The author's name for the message, 16 random bytes: the send's first `client_message_id`. With the author it names the message to everybody,
+    whatever the server says.
+    """
+    to: builtins.bytes
+    """The account that the message was written to, 16 bytes. A reader refuses a message for another one: the server cannot move it to another
+    conversation.
+    """
+    expires_after: builtins.int
+    """Seconds after which the message disappears once it is read; 0: never."""
+    resent_message_id: builtins.bytes
+    """Set when the message is sent anew because a device could not read it: the message's server id, 16 bytes. Whoever has read the first one drops this one."""
     @builtins.property
     def text(self) -> Text:
         """Words."""
+
+    @builtins.property
+    def media(self) -> Media:
+        """A file."""
+
+    @builtins.property
+    def reaction(self) -> Reaction:
+        """A sign on a message."""
+
+    @builtins.property
+    def edit(self) -> Edit:
+        """Other words for an own message."""
+
+    @builtins.property
+    def delete(self) -> Delete:
+        """Takes an own message back, from everybody."""
+
+    @builtins.property
+    def timer(self) -> DisappearingTimer:
+        """From now on messages of this conversation disappear."""
+
+    @builtins.property
+    def contact(self) -> Contact:
+        """Somebody's particulars."""
+
+    @builtins.property
+    def location(self) -> Location:
+        """A place."""
+
+    @builtins.property
+    def poll(self) -> Poll:
+        """A question with answers to choose from."""
+
+    @builtins.property
+    def poll_vote(self) -> PollVote:
+        """A choice."""
+
+    @builtins.property
+    def key_distribution(self) -> KeyDistribution:
+        """A group's sender key. Not shown."""
+
+    @builtins.property
+    def retry_request(self) -> RetryRequest:
+        """Messages that could not be read. Not shown."""
+
+    @builtins.property
+    def profile_key(self) -> ProfileKey:
+        """The key of the sender's profile. Not shown."""
+
+    @builtins.property
+    def reply_to(self) -> MessageName:
+        """The message that this one answers."""
 
     def __init__(
         self,
         *,
         text: Text | None = ...,
+        media: Media | None = ...,
+        reaction: Reaction | None = ...,
+        edit: Edit | None = ...,
+        delete: Delete | None = ...,
+        timer: DisappearingTimer | None = ...,
+        contact: Contact | None = ...,
+        location: Location | None = ...,
+        poll: Poll | None = ...,
+        poll_vote: PollVote | None = ...,
+        key_distribution: KeyDistribution | None = ...,
+        retry_request: RetryRequest | None = ...,
+        profile_key: ProfileKey | None = ...,
+        id: builtins.bytes = ...,
+        to: builtins.bytes = ...,
+        reply_to: MessageName | None = ...,
+        expires_after: builtins.int = ...,
+        resent_message_id: builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "retry_request", b"retry_request", "text", b"text", "timer", b"timer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "expires_after", b"expires_after", "id", b"id", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "resent_message_id", b"resent_message_id", "retry_request", b"retry_request", "text", b"text", "timer", b"timer", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["text"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["text", "media", "reaction", "edit", "delete", "timer", "contact", "location", "poll", "poll_vote", "key_distribution", "retry_request", "profile_key"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class MessageName(message.Message):
+    """Names a message."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AUTHOR_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    author: builtins.bytes
+    """Who wrote it, 16 bytes."""
+    id: builtins.bytes
+    """Its `Content.id`."""
+    def __init__(
+        self,
+        *,
+        author: builtins.bytes = ...,
+        id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author", b"author", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class Text(message.Message):
@@ -47,15 +207,417 @@ class Text(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     BODY_FIELD_NUMBER: builtins.int
+    MENTIONS_FIELD_NUMBER: builtins.int
     body: builtins.str
     """The words."""
+    @builtins.property
+    def mentions(self) -> containers.RepeatedCompositeFieldContainer[Mention]:
+        """People named in the words."""
+
     def __init__(
         self,
         *,
         body: builtins.str = ...,
+        mentions: abc.Iterable[Mention] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["body", b"body"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["body", b"body", "mentions", b"mentions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Mention(message.Message):
+    """A person named in a text."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    LENGTH_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """Where in the body the name begins, in Unicode code points."""
+    length: builtins.int
+    """How long the name is, in Unicode code points."""
+    user_id: builtins.bytes
+    """Who it is, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        length: builtins.int = ...,
+        user_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["length", b"length", "start", b"start", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Media(message.Message):
+    """A file, stored encrypted elsewhere."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    POINTER_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    MIME_TYPE_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    HEIGHT_FIELD_NUMBER: builtins.int
+    THUMBNAIL_FIELD_NUMBER: builtins.int
+    CAPTION_FIELD_NUMBER: builtins.int
+    kind: MediaKind.ValueType
+    """What it is shown as."""
+    name: builtins.str
+    """Its name; may be empty."""
+    mime_type: builtins.str
+    """Its MIME type."""
+    size: builtins.int
+    """Its true length in bytes."""
+    duration_ms: builtins.int
+    """How long it plays."""
+    width: builtins.int
+    """In pixels."""
+    height: builtins.int
+    """In pixels."""
+    thumbnail: builtins.bytes
+    """A small JPEG to show before the file is there; at most 8 KiB."""
+    caption: builtins.str
+    """Words that go with it; may be empty."""
+    @builtins.property
+    def pointer(self) -> Pointer:
+        """Where it lies and how it is opened."""
+
+    def __init__(
+        self,
+        *,
+        kind: MediaKind.ValueType = ...,
+        pointer: Pointer | None = ...,
+        name: builtins.str = ...,
+        mime_type: builtins.str = ...,
+        size: builtins.int = ...,
+        duration_ms: builtins.int = ...,
+        width: builtins.int = ...,
+        height: builtins.int = ...,
+        thumbnail: builtins.bytes = ...,
+        caption: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["pointer", b"pointer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caption", b"caption", "duration_ms", b"duration_ms", "height", b"height", "kind", b"kind", "mime_type", b"mime_type", "name", b"name", "pointer", b"pointer", "size", b"size", "thumbnail", b"thumbnail", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Pointer(message.Message):
+    """Where an encrypted file lies, and how it is opened."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MEDIA_ID_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    media_id: builtins.str
+    """The file's name at the media service."""
+    key: builtins.bytes
+    """The keys of the cipher and of the MAC, 64 bytes. A secret."""
+    digest: builtins.bytes
+    """SHA-256 of the encrypted file, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        media_id: builtins.str = ...,
+        key: builtins.bytes = ...,
+        digest: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["digest", b"digest", "key", b"key", "media_id", b"media_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Reaction(message.Message):
+    """A sign on a message; a person has one on each message, the latest."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: builtins.int
+    EMOJI_FIELD_NUMBER: builtins.int
+    emoji: builtins.str
+    """The sign; empty takes it back."""
+    @builtins.property
+    def target(self) -> MessageName:
+        """The message."""
+
+    def __init__(
+        self,
+        *,
+        target: MessageName | None = ...,
+        emoji: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["emoji", b"emoji", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Edit(message.Message):
+    """Replaces the words of a message; counts only if its author sends it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def target(self) -> MessageName:
+        """The message."""
+
+    @builtins.property
+    def text(self) -> Text:
+        """The new words."""
+
+    def __init__(
+        self,
+        *,
+        target: MessageName | None = ...,
+        text: Text | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["target", b"target", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["target", b"target", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Delete(message.Message):
+    """Takes a message back; counts only if its author sends it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def target(self) -> MessageName:
+        """The message."""
+
+    def __init__(
+        self,
+        *,
+        target: MessageName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DisappearingTimer(message.Message):
+    """How long messages of the conversation last once they are read."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: builtins.int
+    seconds: builtins.int
+    """0: for ever."""
+    def __init__(
+        self,
+        *,
+        seconds: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Contact(message.Message):
+    """Somebody's particulars."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
+    PHONE_NUMBERS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name to show."""
+    user_id: builtins.bytes
+    """The account, 16 bytes, if there is one."""
+    @builtins.property
+    def phone_numbers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Numbers in the form +<country><number>."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        user_id: builtins.bytes = ...,
+        phone_numbers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "phone_numbers", b"phone_numbers", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Location(message.Message):
+    """A place on Earth."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LATITUDE_FIELD_NUMBER: builtins.int
+    LONGITUDE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    latitude: builtins.float
+    """Degrees north."""
+    longitude: builtins.float
+    """Degrees east."""
+    name: builtins.str
+    """What the place is called; may be empty."""
+    def __init__(
+        self,
+        *,
+        latitude: builtins.float = ...,
+        longitude: builtins.float = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["latitude", b"latitude", "longitude", b"longitude", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Poll(message.Message):
+    """A question with answers to choose from."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    MOST_CHOICES_FIELD_NUMBER: builtins.int
+    question: builtins.str
+    """The question."""
+    most_choices: builtins.int
+    """Most that one person may choose; 0 means 1."""
+    @builtins.property
+    def options(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What may be chosen, 2 to 12."""
+
+    def __init__(
+        self,
+        *,
+        question: builtins.str = ...,
+        options: abc.Iterable[builtins.str] | None = ...,
+        most_choices: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["most_choices", b"most_choices", "options", b"options", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PollVote(message.Message):
+    """A choice; a person has one in each poll, the latest."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: builtins.int
+    CHOICES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def target(self) -> MessageName:
+        """The poll."""
+
+    @builtins.property
+    def choices(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Places in `options`, from 0; none takes the choice back."""
+
+    def __init__(
+        self,
+        *,
+        target: MessageName | None = ...,
+        choices: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["choices", b"choices", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class KeyDistribution(message.Message):
+    """A group's sender key, handed to one member's device."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    DISTRIBUTION_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    """The group, 16 bytes."""
+    distribution: builtins.bytes
+    """The protocol core's distribution message."""
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        distribution: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["distribution", b"distribution", "group_id", b"group_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RetryRequest(message.Message):
+    """Asks a device to send again, in a new session, what could not be read."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: builtins.int
+    device_id: builtins.int
+    """The device of the addressed account that wrote it; others ignore the request."""
+    @builtins.property
+    def message_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The messages, by the server's ids, 16 bytes each; at most 256."""
+
+    def __init__(
+        self,
+        *,
+        device_id: builtins.int = ...,
+        message_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device_id", b"device_id", "message_ids", b"message_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ProfileKey(message.Message):
+    """The key that opens the sender's profile."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    key: builtins.bytes
+    """32 bytes. A secret."""
+    def __init__(
+        self,
+        *,
+        key: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
