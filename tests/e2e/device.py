@@ -64,8 +64,12 @@ class Device:
     async def hello(self, *, after_receipts: int = 0, max_unacked: int = 0) -> gateway_pb2.Welcome:
         hello = gateway_pb2.Hello(after_receipts=after_receipts, max_unacked=max_unacked)
         await self.say(gateway_pb2.DeviceEvent(hello=hello))
-        await self.until(lambda: self._is_over or bool(self.all("welcome")))
+        await self.until(lambda: bool(self.all("welcome")))
         return self.all("welcome")[0]
+
+    async def hello_unanswered(self) -> None:
+        """Say hello where no welcome is expected."""
+        await self.say(gateway_pb2.DeviceEvent(hello=gateway_pb2.Hello()))
 
     async def say(self, *events: gateway_pb2.DeviceEvent) -> None:
         """Say these in one frame."""
