@@ -53,6 +53,16 @@ from whimbrel_client.crypto.sender_keys import (
 )
 from whimbrel_client.crypto.session import Device
 from whimbrel_client.crypto.stored import dump_record, load_record
+from whimbrel_client.crypto.stored_prekeys import (
+    dump_device,
+    dump_kem,
+    dump_one_time,
+    dump_signed,
+    load_device,
+    load_kem,
+    load_one_time,
+    load_signed,
+)
 from whimbrel_client.crypto.stored_sender_keys import (
     dump_reader,
     dump_sender_key,
@@ -108,13 +118,21 @@ __all__ = [
     "StateTooNew",
     "Undecryptable",
     "UnsupportedVersion",
+    "dump_device",
+    "dump_kem",
+    "dump_one_time",
     "dump_reader",
     "dump_record",
     "dump_sender_key",
+    "dump_signed",
     "kem_prekey",
+    "load_device",
+    "load_kem",
+    "load_one_time",
     "load_reader",
     "load_record",
     "load_sender_key",
+    "load_signed",
     "one_time_prekey",
     "open_prekey",
     "open_ratchet",

@@ -10,10 +10,8 @@ from whimbrel_client.crypto import (
     Bundle,
     Ciphertext,
     Device,
-    KemPrekey,
     LastResortUse,
     MessageKind,
-    OneTimePrekey,
     PrekeyMessage,
     PrivatePrekeys,
     PublicPrekey,
@@ -21,15 +19,22 @@ from whimbrel_client.crypto import (
     RepeatedMessage,
     SenderKeyReader,
     SessionRecord,
-    SignedPrekey,
     curve,
+    dump_device,
+    dump_kem,
+    dump_one_time,
     dump_reader,
     dump_record,
     dump_sender_key,
+    dump_signed,
     kem_prekey,
+    load_device,
+    load_kem,
+    load_one_time,
     load_reader,
     load_record,
     load_sender_key,
+    load_signed,
     one_time_prekey,
     open_prekey,
     open_ratchet,
@@ -43,16 +48,20 @@ class Person:
 
     def __init__(self, name: str = "", registration_id: int = 42, *, with_spqr: bool = True):
         self.name = name or uuid.uuid4().hex
-        self.device = Device(curve.generate(), registration_id)
-        self.one_time: dict[int, OneTimePrekey] = {}
-        self.signed: dict[int, SignedPrekey] = {}
-        self.kem: dict[int, KemPrekey] = {}
+        self._device = dump_device(Device(curve.generate(), registration_id))
+        self.one_time: dict[int, bytes] = {}
+        self.signed: dict[int, bytes] = {}
+        self.kem: dict[int, bytes] = {}
         self.last_resort_uses: set[LastResortUse] = set()
         self.records: dict[str, bytes] = {}
         self.sender_keys: dict[uuid.UUID, bytes] = {}
         self.readers: dict[tuple[str, bytes], bytes] = {}
         self._with_spqr = with_spqr
         self._last_id = 0
+
+    @property
+    def device(self) -> Device:
+        return load_device(self._device)
 
     @property
     def identity(self) -> bytes:
@@ -66,8 +75,8 @@ class Person:
         identity = self.device.identity
         signed = signed_prekey(self._next_id(), identity)
         kem = kem_prekey(self._next_id(), identity, last_resort=last_resort)
-        self.signed[signed.id] = signed
-        self.kem[kem.id] = kem
+        self.signed[signed.id] = dump_signed(signed)
+        self.kem[kem.id] = dump_kem(kem)
         return Bundle(
             identity=identity.public,
             registration_id=self.device.registration_id,
@@ -140,10 +149,9 @@ class Person:
         signed, kem = self.signed.get(message.signed_id), self.kem.get(message.kem_id)
         if signed is None or kem is None:
             return None
-        one_time = (
-            self.one_time.get(message.one_time_id) if message.one_time_id is not None else None
-        )
-        return PrivatePrekeys(signed, kem, one_time)
+        stored = self.one_time.get(message.one_time_id or 0)
+        one_time = load_one_time(stored) if stored is not None else None
+        return PrivatePrekeys(load_signed(signed), load_kem(kem), one_time)
 
     def _commit(self, peer: str, received: Received) -> None:
         self.records[peer] = dump_record(received.record)
@@ -159,7 +167,7 @@ class Person:
 
     def _one_time_key(self) -> tuple[int, bytes]:
         prekey = one_time_prekey(self._next_id())
-        self.one_time[prekey.id] = prekey
+        self.one_time[prekey.id] = dump_one_time(prekey)
         return prekey.id, prekey.pair.public
 
     def _reader(self, key: tuple[str, bytes]) -> SenderKeyReader:

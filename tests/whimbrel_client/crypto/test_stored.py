@@ -7,16 +7,39 @@ import pytest
 from tests.whimbrel_client.crypto.people import Person
 from tests.whimbrel_client.crypto.test_sessions import acquainted
 from whimbrel_client.crypto import (
+    Device,
     MalformedState,
     SessionRecord,
     StateTooNew,
+    curve,
+    dump_device,
+    dump_kem,
+    dump_one_time,
     dump_reader,
     dump_record,
     dump_sender_key,
+    dump_signed,
+    kem_prekey,
+    load_device,
+    load_kem,
+    load_one_time,
     load_reader,
     load_record,
     load_sender_key,
+    load_signed,
+    one_time_prekey,
+    signed_prekey,
 )
+
+LOADERS = [
+    load_record,
+    load_sender_key,
+    load_reader,
+    load_device,
+    load_one_time,
+    load_signed,
+    load_kem,
+]
 
 
 @pytest.mark.parametrize("with_spqr", [True, False], ids=["spqr", "no spqr"])
@@ -43,20 +66,32 @@ def test_sender_keys_are_read_as_they_were_written() -> None:
     assert load_reader(chains).chains[0].skipped.keys() == {0}
 
 
+def test_the_device_and_its_prekeys_are_read_as_they_were_written() -> None:
+    device = Device(curve.generate(), 77)
+    one_time, signed = one_time_prekey(1), signed_prekey(2, device.identity)
+
+    assert load_device(dump_device(device)) == device
+    assert load_one_time(dump_one_time(one_time)) == one_time
+    assert load_signed(dump_signed(signed)) == signed
+    for last_resort in (True, False):
+        kem = kem_prekey(3, device.identity, last_resort=last_resort)
+        assert load_kem(dump_kem(kem)) == kem
+
+
 def test_the_first_byte_is_the_version() -> None:
     alice, _ = acquainted()
 
     assert alice.records["bob"][0] == 1
 
 
-@pytest.mark.parametrize("load", [load_record, load_sender_key, load_reader])
+@pytest.mark.parametrize("load", LOADERS)
 def test_state_of_a_later_version_is_left_alone(load: object) -> None:
     assert callable(load)
     with pytest.raises(StateTooNew):
         load(b"\x02anything")
 
 
-@pytest.mark.parametrize("load", [load_record, load_sender_key, load_reader])
+@pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("stored", [b"", b"\x00", b"\x01\xff\xff"])
 def test_damaged_state_is_refused(load: object, stored: bytes) -> None:
     assert callable(load)

@@ -886,3 +886,115 @@ class SenderKeyChainState(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["chain_id", b"chain_id", "chain_key", b"chain_key", "iteration", b"iteration", "signing_key", b"signing_key", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeviceState(message.Message):
+    """Who this device is."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    IDENTITY_PRIVATE_KEY_FIELD_NUMBER: builtins.int
+    REGISTRATION_ID_FIELD_NUMBER: builtins.int
+    identity_private_key: builtins.bytes
+    """The private identity key, 32 bytes; all devices of the account share it."""
+    registration_id: builtins.int
+    """The registration id, 14 bits."""
+    def __init__(
+        self,
+        *,
+        identity_private_key: builtins.bytes = ...,
+        registration_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["identity_private_key", b"identity_private_key", "registration_id", b"registration_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OneTimePrekeyState(message.Message):
+    """A one-time EC prekey."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Its id."""
+    private_key: builtins.bytes
+    """The private key, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        private_key: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "private_key", b"private_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SignedPrekeyState(message.Message):
+    """A signed EC prekey."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Its id."""
+    private_key: builtins.bytes
+    """The private key, 32 bytes."""
+    signature: builtins.bytes
+    """The identity's signature over the public key, 64 bytes."""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        private_key: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "private_key", b"private_key", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class KemPrekeyState(message.Message):
+    """A signed KEM prekey."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    IS_LAST_RESORT_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Its id."""
+    seed: builtins.bytes
+    """The private key as its 64-byte seed."""
+    public_key: builtins.bytes
+    """The public key: 0x08 and 1,568 bytes; making it again from the seed is dear."""
+    signature: builtins.bytes
+    """The identity's signature over the public key, 64 bytes."""
+    is_last_resort: builtins.bool
+    """Whether it is the last resort, which is not used up."""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        seed: builtins.bytes = ...,
+        public_key: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        is_last_resort: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "is_last_resort", b"is_last_resort", "public_key", b"public_key", "seed", b"seed", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
