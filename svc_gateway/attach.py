@@ -232,6 +232,8 @@ class Attach:
         while True:
             await outbox.wait()
             if outbox.size:
+                # Whoever can run now adds its own: one turn of the loop for a fuller frame.
+                await asyncio.sleep(0)
                 await call.write(outbox.take(_FRAME_BYTES))
 
     async def _read(self, attachment: Attachment, call: Call, backoff: Backoff) -> None:
