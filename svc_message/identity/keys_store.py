@@ -1,19 +1,14 @@
 """The rows of public keys: each call goes to the slot's shard, wherever it is."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import slot_of
-from mesh.postgres import Connection
 from svc_message.identity.caller import Caller
-from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.keys_model import Bundle, OneTimeKey, SignedKey, Upload
-from svc_message.model import Outcome
-from svc_message.shards.directory import Shards, SlotElsewhere
+from svc_message.identity.slot_store import SlotStore, by, demand_linked
 
-_CHECK_CALLER = "SELECT check_caller($1, $2, $3, $4) AS outcome"
 _OWN_KEYS = "SELECT * FROM own_keys($1, $2, $3, $4)"
 _UPLOAD_KEYS = """
 SELECT upload_keys($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS outcome
@@ -22,7 +17,6 @@ _KEYED_DEVICES = "SELECT * FROM keyed_devices($1, $2, $3)"
 _TAKE_KEYS = "SELECT * FROM take_keys($1, $2, $3, $4)"
 _IDENTITY_KEYS = "SELECT * FROM identity_keys($1, $2, $3)"
 
-_ELSEWHERE = (Outcome.SLOT_MOVING, Outcome.SLOT_MOVED)
 _OTHER_IDENTITY = 62
 
 
@@ -48,19 +42,12 @@ class Taken:
     kem_left: int
 
 
-class KeyStore:
+class KeyStore(SlotStore):
     """Keys on the shards. Each call may be repeated; a repeated `take` takes other keys.
 
     Each raises ShardUnavailable or SlotMoving when it cannot be done now; where a Caller is given,
     DeviceRevoked when its credential does not hold any more.
     """
-
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-
-    async def check_caller(self, caller: Caller) -> None:
-        """Return if the caller may act."""
-        await self._ask_as(caller, _CHECK_CALLER)
 
     async def own_keys(self, caller: Caller) -> OwnKeys | None:
         """What is stored of the calling device; None if it was registered without keys."""
@@ -93,65 +80,28 @@ class KeyStore:
 
     async def keyed_devices(self, user_id: bytes, device_id: int) -> list[tuple[int, int]]:
         """The devices with keys and their registration ids: that one, or all if it is 0."""
-        rows = await self._fetch(user_id, _KEYED_DEVICES, device_id)
+        rows = await self._rows(slot_of(user_id), _KEYED_DEVICES, user_id, device_id)
         return [(row["device_id"], row["registration_id"]) for row in rows]
 
     async def take(self, user_id: bytes, device_ids: Sequence[int], *, pools: bool) -> list[Taken]:
         """Take what opens sessions to those of these devices that have keys."""
-        rows = await self._fetch(user_id, _TAKE_KEYS, device_ids, pools)
+        rows = await self._rows(slot_of(user_id), _TAKE_KEYS, user_id, device_ids, pools)
         return [_taken(row) for row in rows]
 
     async def identity_keys(self, user_ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """The identity keys of those of these accounts that have one."""
-        by_shard: dict[str, list[bytes]] = defaultdict(list)
-        for user_id in set(user_ids):
-            by_shard[self._shards.shard_of(slot_of(user_id))].append(user_id)
-        found: dict[bytes, bytes] = {}
-        for users in by_shard.values():
-            found |= await self._identity_keys(users)
-        return found
-
-    async def _identity_keys(self, users: list[bytes]) -> dict[bytes, bytes]:
-        """Of accounts that are believed on one shard; those that moved are asked for singly."""
-        slots = [slot_of(user_id) for user_id in users]
-
-        async def work(connection: Connection) -> Any:
-            rows = await connection.fetch(_IDENTITY_KEYS, slots, slots, users)
-            if len(users) == 1:
-                _check_slot(rows)
-            return rows
-
-        rows = await self._shards.on_slot(slots[0], work)
-        found: dict[bytes, bytes] = {}
-        for user_id, row in zip(users, rows, strict=True):
-            if row["outcome"] in _ELSEWHERE:
-                found |= await self._identity_keys([user_id])
-            elif row["identity_key"] is not None:
-                found[user_id] = row["identity_key"]
-        return found
+        slots = [slot_of(user_id) for user_id in user_ids]
+        rows = await self._ask_each(_IDENTITY_KEYS, slots, user_ids)
+        return {
+            user_id: row["identity_key"]
+            for user_id, row in zip(user_ids, rows, strict=True)
+            if row["identity_key"] is not None
+        }
 
     async def _ask_as(self, caller: Caller, statement: str, *arguments: object) -> Any:
-        [row] = await self._fetch(
-            caller.user_id, statement, caller.device_id, caller.credential_version, *arguments
-        )
-        if row["outcome"] == Outcome.DEVICE_UNKNOWN:
-            raise DeviceRevoked("the device is not linked any more")
+        row = await self._ask(slot_of(caller.user_id), statement, *by(caller), *arguments)
+        demand_linked(row["outcome"])
         return row
-
-    async def _fetch(self, user_id: bytes, statement: str, *arguments: object) -> Any:
-        slot = slot_of(user_id)
-
-        async def work(connection: Connection) -> Any:
-            rows = await connection.fetch(statement, slot, user_id, *arguments)
-            _check_slot(rows)
-            return rows
-
-        return await self._shards.on_slot(slot, work)
-
-
-def _check_slot(rows: Sequence[Any]) -> None:
-    if rows and rows[0]["outcome"] in _ELSEWHERE:
-        raise SlotElsewhere(rows[0]["outcome"])
 
 
 def _columns(key: SignedKey | None) -> tuple[int | None, bytes | None, bytes | None]:

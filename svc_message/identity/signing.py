@@ -25,6 +25,11 @@ def refresh_proof(user_id: bytes, device_id: int, signed_at: int) -> bytes:
     return b"whimbrel refresh v1\0" + device + b"\0" + _eight_bytes(signed_at)
 
 
+def link_proof(user_id: bytes, token_hash: bytes, signed_at: int) -> bytes:
+    """The bytes that LinkDevice signs; `signed_at` in milliseconds."""
+    return b"whimbrel link v1\0" + user_id + token_hash + _eight_bytes(signed_at)
+
+
 def check_fresh(signed_at: int, now: datetime) -> None:
     """Raise SignatureStale, with our time, if it was signed too far from now."""
     distance = abs(signed_at - (now - _EPOCH) // _MILLISECOND)

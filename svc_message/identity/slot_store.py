@@ -1,4 +1,4 @@
-"""How identity asks its shards: a call goes to its slot's shard, many calls to each shard at once."""
+"""How identity asks its shards: a call goes to its slot's shard, many to each shard at once."""
 
 import asyncio
 from collections import defaultdict
@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from mesh.errors import root_cause
+from mesh.ids import slot_of
 from mesh.postgres import Connection, acquired
 from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
@@ -14,6 +15,7 @@ from svc_message.model import Outcome
 from svc_message.shards.directory import Shards, SlotElsewhere
 
 _ACQUIRE = timedelta(seconds=1)
+_CHECK_CALLER = "SELECT check_caller($1, $2, $3, $4) AS outcome"
 _ELSEWHERE = (Outcome.SLOT_MOVING, Outcome.SLOT_MOVED)
 
 
@@ -31,14 +33,24 @@ class SlotStore:
         """The shards that hold accounts."""
         return self._shards.names
 
+    async def check_caller(self, caller: Caller) -> None:
+        """Return if the caller may act. Raises DeviceRevoked."""
+        row = await self._ask(slot_of(caller.user_id), _CHECK_CALLER, *by(caller))
+        demand_linked(row["outcome"])
+
     async def _ask(self, slot: int, statement: str, *arguments: object) -> Any:
         """The row that a function gives for one slot."""
+        [row] = await self._rows(slot, statement, *arguments)
+        return row
 
-        async def work(connection: Connection) -> Any:
-            row = await connection.fetchrow(statement, slot, *arguments)
-            if row["outcome"] in _ELSEWHERE:
-                raise SlotElsewhere(row["outcome"])
-            return row
+    async def _rows(self, slot: int, statement: str, *arguments: object) -> list[Any]:
+        """The rows that a function gives for one slot."""
+
+        async def work(connection: Connection) -> list[Any]:
+            rows: list[Any] = await connection.fetch(statement, slot, *arguments)
+            if rows and rows[0]["outcome"] in _ELSEWHERE:
+                raise SlotElsewhere(rows[0]["outcome"])
+            return rows
 
         return await self._shards.on_slot(slot, work)
 
