@@ -16,16 +16,14 @@ from mesh.health import Health
 from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
 from mesh.postgres import open_pool
-from mesh.redis import open_redis
+from mesh.redis import Redis, open_redis
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from mesh.service_auth import ServiceTokenInterceptor
 from mesh.tasks import periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
-from svc_message.identity.accounts import Accounts
 from svc_message.identity.servicer import IdentityServicer
-from svc_message.identity.store import AccountStore
-from svc_message.identity.sweep import sweep_unclaimed
+from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
@@ -48,7 +46,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         telemetry = stack.enter_context(
             open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
         )
-        core = await stack.enter_async_context(_open_core(settings, health, telemetry))
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        core = await stack.enter_async_context(_open_core(settings, redis, health, telemetry))
         await core.shards.read_maps()
         discovery = await stack.enter_async_context(
             Discovery(
@@ -57,19 +56,25 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
             )
         )
-        account_store = AccountStore(core.shards)
-        accounts = Accounts(
-            account_store, _signer(settings), token_lifetime=settings.token_lifetime
+        identity = build_identity(
+            core.shards,
+            redis,
+            _signer(settings),
+            core.router,
+            await stack.enter_async_context(open_sender(settings)),
+            redis_prefix=settings.redis_prefix,
+            demands_number=settings.registration == "code",
+            token_lifetime=settings.token_lifetime,
         )
         messages = MessageServicer(
             core.accepting,
             core.inbox,
             core.router,
-            accounts.ensure_service_account,
+            identity.accounts.ensure_service_account,
             clock=SystemClock(),
             telemetry=telemetry,
         )
-        server = _server(settings, messages, IdentityServicer(accounts), health, telemetry)
+        server = _server(settings, messages, IdentityServicer(identity), health, telemetry)
         address = bind(server, settings.listen)
         instance = Instance(
             instance_id,
@@ -84,11 +89,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     periodically(core.sweeps.round, settings.sweep, name="sweeps"), name="sweeps"
                 ),
                 tasks.create_task(
-                    periodically(
-                        lambda: sweep_unclaimed(account_store),
-                        settings.sweep,
-                        name="identity-sweep",
-                    ),
+                    periodically(identity.sweep.round, settings.sweep, name="identity-sweep"),
                     name="identity-sweep",
                 ),
             ]
@@ -104,7 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def _open_core(
-    settings: Settings, health: Health, telemetry: Telemetry
+    settings: Settings, redis: Redis, health: Health, telemetry: Telemetry
 ) -> AsyncIterator[Core]:
     async with contextlib.AsyncExitStack() as stack:
         pools = {
@@ -113,7 +114,6 @@ async def _open_core(
             )
             for name, dsn in read_shards(settings.shards).items()
         }
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         yield build_core(
             settings,
             pools,

@@ -1,8 +1,10 @@
 """Every knob of svc_message."""
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import FilePath, PositiveInt, SecretStr
+from pydantic import FilePath, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.settings import Settings as MeshSettings
@@ -51,6 +53,14 @@ class Settings(StoreSettings):
     """How long an undelivered message waits in a device's queue."""
     sweep: timedelta = timedelta(minutes=10)
     """How often old rows are looked for."""
+    registration: Literal["open", "code"] = "open"
+    """What an account needs: `open`, a handle; `code`, also a number and the code sent to it."""
+    codes_file: Path | None = None
+    """For development: codes are written here instead of being sent."""
+    codes_webhook: SecretStr = SecretStr("")
+    """URL that codes are posted to, to be sent by text message; https unless on this machine."""
+    codes_webhook_secret: SecretStr = SecretStr("")
+    """What those posts are signed with."""
     token_lifetime: timedelta = timedelta(minutes=10)
     """How long an access token is good."""
     drain: timedelta = timedelta(seconds=20)
@@ -61,3 +71,11 @@ class Settings(StoreSettings):
     """Least level that is logged."""
     failpoint: str = ""
     """For fault tests only: `name:count`, where the process kills itself."""
+
+    @model_validator(mode="after")
+    def _codes_can_be_sent(self) -> Self:
+        if self.codes_webhook and not self.codes_webhook_secret:
+            raise ValueError("codes_webhook needs codes_webhook_secret")
+        if self.registration == "code" and not (self.codes_webhook or self.codes_file):
+            raise ValueError("registration=code needs codes_webhook or codes_file")
+        return self

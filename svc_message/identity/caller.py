@@ -25,6 +25,10 @@ class Caller:
     device_id: int
     credential_version: int
 
+    def is_still(self, credential_version: int) -> bool:
+        """Whether the device's credential is the one that the token was made for."""
+        return credential_version <= self.credential_version
+
     def demand_primary(self) -> None:
         """Raise PermissionDenied unless it is the account's primary device."""
         if self.device_id != PRIMARY:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from svc_message.identity.keys_model import DeviceKeys
 from svc_message.identity.model import SignatureInvalid, SignatureStale
 
 KEY_BYTES = 32
@@ -14,9 +15,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def register_proof(handle: str, signed_at: int) -> bytes:
+def register_proof(
+    handle: str, signed_at: int, *, phone_number: str = "", keys: DeviceKeys | None = None
+) -> bytes:
     """The bytes that Register signs; `signed_at` in milliseconds."""
-    return b"whimbrel register v1\0" + handle.encode() + b"\0" + _eight_bytes(signed_at)
+    if keys is None:
+        return b"whimbrel register v1\0" + handle.encode() + b"\0" + _eight_bytes(signed_at)
+    names = handle.encode() + b"\0" + phone_number.encode() + b"\0"
+    public = keys.identity_key + keys.signed.public_key + keys.last_resort.public_key
+    return b"whimbrel register v2\0" + names + public + _eight_bytes(signed_at)
 
 
 def refresh_proof(user_id: bytes, device_id: int, signed_at: int) -> bytes:

@@ -47,6 +47,7 @@ class AccountStore(SlotStore):
     async def make_account(self, account: NewAccount) -> None:
         """Write the account and its primary device; its handle is not its own yet."""
         user_id, handle, public_key = account.user_id, account.handle, account.public_key
+        rest: tuple[object, ...]
         if account.keys is None:
             rest = (account.registration_id, public_key, account.has_queue)
             await self._ask(slot_of(user_id), _MAKE_ACCOUNT, user_id, handle, *rest)

@@ -1,4 +1,4 @@
-"""Removes accounts whose claim to a handle never won: what a crash inside Register left."""
+"""What is done from time to time: what crashes left, what is too old, and what has ended goes."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,6 +6,9 @@ from datetime import timedelta
 import structlog
 
 from mesh.postgres import STORE_ERRORS
+from svc_message.identity.codes import Codes
+from svc_message.identity.deleting import Deleting
+from svc_message.identity.numbers import Numbers
 from svc_message.identity.store import AccountGone, AccountStore
 
 log = structlog.get_logger(__name__)
@@ -23,6 +26,25 @@ class Swept:
 
     def __add__(self, other: "Swept") -> "Swept":
         return Swept(self.removed + other.removed, self.confirmed + other.confirmed)
+
+
+class Sweep:
+    """One round over every shard; instances may do it at once, and none needs to finish it."""
+
+    def __init__(
+        self, store: AccountStore, numbers: Numbers, codes: Codes, deleting: Deleting
+    ) -> None:
+        self._store = store
+        self._numbers = numbers
+        self._codes = codes
+        self._deleting = deleting
+
+    async def round(self) -> None:
+        """Sweep each shard that can be reached."""
+        await sweep_unclaimed(self._store)
+        await self._numbers.sweep()
+        await self._codes.sweep()
+        await self._deleting.sweep()
 
 
 async def sweep_unclaimed(store: AccountStore, *, older_than: timedelta = _AGE) -> Swept:

@@ -1,5 +1,6 @@
 """Accounts on two real shards, with a clock that stands still, and people who sign."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -7,9 +8,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.auth import TokenSigner, TokenVerifier
 from mesh.keys import KeySet
+from mesh.redis import Redis, open_redis
 from mesh.testing import ManualClock
 from svc_message.identity.accounts import Accounts
+from svc_message.identity.code_senders import CodeNotSent
+from svc_message.identity.registering import Application
+from svc_message.identity.servicer import Identity
 from svc_message.identity.store import AccountStore
+from svc_message.identity.wiring import build_identity
 
 
 @dataclass
@@ -38,9 +44,36 @@ class Person:
         signed = b"whimbrel refresh v1\0" + device + b"\0" + at.to_bytes(8, "big")
         return {"signed_at": at, "signature": self.key.sign(signed)}
 
-    async def register(self, accounts, handle):
-        proof = self.proof_of_register(handle)
-        return await accounts.register(handle, self.public_key, **proof)
+    def application(self, handle, *, at=None, **fields) -> Application:
+        proof = self.proof_of_register(handle, at=at)
+        fields = {"public_key": self.public_key, **proof, **fields}
+        return Application(handle, **fields)
+
+    async def register(self, accounts, handle, **fields):
+        return await accounts.register(self.application(handle, **fields))
+
+
+@dataclass
+class Phones:
+    """A sender of codes that remembers them, and may be out of order."""
+
+    codes: dict[str, str] = field(default_factory=dict)
+    is_down: bool = False
+
+    async def send(self, phone_number, code, expires_at) -> None:
+        if self.is_down:
+            raise CodeNotSent("down")
+        self.codes[phone_number] = code
+
+
+@dataclass
+class Ended:
+    """Where the ends of sessions are told."""
+
+    devices: list = field(default_factory=list)
+
+    async def revoke(self, device, below_epoch) -> None:
+        self.devices.append((*device, below_epoch))
 
 
 @pytest.fixture
@@ -59,14 +92,57 @@ def store(shards) -> AccountStore:
 
 
 @pytest.fixture
-def accounts(store, keys, clock) -> Accounts:
-    return Accounts(store, TokenSigner(keys.private_key, keys.key_id, clock=clock), clock=clock)
+def signer(keys, clock) -> TokenSigner:
+    return TokenSigner(keys.private_key, keys.key_id, clock=clock)
 
 
 @pytest.fixture
-def unstored(keys, clock) -> Accounts:
+async def redis(redis_url) -> AsyncIterator[Redis]:
+    async with open_redis(redis_url) as redis:
+        await redis.flushdb()
+        yield redis
+
+
+@pytest.fixture
+def phones() -> Phones:
+    return Phones()
+
+
+@pytest.fixture
+def ended() -> Ended:
+    return Ended()
+
+
+@pytest.fixture
+def identity(shards, redis, signer, ended, phones, clock) -> Identity:
+    """Accounts that need a handle only; who has a number may register it too."""
+    return build_identity(shards, redis, signer, ended, phones, redis_prefix="test:", clock=clock)
+
+
+@pytest.fixture
+def strict(shards, redis, signer, ended, phones, clock) -> Identity:
+    """Accounts that need a number."""
+    return build_identity(
+        shards,
+        redis,
+        signer,
+        ended,
+        phones,
+        redis_prefix="test:",
+        demands_number=True,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def accounts(identity) -> Accounts:
+    return identity.accounts
+
+
+@pytest.fixture
+def unstored(signer, clock) -> Accounts:
     """Accounts for what is refused before any shard is asked."""
-    return Accounts(None, TokenSigner(keys.private_key, keys.key_id, clock=clock), clock=clock)
+    return build_identity(None, None, signer, None, None, redis_prefix="", clock=clock).accounts
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ def there(shards, here) -> str:
     return next(name for name in shards.names if name != here)
 
 
-async def test_a_handle_is_found_where_its_slot_went(accounts, alice, shards, here, there) -> None:
-    access = await alice.register(accounts, HANDLE)
+async def test_a_handle_is_found_where_its_slot_went(identity, alice, shards, here, there) -> None:
+    access = await alice.register(identity.accounts, HANDLE)
     await shards.pool(there).execute(
         "INSERT INTO handle VALUES ($1, $2, $3)", HANDLE, SLOT, access.user_id
     )
@@ -31,17 +31,17 @@ async def test_a_handle_is_found_where_its_slot_went(accounts, alice, shards, he
     await shards.pool(here).execute(_SET_STATE, SLOT, MOVED, there)
     await shards.pool(there).execute(_SET_STATE, SLOT, OWNED, None)
 
-    found = await accounts.look_up(HANDLE)
+    found = await identity.finding.look_up(bytes(16), handle=HANDLE)
 
     assert found == access.user_id
     assert shards.shard_of(SLOT) == there
 
 
-async def test_a_call_waits_for_a_moving_slot(accounts, alice, shards, here) -> None:
-    access = await alice.register(accounts, HANDLE)
+async def test_a_call_waits_for_a_moving_slot(identity, alice, shards, here) -> None:
+    access = await alice.register(identity.accounts, HANDLE)
     await shards.pool(here).execute(_SET_STATE, SLOT, FROZEN, None)
 
-    looking = asyncio.ensure_future(accounts.look_up(HANDLE))
+    looking = asyncio.ensure_future(identity.finding.look_up(bytes(16), handle=HANDLE))
     done, _ = await asyncio.wait([looking], timeout=0.2)
     await shards.pool(here).execute(_SET_STATE, SLOT, OWNED, None)
 

@@ -4,13 +4,13 @@ import pytest
 
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ids import slot_of, ulid_text
-from svc_message.identity.accounts import Accounts
 from svc_message.identity.model import (
     HandleInvalid,
     HandleTaken,
     SignatureInvalid,
     SignatureStale,
 )
+from svc_message.identity.registering import Registering
 from svc_message.identity.store import AccountStore
 
 
@@ -125,7 +125,7 @@ async def test_handles_at_the_bounds_are_taken(accounts, alice) -> None:
 
 async def test_a_key_of_another_length_is_refused(unstored, alice) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await unstored.register("alice", b"\1" * 31, **alice.proof_of_register("alice"))
+        await alice.register(unstored, "alice", public_key=b"\1" * 31)
 
     assert refusal.value.metadata == {"field": "device_public_key", "allowed": "32 bytes"}
 
@@ -143,23 +143,20 @@ async def test_a_signature_over_something_else_is_refused(unstored, alice, mallo
 
     for proof in forged:
         with pytest.raises(SignatureInvalid):
-            await unstored.register("alice", alice.public_key, **proof)
+            await alice.register(unstored, "alice", **proof)
 
 
 async def test_a_signature_of_a_minute_away_is_taken(accounts, alice) -> None:
     for seconds in (-60, 60):
-        proof = alice.proof_of_register("alice", at=alice.now + seconds * 1000)
-        assert await accounts.register("alice", alice.public_key, **proof)
+        assert await alice.register(accounts, "alice", at=alice.now + seconds * 1000)
 
 
 @pytest.mark.parametrize("milliseconds", [-60_001, 60_001, 2**62])
 async def test_a_signature_of_more_than_a_minute_away_is_stale(
     unstored, alice, milliseconds
 ) -> None:
-    proof = alice.proof_of_register("alice", at=alice.now + milliseconds)
-
     with pytest.raises(SignatureStale) as refusal:
-        await unstored.register("alice", alice.public_key, **proof)
+        await alice.register(unstored, "alice", at=alice.now + milliseconds)
 
     assert refusal.value.metadata == {"server_time": "2026-01-01T00:00:00.000Z"}
 
@@ -189,7 +186,7 @@ class _DiesAfter(AccountStore):
 async def test_a_crash_in_the_middle_does_not_keep_the_handle_from_its_owner(
     accounts, alice, mallory, shards, keys, clock, step
 ) -> None:
-    dying = Accounts(_DiesAfter(shards, step), accounts._signer, clock=clock)
+    dying = Registering(_DiesAfter(shards, step), None, None, None, None, clock=clock)
     with pytest.raises(KeyboardInterrupt):
         await alice.register(dying, "alice")
 

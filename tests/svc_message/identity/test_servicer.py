@@ -10,13 +10,17 @@ from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from svc_message.identity.servicer import IdentityServicer
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 
-_CALLER = (("whimbrel-user-id", "01ARZ3NDEKTSV4RRFFQ69G5FAV"), ("whimbrel-device-id", "1"))
+_CALLER = (
+    ("whimbrel-user-id", "01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+    ("whimbrel-device-id", "1"),
+    ("whimbrel-credential-version", "1"),
+)
 
 
 @pytest.fixture
-async def stub(accounts) -> AsyncIterator[identity_pb2_grpc.IdentityServiceStub]:
+async def stub(identity) -> AsyncIterator[identity_pb2_grpc.IdentityServiceStub]:
     server = new_server(INTERNAL_LISTENER)
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(accounts), server)
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(identity), server)
     address = bind(server, "127.0.0.1:0")
     async with running(server, timedelta()), grpc.aio.insecure_channel(address) as channel:
         yield identity_pb2_grpc.IdentityServiceStub(channel)
@@ -55,7 +59,8 @@ async def test_register_refresh_and_look_up_over_the_wire(stub, alice, verifier)
 
 
 async def test_looking_up_without_a_token_is_refused(stub) -> None:
-    for metadata in ((), _CALLER[:1], _CALLER[1:], (("whimbrel-user-id", ""), _CALLER[1])):
+    nameless = (("whimbrel-user-id", ""), *_CALLER[1:])
+    for metadata in ((), _CALLER[:1], _CALLER[:2], _CALLER[1:], nameless):
         call = stub.LookUp(identity_pb2.LookUpRequest(handle="alice"), metadata=metadata)
         assert await _reason(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", {})
 

@@ -4,7 +4,6 @@ from mesh.errors import InvalidArgument
 from mesh.ids import slot_of, ulid_text
 from svc_message.identity.model import (
     DeviceUnknown,
-    HandleUnknown,
     SignatureInvalid,
     SignatureStale,
 )
@@ -92,20 +91,6 @@ async def test_a_user_id_of_another_length_is_refused(unstored, alice) -> None:
         await unstored.refresh(b"\1" * 15, 1, **alice.proof_of_refresh(b"\1" * 15))
 
     assert refusal.value.metadata == {"field": "user_id", "allowed": "16 bytes"}
-
-
-async def test_an_account_is_found_by_its_handle(accounts, alice) -> None:
-    access = await alice.register(accounts, "alice")
-
-    assert await accounts.look_up("alice") == access.user_id
-
-
-async def test_a_handle_that_nobody_has_is_unknown(accounts, alice) -> None:
-    await alice.register(accounts, "alice")
-
-    for handle in ("", "nobody", "ALICE", "alice\0"):
-        with pytest.raises(HandleUnknown):
-            await accounts.look_up(handle)
 
 
 async def test_a_service_account_is_made_once(accounts, shards) -> None:

@@ -1,0 +1,90 @@
+"""What a person decides for the own account: profile, privacy, blocks, silence."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+from mesh.errors import InvalidArgument
+from mesh.ids import ID_BYTES
+from svc_message.conversations import direct_conversation
+from svc_message.identity.caller import Caller
+from svc_message.identity.personal_store import PersonalStore
+
+_MOST_PROFILE_BYTES = 8 * 1024
+_MOST_BLOCKED = 10_000
+_MOST_MUTED = 10_000
+
+
+class Audience(IntEnum):
+    """Who may find an account; a contact is someone to whom its owner has ever sent."""
+
+    EVERYONE = 1
+    CONTACTS = 2
+    NOBODY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """Who may find an account; None leaves a choice as it is."""
+
+    by_handle: Audience | None = None
+    by_number: Audience | None = None
+
+
+class Personal:
+    """Stores choices. Each call raises DeviceRevoked, InvalidArgument or Unavailable."""
+
+    def __init__(self, store: PersonalStore) -> None:
+        self._store = store
+
+    async def set_profile(self, caller: Caller, profile: bytes) -> None:
+        """Replace the profile, which is a ciphertext; from the primary alone."""
+        caller.demand_primary()
+        if len(profile) > _MOST_PROFILE_BYTES:
+            raise _invalid("encrypted_profile", f"at most {_MOST_PROFILE_BYTES} bytes")
+        await self._store.set_profile(caller, profile)
+
+    async def profile_of(self, user_id: bytes, reader: Caller) -> bytes:
+        """The profile; empty if there is none, or none for this reader."""
+        _check_id(user_id)
+        return await self._store.profile_of(user_id, reader.user_id)
+
+    async def set_privacy(self, caller: Caller, privacy: Privacy) -> None:
+        """Choose who may find the account; from the primary alone."""
+        caller.demand_primary()
+        await self._store.set_privacy(caller, privacy.by_handle, privacy.by_number)
+
+    async def block(self, caller: Caller, user_id: bytes) -> None:
+        """Keep the account's direct messages away; there need not be such an account."""
+        _check_id(user_id)
+        if user_id == caller.user_id:
+            raise _invalid("user_id", "another account")
+        if not await self._store.block(caller, user_id, most=_MOST_BLOCKED):
+            raise _invalid("user_id", f"at most {_MOST_BLOCKED} blocked accounts")
+
+    async def unblock(self, caller: Caller, user_id: bytes) -> None:
+        """End a block, if there is one."""
+        _check_id(user_id)
+        await self._store.unblock(caller, user_id)
+
+    async def blocked(self, caller: Caller) -> list[bytes]:
+        """Whom the caller has blocked."""
+        return await self._store.blocked(caller)
+
+    async def mute(self, caller: Caller, peer_id: bytes, until: datetime | None) -> None:
+        """Silence the direct chat with the peer until then; None ends the silence."""
+        _check_id(peer_id)
+        conversation_id, _ = direct_conversation(caller.user_id, peer_id)
+        if not await self._store.mute(caller, conversation_id, until, most=_MOST_MUTED):
+            raise _invalid("user_id", f"at most {_MOST_MUTED} muted conversations")
+
+
+def _check_id(user_id: bytes) -> None:
+    if len(user_id) != ID_BYTES:
+        raise _invalid("user_id", f"{ID_BYTES} bytes")
+
+
+def _invalid(name: str, allowed: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{name} is not as it has to be", metadata={"field": name, "allowed": allowed}
+    )
