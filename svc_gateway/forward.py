@@ -30,6 +30,8 @@ class Forwarded:
 
 
 _IDENTITY = "/whimbrel.identity.v1.IdentityService"
+_DEVICES = "/whimbrel.identity.v1.DeviceService"
+_KEYS = "/whimbrel.identity.v1.KeyService"
 METHODS = {
     f"{_IDENTITY}/Register": Forwarded("message", needs_token=False),
     f"{_IDENTITY}/Refresh": Forwarded("message", needs_token=False),
@@ -41,6 +43,19 @@ METHODS = {
             *("SetRegistrationLock", "ChangeNumber", "DeleteAccount"),
             *("Block", "Unblock", "ListBlocked", "SetMute"),
         )
+    },
+    f"{_DEVICES}/AwaitProvisioning": Forwarded("message", needs_token=False),
+    f"{_DEVICES}/LinkDevice": Forwarded("message", needs_token=False),
+    **{
+        f"{_DEVICES}/{name}": Forwarded("message")
+        for name in (
+            *("SendProvisioning", "CreateLinkToken"),
+            *("ListDevices", "RenameDevice", "RevokeDevice"),
+        )
+    },
+    **{
+        f"{_KEYS}/{name}": Forwarded("message")
+        for name in ("UploadKeys", "CountKeys", "FetchKeys", "CheckKeys", "CheckIdentities")
     },
 }
 

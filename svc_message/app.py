@@ -22,6 +22,8 @@ from mesh.service_auth import ServiceTokenInterceptor
 from mesh.tasks import periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
+from svc_message.identity.devices_servicer import add_to_server
+from svc_message.identity.devices_wiring import build_devices
 from svc_message.identity.servicer import IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
@@ -66,6 +68,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             demands_number=settings.registration == "code",
             token_lifetime=settings.token_lifetime,
         )
+        devices = build_devices(
+            core.shards,
+            redis,
+            _signer(settings),
+            core.router,
+            redis_prefix=settings.redis_prefix,
+            token_lifetime=settings.token_lifetime,
+            idle_after=settings.unlink_idle_after,
+            telemetry=telemetry,
+        )
         messages = MessageServicer(
             core.accepting,
             core.inbox,
@@ -75,6 +87,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             telemetry=telemetry,
         )
         server = _server(settings, messages, IdentityServicer(identity), health, telemetry)
+        add_to_server(devices, server)
         address = bind(server, settings.listen)
         instance = Instance(
             instance_id,
@@ -91,6 +104,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(
                     periodically(identity.sweep.round, settings.sweep, name="identity-sweep"),
                     name="identity-sweep",
+                ),
+                tasks.create_task(
+                    periodically(devices.sweep, settings.sweep, name="device-sweep"),
+                    name="device-sweep",
                 ),
             ]
             async with running(server, grace=_LAST_GRACE):

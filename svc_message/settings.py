@@ -61,6 +61,8 @@ class Settings(StoreSettings):
     """URL that codes are posted to, to be sent by text message; https unless on this machine."""
     codes_webhook_secret: SecretStr = SecretStr("")
     """What those posts are signed with."""
+    unlink_idle_after: timedelta = timedelta(days=45)
+    """How long a linked device, other than the primary, may stay away."""
     token_lifetime: timedelta = timedelta(minutes=10)
     """How long an access token is good."""
     drain: timedelta = timedelta(seconds=20)

@@ -3,17 +3,28 @@
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
+import grpc
+
 from svc_message.identity.caller import caller_of
 from svc_message.identity.devices import Devices
 from svc_message.identity.devices_model import LinkedDevice
+from svc_message.identity.devices_wiring import DeviceParts
+from svc_message.identity.keys_servicer import KeyServicer
 from svc_message.identity.keys_wire import read_device_keys
 from svc_message.identity.provisioning import Provisioning
 from svc_message.to_gateway import fill_time
-from whimbrel.identity.v1 import device_pb2, device_pb2_grpc
+from whimbrel.identity.v1 import device_pb2, device_pb2_grpc, keys_pb2_grpc
 
 # Less than a gateway gives a call, so that the caller hears why it got nothing.
 _MOST_WAIT = timedelta(seconds=4)
 _TO_ANSWER = timedelta(milliseconds=500)
+
+
+def add_to_server(parts: DeviceParts, server: grpc.aio.Server) -> None:
+    """Serve DeviceService and KeyService there."""
+    servicer = DeviceServicer(parts.devices, parts.provisioning)
+    device_pb2_grpc.add_DeviceServiceServicer_to_server(servicer, server)
+    keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(parts.keys), server)
 
 
 class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):

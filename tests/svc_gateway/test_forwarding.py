@@ -104,12 +104,15 @@ def test_the_closed_list_is_this() -> None:
         *("Register", "Refresh", "RequestCode", "LookUp", "DiscoverContacts"),
         *("SetProfile", "GetProfile", "SetPrivacy", "SetRegistrationLock"),
         *("ChangeNumber", "DeleteAccount", "Block", "Unblock", "ListBlocked", "SetMute"),
+        *("AwaitProvisioning", "SendProvisioning", "CreateLinkToken", "LinkDevice"),
+        *("ListDevices", "RenameDevice", "RevokeDevice"),
+        *("UploadKeys", "CountKeys", "FetchKeys", "CheckKeys", "CheckIdentities"),
     }
 
 
 def test_only_what_makes_a_caller_known_is_called_without_a_token() -> None:
     assert {name.rpartition("/")[2] for name, how in METHODS.items() if not how.needs_token} == {
-        *("Register", "Refresh", "RequestCode"),
+        *("Register", "Refresh", "RequestCode", "AwaitProvisioning", "LinkDevice"),
     }
 
 
