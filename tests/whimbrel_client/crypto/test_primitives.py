@@ -4,6 +4,10 @@ import hashlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +79,29 @@ def test_what_is_not_padded_is_refused(padded: bytes) -> None:
 def test_a_cut_ciphertext_is_refused(ciphertext: bytes) -> None:
     with pytest.raises(MalformedMessage):
         cbc.decrypt(bytes(32), bytes(16), ciphertext)
+
+
+@given(st.binary(max_size=100))
+def test_the_cipher_pads_as_pkcs7_does(plaintext: bytes) -> None:
+    key, iv = bytes(32), bytes(16)
+    padder = PKCS7(128).padder()
+    padded = padder.update(plaintext) + padder.finalize()
+    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
+
+    ciphertext = cbc.encrypt(key, iv, plaintext)
+
+    assert ciphertext == encryptor.update(padded) + encryptor.finalize()
+    assert len(ciphertext) == cbc.padded_size(len(plaintext))
+    assert cbc.decrypt(key, iv, ciphertext) == plaintext
+
+
+@pytest.mark.parametrize(
+    "padded",
+    [bytes(16), bytes(15) + b"\x11", bytes(14) + b"\x01\x02", b"\x20" * 16, b"\xff" * 32],
+    ids=["zero", "above the block", "not repeated", "longer than all", "far too long"],
+)
+def test_a_wrong_padding_is_refused(padded: bytes) -> None:
+    encryptor = Cipher(AES256(bytes(32)), CBC(bytes(16))).encryptor()
+
+    with pytest.raises(MalformedMessage):
+        cbc.decrypt(bytes(32), bytes(16), encryptor.update(padded) + encryptor.finalize())
