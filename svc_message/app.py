@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 
 import grpc
@@ -19,7 +19,7 @@ from mesh.postgres import open_pool
 from mesh.redis import Redis, open_redis
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from mesh.service_auth import ServiceTokenInterceptor
-from mesh.tasks import periodically
+from mesh.tasks import Work, periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
 from svc_message.identity.devices_servicer import add_to_server
@@ -98,16 +98,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(core.run(), name="core"),
-                tasks.create_task(
-                    periodically(core.sweeps.round, settings.sweep, name="sweeps"), name="sweeps"
-                ),
-                tasks.create_task(
-                    periodically(identity.sweep.round, settings.sweep, name="identity-sweep"),
-                    name="identity-sweep",
-                ),
-                tasks.create_task(
-                    periodically(devices.sweep, settings.sweep, name="device-sweep"),
-                    name="device-sweep",
+                *_sweeping(
+                    tasks,
+                    settings.sweep,
+                    {
+                        "sweeps": core.sweeps.round,
+                        "identity-sweep": identity.sweep.round,
+                        "device-sweep": devices.sweep,
+                    },
                 ),
             ]
             async with running(server, grace=_LAST_GRACE):
@@ -118,6 +116,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await _drain(settings, core, messages, discovery, health)
             for task in working:
                 task.cancel()
+
+
+def _sweeping(
+    tasks: asyncio.TaskGroup, every: timedelta, rounds: Mapping[str, Work]
+) -> list[asyncio.Task[None]]:
+    return [
+        tasks.create_task(periodically(work, every, name=name), name=name)
+        for name, work in rounds.items()
+    ]
 
 
 @contextlib.asynccontextmanager
