@@ -7,7 +7,7 @@ is not dead), it goes to the next. Repeating a request is harmless, and the firs
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -40,6 +40,10 @@ Call = Any  # grpc.aio.StreamStreamCall[bytes, AttachResponse]: the type stubs d
 
 class Requester(Protocol):
     """Whoever asks."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody waits for the answer: the request need not be asked again."""
 
     def answered(self, request: "Request", answer: attach_pb2.MessageEvent) -> None:
         """Take the answer. It comes once, and does not wait."""
@@ -276,7 +280,7 @@ class Attach:
         # A silent instance is better than none.
         self._route = Rendezvous(responsive or self._attachments)
         homeless, self._homeless = self._homeless, []
-        for request in homeless:
+        for request in self._wanted(homeless):
             self._place(request)
 
     def _place(self, request: Request) -> None:
@@ -287,9 +291,17 @@ class Attach:
             self._attachments[instance_id].put(request)
 
     def _place_again(self, requests: Iterable[Request]) -> None:
-        for request in requests:
+        for request in self._wanted(requests):
             self._tally.repeats += 1
             self._place(request)
+
+    def _wanted(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Forget the rest. A late `open` would even replace the session that came after it."""
+        for request in requests:
+            if request.requester.is_over:
+                self._unanswered_bytes -= len(request.frame)
+            else:
+                yield request
 
     async def _check_answers(self) -> None:
         while True:

@@ -76,6 +76,10 @@ class Heads:
             for first in range(0, len(group), _MOST_A_REQUEST):
                 self._ask(group[first : first + _MOST_A_REQUEST])
 
+    @property
+    def is_over(self) -> bool:
+        return False
+
     def answered(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         """Tell the sessions; a refusal is made good by the next round."""
         self._outstanding -= 1

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mesh.ids import ID_BYTES, slot_of
-from svc_gateway import session, to_device, to_service
+from svc_gateway import to_device, to_service
 from svc_gateway.attach import Request
 from svc_gateway.conversation import direct
 from svc_gateway.edge import Device, Edge
@@ -295,6 +295,10 @@ class DeviceStream:
 
     # What the message service answers.
 
+    @property
+    def is_over(self) -> bool:
+        return self.session.is_ended
+
     def answered(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         """Take the answer to a request of this session, also when the stream is over by now."""
         if not self.session.is_ended:
@@ -340,9 +344,9 @@ class DeviceStream:
         self.session.receipts(page.receipts, receipt_version=page.receipt_version)
 
     def _on_read_recorded(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
-        peer_id = to_service.asked_by(request.frame).read.read.user_id
         if self._reads is None:
             return
+        peer_id = to_service.asked_by(request.frame).read.read.user_id
         self._put(to_device.read_recorded(peer_id, self._reads.recorded(peer_id)))
         up_to_seq = self._reads.next(peer_id)
         if up_to_seq is not None:
@@ -358,7 +362,7 @@ class DeviceStream:
                 self.watch()
             return
         self.session.refused(
-            _ASKED[asked.WhichOneof("event")],
+            to_service.kind_of(asked),
             to_device.reason_name(refused.reason),
             None if is_final else refused.retry_after.ToTimedelta(),
         )
@@ -370,8 +374,7 @@ class DeviceStream:
         metadata: dict[str, str],
         retry_after: timedelta | None = None,
     ) -> None:
-        refusal = to_device.refusal(send.client_message_id, reason, metadata, retry_after)
-        self._put(refusal)
+        self._put(to_device.refusal(send.client_message_id, reason, metadata, retry_after))
 
     _TAKE: ClassVar[
         Mapping[str | None, Callable[["DeviceStream", gateway_pb2.DeviceEvent], None]]
@@ -395,11 +398,3 @@ class DeviceStream:
         "receipts": _on_receipts,
         "refused": _on_refused,
     }
-
-
-_ASKED: dict[str | None, session.Request] = {
-    "open": session.Request.OPEN,
-    "ack": session.Request.ACK,
-    "fetch_page": session.Request.PAGE,
-    "fetch_receipts": session.Request.RECEIPTS,
-}

@@ -1,8 +1,9 @@
 """The requests to the message service, each encoded as a frame of one event with its id."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from svc_gateway.conversation import Direct
+from svc_gateway.port import Request
 from whimbrel.message.v1 import attach_pb2, send_pb2
 
 Address = tuple[bytes, int]  # a user id and a device id
@@ -88,6 +89,19 @@ def hello(instance_id: str) -> bytes:
 def asked_by(frame: bytes) -> attach_pb2.GatewayEvent:
     """The request that a frame holds."""
     return attach_pb2.AttachRequest.FromString(frame).events[0]
+
+
+def kind_of(event: attach_pb2.GatewayEvent) -> Request:
+    """Which request of a session it is."""
+    return _KINDS[event.WhichOneof("event")]
+
+
+_KINDS: Mapping[str | None, Request] = {
+    "open": Request.OPEN,
+    "ack": Request.ACK,
+    "fetch_page": Request.PAGE,
+    "fetch_receipts": Request.RECEIPTS,
+}
 
 
 def _frame(id_: int) -> tuple[attach_pb2.AttachRequest, attach_pb2.GatewayEvent]:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from svc_gateway.ends import SessionEnd
-from svc_gateway.session import Session, SessionLimits
+from svc_gateway.port import SessionLimits
+from svc_gateway.session import Session
 from svc_gateway.window import KIB, Budget
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -130,6 +130,27 @@ async def test_requests_wait_while_there_is_no_instance_at_all(edge: Edge) -> No
     assert edge.store.order == sent
 
 
+async def test_an_open_of_a_stream_that_is_over_is_not_asked_late(edge: Edge) -> None:
+    await edge.start()
+    await edge.message.stop()
+    await edge.until_attached(0)
+    early, late = edge.device(), edge.device()
+    await early.say_hello()
+    await late.say_hello()
+    await until(lambda: len(edge.gateway.attach._homeless) == 2)
+    early.listen()
+    await early.close()
+    await until(lambda: len(edge.gateway.servicer.streams) == 1)
+
+    late.listen()
+    await edge.message.start()
+    await late.until(lambda: bool(late.all("welcome")))
+
+    opened = [event.open.device.user_id for event in edge.message.service.asked("open")]
+    assert opened == [late.user_id]
+    await until(lambda: edge.gateway.attach._unanswered_bytes == 0)
+
+
 async def test_a_new_instance_is_attached_and_one_that_left_is_not(edge: Edge) -> None:
     await edge.start()
     first = edge.message

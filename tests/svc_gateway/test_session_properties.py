@@ -13,7 +13,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from svc_gateway.session import Session, SessionLimits
+from svc_gateway.port import SessionLimits
+from svc_gateway.session import Session
 from svc_gateway.window import MOST_BODY_BYTES, Budget
 from tests.svc_gateway.recorder import NOW, Envelope, Receipt, Recorder
 
