@@ -7,10 +7,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.auth import TokenSigner, TokenVerifier
+from mesh.ids import slot_of
 from mesh.keys import KeySet
 from mesh.redis import Redis, open_redis
 from mesh.testing import ManualClock
 from svc_message.identity.accounts import Accounts
+from svc_message.identity.caller import Caller
 from svc_message.identity.code_senders import CodeNotSent
 from svc_message.identity.registering import Application
 from svc_message.identity.servicer import Identity
@@ -38,6 +40,12 @@ class Person:
         signed = b"whimbrel register v1\0" + handle.encode() + b"\0" + at.to_bytes(8, "big")
         return {"signed_at": at, "signature": self.key.sign(signed)}
 
+    def proof_with_keys(self, handle, phone_number, keys) -> dict:
+        names = handle.encode() + b"\0" + phone_number.encode() + b"\0"
+        public = keys.identity_key + keys.signed.public_key + keys.last_resort.public_key
+        signed = b"whimbrel register v2\0" + names + public + self.now.to_bytes(8, "big")
+        return {"keys": keys, "signed_at": self.now, "signature": self.key.sign(signed)}
+
     def proof_of_refresh(self, user_id, device_id=1, *, at=None) -> dict:
         at = self.now if at is None else at
         device = user_id + device_id.to_bytes(4, "big")
@@ -48,6 +56,9 @@ class Person:
         proof = self.proof_of_register(handle, at=at)
         fields = {"public_key": self.public_key, **proof, **fields}
         return Application(handle, **fields)
+
+    def caller(self, access, device_id=1, credential_version=1) -> Caller:
+        return Caller(access.user_id, device_id, credential_version)
 
     async def register(self, accounts, handle, **fields):
         return await accounts.register(self.application(handle, **fields))
@@ -148,6 +159,30 @@ def unstored(signer, clock) -> Accounts:
 @pytest.fixture
 def verifier(keys, clock) -> TokenVerifier:
     return TokenVerifier(keys.public_keys, clock=clock)
+
+
+@pytest.fixture
+def in_its_slot(shards):
+    """Runs a statement on the shard of a key, which is its first argument."""
+
+    async def run(key, statement, *arguments, slot=None):
+        pool = shards.pool(shards.shard_of(slot_of(key) if slot is None else slot))
+        return await pool.fetch(statement, key, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def register_by_number(strict, phones):
+    """`await register_by_number(alice, "alice", "+4911111111")`, with a code that was sent."""
+
+    async def register(person, handle, number, **fields):
+        if number not in phones.codes:
+            await strict.codes.request(number)
+        fields = {"phone_number": number, "code": phones.codes[number], **fields}
+        return await person.register(strict.accounts, handle, **fields)
+
+    return register
 
 
 @pytest.fixture
