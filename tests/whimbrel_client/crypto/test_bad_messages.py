@@ -1,6 +1,10 @@
 """Truncated, bit-flipped, replayed and foreign messages: refused by type, and nothing changes."""
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.whimbrel_client.crypto.people import Person
 from tests.whimbrel_client.crypto.test_sessions import acquainted
@@ -13,6 +17,9 @@ from whimbrel_client.crypto import (
     RepeatedMessage,
     Undecryptable,
     UnsupportedVersion,
+    open_prekey,
+    open_ratchet,
+    sender_keys,
 )
 
 
@@ -130,3 +137,50 @@ def test_a_session_with_spqr_takes_no_message_without() -> None:
 
     with pytest.raises(MalformedMessage):
         bob.decrypt("alice", Ciphertext(MessageKind.RATCHET, stripped))
+
+
+@pytest.mark.parametrize("field", ["base_key", "identity_key"])
+def test_a_first_message_with_a_weak_key_is_refused(field: str) -> None:
+    alice, bob = Person("alice"), Person("bob")
+    alice.open("bob", bob.bundle())
+    first = alice.encrypt("bob", b"true")
+    opening = wire_pb2.PrekeyMessage.FromString(first.body[1:])
+    setattr(opening, field, b"\x05" + bytes(32))
+    weak = Ciphertext(first.kind, first.body[:1] + opening.SerializeToString())
+
+    with pytest.raises(MalformedMessage):
+        bob.decrypt("alice", weak)
+
+    assert bob.decrypt("alice", first) == b"true"
+
+
+def test_a_message_with_a_weak_ratchet_key_is_refused() -> None:
+    alice, bob = acquainted()
+    message = alice.encrypt("bob", b"true")
+    parsed = wire_pb2.RatchetMessage.FromString(message.body[1:-8])
+    parsed.ratchet_key = b"\x05" + bytes(32)
+    weak = message.body[:1] + parsed.SerializeToString() + message.body[-8:]
+
+    with pytest.raises(MalformedMessage):
+        bob.decrypt("alice", Ciphertext(MessageKind.RATCHET, weak))
+
+
+@pytest.mark.parametrize(
+    ("read", "first_byte"),
+    [
+        (open_ratchet, b"\x44"),
+        (open_prekey, b"\x44"),
+        (sender_keys.open_message, b"\x33"),
+        (sender_keys.open_distribution, b"\x33"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@given(body=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(
+    read: Callable[[bytes], object], first_byte: bytes, body: bytes
+) -> None:
+    for each in (body, first_byte + body):
+        try:
+            read(each)
+        except Undecryptable:
+            continue

@@ -1,6 +1,8 @@
 """X25519 and XEdDSA."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whimbrel_client.crypto import InvalidKey, InvalidSignature, curve
 
@@ -61,3 +63,9 @@ def test_a_private_key_is_not_shown() -> None:
 
     assert pair.private.hex() not in repr(pair)
     assert repr(pair.private) not in repr(pair)
+
+
+@given(public=st.binary(min_size=32, max_size=32), signature=st.binary(min_size=64, max_size=64))
+def test_any_key_and_signature_are_compared_or_refused(public: bytes, signature: bytes) -> None:
+    with pytest.raises((InvalidKey, InvalidSignature)):
+        curve.verify(b"\x05" + public, b"content", signature)
