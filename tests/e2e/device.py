@@ -55,6 +55,10 @@ class Device:
                 await self.ended(within=2)
             except TimeoutError:
                 self.call.cancel()
+        await self.vanish()
+
+    async def vanish(self) -> None:
+        """Be gone without a word, as when the network is."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self._channel.close()

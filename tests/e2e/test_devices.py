@@ -15,10 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mesh.ids import random_id
+from mesh.ids import random_id, ulid_text
 from tests.e2e.device import Device, reason_of
 from tests.e2e.meshes import own_mesh
 from tests.e2e.people import CALL_SECONDS, Account
+from tests.e2e.test_listeners import service_metadata
 from whimbrel.identity.v1 import (
     device_pb2,
     device_pb2_grpc,
@@ -221,6 +222,27 @@ async def test_a_revoked_device_is_out_within_two_seconds(new, mesh: Mesh) -> No
         tablet.devices("ListDevices"),
     ):
         assert await _reason(call) == "DEVICE_REVOKED"
+
+
+async def test_an_internal_team_cannot_speak_for_a_person(new, mesh: Mesh) -> None:
+    ann = await new()
+    claimed = (
+        ("whimbrel-user-id", ulid_text(ann.user_id)),
+        ("whimbrel-device-id", "1"),
+        ("whimbrel-credential-version", "1"),
+    )
+    async with grpc.aio.insecure_channel(mesh.message_addresses[0]) as channel:
+        for service, reason in (("billing", "CALLER_NOT_ALLOWED"), ("gateway", "")):
+            list_devices = device_pb2_grpc.DeviceServiceStub(channel).ListDevices(
+                device_pb2.ListDevicesRequest(),
+                metadata=(*service_metadata(mesh, service), *claimed),
+                timeout=CALL_SECONDS,
+            )
+
+            if reason:
+                assert await _reason(list_devices) == reason
+            else:
+                assert len((await list_devices).devices) == 1
 
 
 async def test_a_device_is_revoked_within_two_seconds_without_redis() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -26,6 +26,8 @@ class MessageProxy(grpc.GenericRpcHandler):
         self.passes: Passes = lambda _event: True
         self.answers_itself: AnswersItself = lambda _event: None
         self.dropped = 0
+        self.swaps_pushes = False
+        self._held: list[attach_pb2.MessageEvent] = []
         self._target = target
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -79,7 +81,24 @@ class MessageProxy(grpc.GenericRpcHandler):
         heard = attach_pb2.AttachResponse.FromString(frame)
         passed = [event for event in heard.events if event.id or self.passes(event)]
         self.dropped += len(heard.events) - len(passed)
+        if self.swaps_pushes:
+            passed = [*self._swapped(passed)]
         return attach_pb2.AttachResponse(events=passed).SerializeToString()
+
+    def _swapped(
+        self, events: Iterable[attach_pb2.MessageEvent]
+    ) -> Iterator[attach_pb2.MessageEvent]:
+        """Let each push pass only behind the one that came after it."""
+        for event in events:
+            held, self._held = self._held, []
+            if event.id:
+                self._held = held
+                yield event
+            elif held:
+                yield event
+                yield from held
+            else:
+                self._held = [event]
 
 
 @contextlib.asynccontextmanager
