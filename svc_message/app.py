@@ -24,6 +24,7 @@ from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
 from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import build_devices
+from svc_message.identity.gateways_only import GatewaysOnly
 from svc_message.identity.servicer import IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
@@ -164,7 +165,7 @@ def _server(
     verifier = ServiceTokenVerifier(KeySet.load(settings.service_keys).public_keys, SERVICE)
     server = new_server(
         INTERNAL_LISTENER,
-        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier)],
+        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier), GatewaysOnly()],
     )
     message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
