@@ -28,6 +28,13 @@ class Device:
         return self.address[0]
 
 
+class Authenticator(Protocol):
+    """Who reads tokens."""
+
+    def renewed(self, device: Device, token: str) -> Device:
+        """The same device by its next token; raises Unauthenticated."""
+
+
 class Sessions(Protocol):
     """Who is connected here."""
 
@@ -39,6 +46,7 @@ class Sessions(Protocol):
 class Edge:
     """What all streams of one gateway share."""
 
+    authenticator: Authenticator
     attach: Attach
     sessions: Sessions
     limits: SessionLimits

@@ -42,6 +42,14 @@ class SessionTokenExpired(SessionEnd):
     reconnect_seconds = None
 
 
+class SessionTokenInvalid(SessionEnd):
+    """The next token that the device showed on its stream is not good, or not its own."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "TOKEN_INVALID"
+    reconnect_seconds = None
+
+
 class ServerDraining(SessionEnd):
     """The instance is being taken down."""
 

@@ -12,8 +12,8 @@ from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
 from svc_gateway.attach import Attach, Credentials
+from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
-from svc_gateway.servicer import Authenticator
 
 _MOST_SECONDS = 5.0
 _TRIES = 2  # the calls on the list are idempotent

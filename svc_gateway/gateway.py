@@ -13,6 +13,7 @@ from mesh.failpoints import Failpoints
 from mesh.metrics import SESSIONS, UNACKED_BYTES
 from mesh.telemetry import OFF, Telemetry
 from svc_gateway.attach import Attach, AttachLimits, Credentials
+from svc_gateway.authenticator import Authenticator
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
 from svc_gateway.forward import Forwarder
@@ -20,7 +21,7 @@ from svc_gateway.heads import Heads
 from svc_gateway.port import SessionLimits
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
-from svc_gateway.servicer import Authenticator, GatewayServicer
+from svc_gateway.servicer import GatewayServicer
 from svc_gateway.sessions import Sessions
 from svc_gateway.settings import Settings
 from svc_gateway.stream import DeviceStream
@@ -84,7 +85,9 @@ class Gateway:
             clock=self._clock,
         )
         self.sessions.on_opened = self.registrar.opened
+        authenticator = Authenticator(verifier)
         self.edge = Edge(
+            authenticator=authenticator,
             attach=self.attach,
             sessions=self.sessions,
             limits=session_limits(settings),
@@ -93,7 +96,6 @@ class Gateway:
             tally=self._tally,
             ticks_to_write=_ticks(settings.slow_consumer.total_seconds()),
         )
-        authenticator = Authenticator(verifier)
         self.servicer = GatewayServicer(
             authenticator,
             self.edge,

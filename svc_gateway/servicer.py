@@ -7,10 +7,8 @@ from typing import Any
 import grpc
 import structlog
 
-from mesh.auth import TokenVerifier, bearer
-from mesh.errors import TokenInvalid
-from mesh.ids import parse_ulid
-from svc_gateway.edge import Device, Edge
+from svc_gateway.authenticator import Authenticator
+from svc_gateway.edge import Edge
 from svc_gateway.ends import Overloaded, ServerDraining
 from svc_gateway.stream import DeviceStream
 from svc_gateway.writer import Context
@@ -18,23 +16,6 @@ from svc_gateway.writer import Context
 log = structlog.get_logger(__name__)
 
 _SERVICE = "whimbrel.gateway.v1.GatewayService"
-
-
-class Authenticator:
-    """Reads the device that a call's token proves."""
-
-    def __init__(self, verifier: TokenVerifier) -> None:
-        self._verifier = verifier
-
-    def device_of(self, context: grpc.aio.ServicerContext) -> Device:  # type: ignore[type-arg]
-        """The calling device; raises TokenMissing, TokenInvalid or TokenExpired."""
-        metadata: Any = context.invocation_metadata()
-        claims = self._verifier.verify(bearer(metadata))
-        try:
-            user_id = parse_ulid(claims.user)
-        except ValueError:
-            raise TokenInvalid("the token is not valid") from None
-        return Device((user_id, claims.device_id), claims.credential_version, claims.expires_at)
 
 
 class GatewayServicer:

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from mesh.errors import Unauthenticated
 from mesh.ids import ID_BYTES, slot_of
 from svc_gateway import to_device, to_service
 from svc_gateway.attach import Request
 from svc_gateway.conversation import direct
 from svc_gateway.edge import Device, Edge
-from svc_gateway.ends import SessionEnd
+from svc_gateway.ends import SessionEnd, SessionTokenInvalid
 from svc_gateway.reads import Reads
 from svc_gateway.sending import flaw_of
 from svc_gateway.session import Phase, Session
@@ -190,6 +191,16 @@ class DeviceStream:
                 self._ask_read(read.user_id, up_to_seq)
 
     def _on_nothing(self, event: gateway_pb2.DeviceEvent) -> None:
+    def _on_reauthenticate(self, event: gateway_pb2.DeviceEvent) -> None:
+        if self.session.phase is Phase.HELLO:
+            self._out_of_place()
+            return
+        token = event.reauthenticate.token
+        try:
+            self.device = self._edge.authenticator.renewed(self.device, token)
+        except Unauthenticated:
+            self.session.end(SessionTokenInvalid("the next token is not good for this device"))
+
         self.session.violate("an event without content")
 
     def _out_of_place(self) -> None:
@@ -383,6 +394,7 @@ class DeviceStream:
         "send": _on_send,
         "ack": _on_ack,
         "read": _on_read,
+        "reauthenticate": _on_reauthenticate,
         None: _on_nothing,
     }
     _ANSWERED: ClassVar[

@@ -14,7 +14,9 @@ from mesh.ids import new_ulid, ulid_text
 from mesh.keys import KeySet
 from mesh.testing import ManualClock
 from tests.svc_gateway.conftest import Edge
+from tests.svc_gateway.device import TestDevice
 from tests.svc_gateway.fake_message import until
+from whimbrel.gateway.v1 import gateway_pb2
 
 
 async def refusal(edge: Edge, token: str) -> tuple[grpc.StatusCode, str]:
@@ -119,3 +121,68 @@ async def test_a_stream_ends_when_its_token_and_the_grace_are_over(edge: Edge) -
     assert (failure.code(), failure_of(failure).reason) == (UNAUTHENTICATED, "TOKEN_EXPIRED")
     assert not device.all("go_away")[0].HasField("reconnect_after")
     await until(lambda: not edge.gateway.sessions)
+
+
+async def _show(device: TestDevice, token: str) -> None:
+    next_token = gateway_pb2.Reauthenticate(token=token)
+    await device.say(gateway_pb2.DeviceEvent(reauthenticate=next_token))
+
+
+async def test_a_stream_goes_on_under_its_next_token(edge: Edge) -> None:
+    await edge.start()
+    user_id = new_ulid()
+    device = edge.device(user_id, token=edge.token(user_id, lifetime=300))
+    await device.hello()
+
+    await _show(device, edge.token(user_id, lifetime=900))
+    await device.send(new_ulid())
+    await device.until(lambda: bool(device.all("accepted")))
+    now = datetime.now(UTC)
+    edge.gateway.sessions.end_expired(now + timedelta(seconds=950))
+    assert len(edge.gateway.sessions) == 1
+    edge.gateway.sessions.end_expired(now + timedelta(seconds=965))
+
+    failure = await device.ended()
+    assert failure is not None
+    assert failure_of(failure).reason == "TOKEN_EXPIRED"
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "expired", "another's", "other device's"])
+async def test_a_next_token_that_is_not_good_ends_the_stream(edge: Edge, kind: str) -> None:
+    await edge.start()
+    device = await edge.connect()
+    assert edge.keys.private_key is not None
+    long_ago = ManualClock(datetime.now(UTC) - timedelta(hours=1))
+    past = TokenSigner(edge.keys.private_key, edge.keys.key_id, clock=long_ago)
+    user, lifetime = ulid_text(device.user_id), timedelta(minutes=10)
+    tokens = {
+        "garbage": "x.y.z",
+        "empty": "",
+        "expired": past.device_token(
+            user=user, device_id=1, credential_version=1, lifetime=lifetime
+        )[0],
+        "another's": edge.token(new_ulid()),
+        "other device's": TokenSigner(edge.keys.private_key, edge.keys.key_id).device_token(
+            user=user, device_id=1, credential_version=2, lifetime=lifetime
+        )[0],
+    }
+
+    await _show(device, tokens[kind])
+
+    failure = await device.ended()
+    assert failure is not None
+    assert (failure.code(), failure_of(failure).reason) == (UNAUTHENTICATED, "TOKEN_INVALID")
+    assert not device.all("go_away")[0].HasField("reconnect_after")
+
+
+async def test_a_next_token_before_hello_breaks_the_protocol(edge: Edge) -> None:
+    await edge.start()
+    user_id = new_ulid()
+    device = edge.device(user_id)
+    device.listen()
+
+    await _show(device, edge.token(user_id))
+
+    failure = await device.ended()
+    assert failure is not None
+    assert failure_of(failure).reason == "PROTOCOL_VIOLATION"
