@@ -190,7 +190,6 @@ class DeviceStream:
             if up_to_seq is not None:
                 self._ask_read(read.user_id, up_to_seq)
 
-    def _on_nothing(self, event: gateway_pb2.DeviceEvent) -> None:
     def _on_reauthenticate(self, event: gateway_pb2.DeviceEvent) -> None:
         if self.session.phase is Phase.HELLO:
             self._out_of_place()
@@ -201,6 +200,7 @@ class DeviceStream:
         except Unauthenticated:
             self.session.end(SessionTokenInvalid("the next token is not good for this device"))
 
+    def _on_nothing(self, event: gateway_pb2.DeviceEvent) -> None:
         self.session.violate("an event without content")
 
     def _out_of_place(self) -> None:
