@@ -1,11 +1,12 @@
 """What the message service says unasked, on its way to the session it concerns."""
 
 from collections.abc import Callable
+from typing import Any
 
 from svc_gateway import to_device
 from svc_gateway.attach import Attachment
 from svc_gateway.sessions import Sessions
-from svc_gateway.stream import DeviceStream
+from svc_gateway.stream import Session
 from whimbrel.message.v1 import attach_pb2
 
 
@@ -18,46 +19,40 @@ class Pushes:
 
     def push(self, event: attach_pb2.MessageEvent, attachment: Attachment) -> None:
         kind = event.WhichOneof("event")
-        if kind is None or kind not in _KINDS:
-            return  # from a newer message service: a hint that we do not know
-        device = getattr(event, kind).device
-        address = device.user_id, device.device_id
-        if kind == "end":
-            end = event.end
-            self._sessions.end_below(address, end.below_epoch, to_device.reason_name(end.reason))
+        if kind is None or kind not in _TAKE:  # from a newer service: a hint that we do not know
             return
+        push = getattr(event, kind)
+        device = push.device
+        address = device.user_id, device.device_id
         stream = self._sessions.find(address)
         if stream is None:
             attachment.not_here(address)
         else:
-            _TAKE[kind](stream, event)
+            _TAKE[kind](stream.session, push)
 
     def attachment_broke(self) -> None:
         self._on_lost()
 
 
-def _deliver(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
-    stream.session.push_delivery(event.deliver.envelope)
+def _deliver(session: Session, push: attach_pb2.PushDelivery) -> None:
+    session.push_delivery(push.envelope)
 
 
-def _receipt(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
-    stream.session.push_receipt(event.receipt.receipt)
+def _receipt(session: Session, push: attach_pb2.PushReceipt) -> None:
+    session.push_receipt(push.receipt)
 
 
-def _doorbell(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
-    doorbell = event.doorbell
-    stream.session.doorbell(head_pos=doorbell.head_pos, receipt_version=doorbell.receipt_version)
+def _doorbell(session: Session, push: attach_pb2.PushDoorbell) -> None:
+    session.doorbell(head_pos=push.head_pos, receipt_version=push.receipt_version)
 
 
-def _low_prekeys(stream: DeviceStream, event: attach_pb2.MessageEvent) -> None:
-    low = event.low_prekeys
-    stream.low_prekeys(low.one_time_prekeys, low.one_time_kem_prekeys)
+def _end(session: Session, push: attach_pb2.PushEnd) -> None:
+    session.end_below(push.below_epoch, to_device.reason_name(push.reason))
 
 
-_TAKE: dict[str, Callable[[DeviceStream, attach_pb2.MessageEvent], None]] = {
+_TAKE: dict[str, Callable[[Session, Any], None]] = {
     "deliver": _deliver,
     "receipt": _receipt,
     "doorbell": _doorbell,
-    "low_prekeys": _low_prekeys,
+    "end": _end,
 }
-_KINDS = frozenset((*_TAKE, "end"))

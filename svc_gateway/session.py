@@ -163,7 +163,8 @@ class Session(Generic[E, R]):
         self._confirm(acked_pos)
         self._known_head = max(self._known_head, head_pos)
         for envelope in envelopes:
-            if envelope.pos > self._last_pos and not self._deliver(envelope):
+            pos = envelope.pos
+            if pos > self._last_pos and not self._deliver(pos, envelope):
                 break  # a live one took its room: it comes with the next page
         else:
             # What is not in a whole page has expired.
@@ -202,7 +203,7 @@ class Session(Generic[E, R]):
         if self.phase is not Phase.OPEN:
             return
         pos = envelope.pos
-        if pos == self._last_pos + 1 and self._deliver(envelope):
+        if pos == self._last_pos + 1 and self._deliver(pos, envelope):
             self._known_head = max(self._known_head, pos)
             return
         self.doorbell(head_pos=pos)
@@ -308,15 +309,15 @@ class Session(Generic[E, R]):
         """Whether everything that is known of is written."""
         return self.phase is Phase.OPEN and self._last_pos >= self._known_head
 
-    def _deliver(self, envelope: E) -> bool:
+    def _deliver(self, pos: int, envelope: E) -> bool:
         size = len(envelope.ciphertext)
         if not self._window.has_room(size):
             return False
         if not self._waits_for_device:
             self._ticks = 0
             self._watch()
-        self._last_pos = self._delivered_pos = envelope.pos
-        self._window.deliver(envelope.pos, size)
+        self._last_pos = self._delivered_pos = pos
+        self._window.deliver(pos, size)
         self._port.deliver(envelope)
         return True
 

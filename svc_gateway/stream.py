@@ -14,14 +14,14 @@ from google.protobuf.message import DecodeError
 
 from mesh.errors import Unauthenticated
 from mesh.ids import ID_BYTES, slot_of
-from svc_gateway import to_device, to_service
+from svc_gateway import session, to_device, to_service
 from svc_gateway.attach import Request
 from svc_gateway.conversation import direct
 from svc_gateway.edge import Device, Edge
 from svc_gateway.ends import SessionEnd, SessionTokenInvalid
 from svc_gateway.reads import Reads
 from svc_gateway.sending import flaw_of
-from svc_gateway.session import Phase, Session
+from svc_gateway.session import Phase
 from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
@@ -29,6 +29,9 @@ from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 _MOST_READS = 500
 _MOST_CLIENT_NAME = 64
 _BRIEFLY = timedelta(seconds=1)
+
+
+Session = session.Session[envelope_pb2.Envelope, receipt_pb2.Receipt]
 
 
 class DeviceStream:
@@ -55,9 +58,7 @@ class DeviceStream:
         self._resume: asyncio.Future[None] | None = None
         self._has_half_closed = self._is_watched = self._lacked_room = False
         self._writer: FrameWriter  # there is one from `run` on
-        self.session: Session[envelope_pb2.Envelope, receipt_pb2.Receipt] = Session(
-            self, edge.limits, edge.budget
-        )
+        self.session: Session = session.Session(self, edge.limits, edge.budget)
 
     async def run(self, context: Context) -> None:
         """Serve the stream until either side ends it; raises what it ended for."""
@@ -83,19 +84,19 @@ class DeviceStream:
         return self._is_watched
 
     async def _read(self, context: Context) -> None:
-        session = self.session
-        while not session.is_ended:
+        mine = self.session
+        while not mine.is_ended:
             encoded: Any = await context.read()
             if encoded is grpc.aio.EOF:
                 await self._finish()
                 return
             for event in self._events_of(encoded):
                 self._TAKE[event.WhichOneof("event")](self, event)
-                if session.is_opening:
+                if mine.is_opening:
                     await self._paused()
-                if session.is_ended:
+                if mine.is_ended:
                     return
-            while self._is_crowded and not session.is_ended:
+            while self._is_crowded and not mine.is_ended:
                 self._lacked_room = True
                 await self._paused()
 
@@ -259,7 +260,8 @@ class DeviceStream:
 
     def _put(self, frame: bytes) -> None:
         self._writer.put(frame)
-        self.watch()  # a write that never ends must be noticed, and one that ends, forgotten
+        if not self._is_watched:  # a write that never ends must be noticed
+            self.watch()
 
     # What the session wants of the message service.
 
@@ -285,10 +287,8 @@ class DeviceStream:
 
     def fetch_receipts(self, after_version: int, *, max_receipts: int) -> None:
         id_ = self._edge.attach.new_id()
-        frame = to_service.fetch_receipts(
-            id_, self.device.user_id, after_version=after_version, max_receipts=max_receipts
-        )
-        self._ask(id_, frame)
+        user_id, most = self.device.user_id, max_receipts
+        self._ask(id_, to_service.fetch_receipts(id_, user_id, after_version, most))
 
     def _ask_reads(self, reads: Reads) -> None:
         for peer_id in reads.waiting():
@@ -311,7 +311,7 @@ class DeviceStream:
         return self.session.is_ended
 
     def answered(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
-        """Take the answer to a request of this session, also when the stream is over by now."""
+        """Take an answer, also when the stream is over by now."""
         if not self.session.is_ended:
             self._ANSWERED[answer.WhichOneof("event")](self, request, answer)
 

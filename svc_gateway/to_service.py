@@ -56,7 +56,7 @@ def fetch_page(
     return frame.SerializeToString()
 
 
-def fetch_receipts(id_: int, user_id: bytes, *, after_version: int, max_receipts: int) -> bytes:
+def fetch_receipts(id_: int, user_id: bytes, after_version: int, max_receipts: int) -> bytes:
     """The next receipts, please."""
     frame, event = _frame(id_)
     out = event.fetch_receipts
