@@ -3,6 +3,7 @@
 import typer
 
 from whimbrel_cli.bench.command import bench
+from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
@@ -11,6 +12,7 @@ from whimbrel_cli.up import up
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(up)
 app.command()(status)
+app.command()(codes)
 app.command()(bench)
 register_commands(app)
 app.command()(demo)

@@ -19,5 +19,5 @@ async def end_sessions(sessions: Sessions, ended: Sequence[EndedSession]) -> Non
     async with asyncio.TaskGroup() as tasks:
         for one in ended:
             tasks.create_task(
-                sessions.revoke((one.user_id, one.device_id), one.epoch + 1), name="revoke"
+                sessions.revoke((one.user_id, one.device_id), one.below_epoch), name="revoke"
             )

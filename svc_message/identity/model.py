@@ -117,11 +117,11 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """A session whose device may not go on."""
+    """The sessions of a device that may not go on: those below the epoch."""
 
     user_id: bytes
     device_id: int
-    epoch: int
+    below_epoch: int
 
 
 def is_handle(text: str) -> bool:

@@ -127,8 +127,8 @@ class AccountStore(SlotStore):
 def ended_sessions(user_id: bytes, row: Any) -> list[EndedSession]:
     """The sessions that a function names by devices and epochs."""
     return [
-        EndedSession(user_id, device_id, epoch)
-        for device_id, epoch in zip(row["devices"] or (), row["epochs"] or (), strict=True)
+        EndedSession(user_id, device_id, below_epoch)
+        for device_id, below_epoch in zip(row["devices"] or (), row["epochs"] or (), strict=True)
     ]
 
 

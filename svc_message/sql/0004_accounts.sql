@@ -104,7 +104,8 @@ BEGIN
 END $$;
 
 -- Gives an account another primary device, or its primary other keys. What was encrypted for the old ones goes with them, and so do
--- linked devices, whose keys are signed by the old identity. The same again changes nothing. Outcome 1, 6 or 31, and the sessions that end.
+-- linked devices, whose keys are signed by the old identity. The same again changes nothing. Outcome 1, 6 or 31, and the devices whose
+-- sessions end, those below an epoch.
 CREATE FUNCTION register_again(p_slot smallint, p_user bytea, p_public_key bytea, p_registration integer, p_identity bytea,
     p_signed_id bigint, p_signed bytea, p_signed_sig bytea, p_last_id bigint, p_last bytea, p_last_sig bytea,
     OUT outcome smallint, OUT devices smallint[], OUT epochs bigint[])
@@ -509,7 +510,7 @@ END $$;
 ----------------------------------------------------------------------------------------------------------------------------------
 -- The end of an account
 
--- From now on it is gone for everybody. Outcome 1 or 31, and the sessions that end.
+-- From now on it is gone for everybody. Outcome 1 or 31, and the devices whose sessions end, those below an epoch.
 CREATE FUNCTION begin_deletion(p_slot smallint, p_user bytea, p_device smallint, p_credential integer,
     OUT outcome smallint, OUT devices smallint[], OUT epochs bigint[])
 LANGUAGE plpgsql VOLATILE AS $$
@@ -523,7 +524,7 @@ BEGIN
     END IF;
     UPDATE account a SET deleted_at = clock_timestamp() WHERE a.user_id = p_user;
     WITH ended AS (
-        UPDATE device d SET linked = false, credential_version = d.credential_version + 1
+        UPDATE device d SET linked = false, credential_version = d.credential_version + 1, epoch = d.epoch + 1
         WHERE d.user_id = p_user AND d.linked RETURNING d.device_id, d.epoch)
     SELECT 1, array_agg(e.device_id), array_agg(e.epoch) INTO outcome, devices, epochs FROM ended e;
 END $$;

@@ -9,12 +9,18 @@ from whimbrel_cli.stack.files import write_private
 from whimbrel_cli.stack.stack import Stack
 
 
+def codes_file(data: Path) -> Path:
+    """Where the mesh on a data directory leaves the codes that a real one sends to phones."""
+    return data / "codes.jsonl"
+
+
 class Environment:
     """The files and settings that the instances of one mesh share."""
 
     def __init__(self, data: Path, stack: Stack) -> None:
         self._stack = stack
         self._shards = data / "shards.json"
+        self._codes = codes_file(data)
         self._token_keys = _KeyPair(data / "keys", "token")
         self._gateway_keys = _KeyPair(data / "keys", "gateway")
 
@@ -34,6 +40,7 @@ class Environment:
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
             "WHIMBREL_MESSAGE_SERVICE_KEYS": str(self._gateway_keys.public),
+            "WHIMBREL_MESSAGE_CODES_FILE": str(self._codes),
         }
 
     def of_gateway(self) -> dict[str, str]:
