@@ -75,6 +75,7 @@ def test_a_key_of_small_order_or_of_another_form_is_none(u) -> None:
 @pytest.mark.parametrize(
     "public_key",
     [b"", b"\x05", bytes(33), IDENTITY.public[1:], b"\x06" + IDENTITY.public[1:], _ec(9) + b"\0"],
+    ids=["empty", "prefix", "zeros", "unprefixed", "other-prefix", "too-long"],
 )
 def test_malformed_ec_keys_are_refused_everywhere(public_key) -> None:
     keys = device_keys(IDENTITY)
