@@ -13,7 +13,7 @@ import typer
 
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import StackError
-from whimbrel_client import Client, ClientError, Message, Unreachable
+from whimbrel_client import Client, ClientError, Mark, Message, Unreachable
 
 T = TypeVar("T")
 
@@ -84,8 +84,12 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
 def words_of(message: Message) -> str:
     """What the message says, without what could move a terminal's cursor or fake a line."""
+    if message.content is None:
+        return "(could not be decrypted; asked to be sent again)"
+    if message.mark is Mark.DELETED:
+        return "(taken back)"
     if message.text is None:
-        return "(a kind of message newer than this)"
+        return f"({message.kind or 'a kind of message newer than this'})"
     return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in message.text)
 
 

@@ -9,21 +9,28 @@ from typing import TypeVar
 
 import grpc
 
+from whimbrel.content.v1.content_pb2 import Content
 from whimbrel_client.bell import Bell
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
+from whimbrel_client.crypto import SafetyNumber, safety_number
+from whimbrel_client.device_keys import published
 from whimbrel_client.errors import (
     ClientClosed,
     ClientError,
     DeviceRevoked,
+    IdentityUnknown,
     NotConfirmed,
     SendRefused,
 )
 from whimbrel_client.exchange import Exchange
 from whimbrel_client.identity import IdentityCalls, Tokens
+from whimbrel_client.key_calls import KeyCalls
+from whimbrel_client.key_store import Refusal
 from whimbrel_client.model import (
     Alarm,
     Conversation,
+    IdentityChange,
     Message,
     Outcome,
     OutgoingMessage,
@@ -32,9 +39,12 @@ from whimbrel_client.model import (
     Tick,
 )
 from whimbrel_client.outgoing import Outgoing
+from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
+from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
 from whimbrel_client.sync import Sending
+from whimbrel_client.upkeep import Upkeep, upload_first_pools
 
 T = TypeVar("T")
 
@@ -58,6 +68,7 @@ class Client:
         clock: ServerClock,
         tokens: Tokens,
         calls: IdentityCalls,
+        key_calls: KeyCalls,
         read_receipts: bool,
     ) -> None:
         """For `connect` only."""
@@ -66,11 +77,23 @@ class Client:
         self._tokens = tokens
         self._calls = calls
         self._read_receipts = read_receipts
-        self._outgoing = Outgoing(store, offer=self._offer)
+        self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
+        self._upkeep = Upkeep(
+            store.keys,
+            key_calls,
+            on_opened=self._sessions_opened,
+            on_refused=self._refused,
+        )
         self._exchange = Exchange(
-            store, clock, on_applied=self._applied, on_given_up=self._outgoing.settled
+            store,
+            clock,
+            on_applied=self._applied,
+            on_given_up=self._outgoing.settled,
+            on_lacking=self._upkeep.want,
+            on_low_prekeys=self._upkeep.low,
         )
         self._arrived = Bell()
+        self._changed = Bell()
         self._receipted = Bell()
         self._online = Bell()
         self._gateway: str | None = None
@@ -87,12 +110,15 @@ class Client:
     ) -> Account:
         """Make an account in this folder, or finish what an earlier call began.
 
-        Raises HandleTaken, CallFailed (HANDLE_INVALID and others) and Unreachable.
+        Raises HandleTaken, CallFailed (HANDLE_INVALID and others), Unreachable and ProfileInUse.
         """
         folder = Profile(profile)
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        account = await calls.register(handle, folder.key_or_new())
-        folder.keep(account)
+        async with _opened(Store(folder.store_path)) as store:
+            keys = published(await store.keys.own_keys())
+            account, token = await calls.register(handle, folder.key_or_new(), keys)
+            folder.keep(account)
+            await upload_first_pools(store.keys, calls, token)
         return account
 
     @classmethod
@@ -117,13 +143,15 @@ class Client:
         addresses = gateways_of(gateways, account)
         calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
         tokens = Tokens(account, key, calls=calls, clock=clock)
-        async with _opened(folder.store_path) as store:
+        own = DeviceId(account.user_id, account.device_id)
+        async with _opened(Store(folder.store_path, own=own)) as store:
             client = cls(
                 account,
                 store=store,
                 clock=clock,
                 tokens=tokens,
                 calls=calls,
+                key_calls=KeyCalls(calls, tokens.current),
                 read_receipts=read_receipts,
             )
             await client._exchange.restore(with_reads=read_receipts)
@@ -181,20 +209,24 @@ class Client:
 
     # Sending.
 
-    async def send(self, to: bytes | str, text: str) -> OutgoingMessage:
-        """Queue words for a person, named by user id or handle.
+    async def send(self, to: bytes | str, what: str | Content) -> OutgoingMessage:
+        """Queue words, or any content, for a person, named by user id or handle.
 
-        On return the message is on the disk; it goes out by itself, also after a crash, and in
-        the order of the calls. Raises BodyTooLarge and, for a new handle, what `user_named` does.
+        On return the message is on the disk; it goes out by itself, also after a crash, encrypted
+        for each device of then, in the order of the calls. Raises BodyTooLarge, NotTheAuthor and,
+        for a new handle, what `user_named` does.
         """
-        (message,) = await self.send_all(to, [text])
+        (message,) = await self.send_all(to, [what])
         return message
 
-    async def send_all(self, to: bytes | str, texts: Iterable[str]) -> list[OutgoingMessage]:
+    async def send_all(
+        self, to: bytes | str, what: Iterable[str | Content]
+    ) -> list[OutgoingMessage]:
         """Queue several messages, in order, all or none; far cheaper than one by one."""
         user_id = await self.user_named(to) if isinstance(to, str) else to
         self._raise_if_ended()
-        return await self._outgoing.queue(user_id, texts)
+        contents = (text(one) if isinstance(one, str) else one for one in what)
+        return await self._outgoing.queue(user_id, contents)
 
     async def accepted(self, message: OutgoingMessage) -> Outcome:
         """Wait until the mesh has the message, durably. Raises SendRefused, NotConfirmed.
@@ -275,6 +307,35 @@ class Client:
         """Every place in a conversation that two messages have claimed; should be empty."""
         return await self._store.alarms()
 
+    # Whom one talks to.
+
+    async def identity_changes(self, *, after: int = 0) -> AsyncGenerator[IdentityChange, None]:
+        """Accounts that came with another identity key than before, then each as it happens."""
+        while True:
+            changed = self._changed.next_ring()
+            page = await self._read(self._store.keys.identity_changes(after))
+            for change in page or ():
+                after = change.cursor
+                yield change
+            if page is None:
+                return
+            if not page:
+                self._raise_if_failed()
+                await changed.wait()
+
+    async def safety_number(self, user_id: bytes) -> SafetyNumber:
+        """What two people compare. Raises IdentityUnknown before the first message either way."""
+        own, theirs = await self._store.keys.own_keys(), await self._store.keys.identity(user_id)
+        if theirs is None:
+            raise IdentityUnknown("nothing was exchanged with this account yet")
+        return await asyncio.to_thread(
+            safety_number,
+            local_id=self.user_id,
+            local_identity=own.device.identity.public,
+            remote_id=user_id,
+            remote_identity=theirs,
+        )
+
     # Inside.
 
     @asynccontextmanager
@@ -288,20 +349,25 @@ class Client:
 
     async def _run(self, connection: Connection) -> None:
         try:
-            await connection.run()
+            async with asyncio.TaskGroup() as tasks:
+                upkeep = tasks.create_task(self._upkeep.run(), name="whimbrel-upkeep")
+                await connection.run()
+                upkeep.cancel()
         except Exception as error:  # the root of the client's task
             self._failure = _cause(error)
             if not isinstance(self._failure, DeviceRevoked):
                 log.exception("the client has failed")
         finally:
             self._has_ended = True
-            for bell in (self._arrived, self._receipted, self._online):
+            for bell in (self._arrived, self._receipted, self._online, self._changed):
                 bell.ring()
             self._outgoing.ended()
 
     def _connection_changed(self, gateway: str | None) -> None:
         self._gateway = gateway
         self._online.ring()
+        if gateway is not None:
+            self._upkeep.online()
 
     def _offer(self, sends: Iterable[Sending]) -> None:
         self._exchange.outbox.offer(sends)
@@ -314,6 +380,17 @@ class Client:
             self._arrived.ring()
         if changes.receipts:
             self._receipted.ring()
+        if applied.identity_changes:
+            self._changed.ring()
+
+    def _sessions_opened(self) -> None:
+        self._exchange.sessions_opened()
+        self._changed.ring()
+
+    def _refused(self, refusals: Iterable[Refusal]) -> None:
+        for local_id, client_message_id, reason in refusals:
+            self._exchange.outbox.settle(client_message_id)
+            self._outgoing.settled(local_id, Outcome(SendState.REFUSED, reason=reason))
 
     async def _read(self, page: Awaitable[list[T]]) -> list[T] | None:
         """The page; None once the client has ended by itself and there is nothing more to read."""
@@ -333,8 +410,7 @@ class Client:
 
 
 @asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[Store]:
-    store = Store(path)
+async def _opened(store: Store) -> AsyncIterator[Store]:
     await store.open()
     try:
         yield store

@@ -10,6 +10,8 @@ ClientError
 │   ├── SendRefused         the mesh refused the message for good
 │   └── NotConfirmed        tried, never answered, too old to try again
 ├── BodyTooLarge            more than one message may carry
+├── NotTheAuthor            an edit or a deletion of somebody else's message
+├── IdentityUnknown         no session was ever opened with the account
 ├── ProfileMissing          the folder holds no account
 ├── ProfileInUse            another process has the store open
 ├── StoreTooNew             the store was written by a later version
@@ -83,6 +85,14 @@ class NotConfirmed(NotSent):
 
 class BodyTooLarge(ClientError):
     """The message is longer than one message may be; nothing was queued."""
+
+
+class NotTheAuthor(ClientError):
+    """Only its author may edit or take back a message; nothing was queued."""
+
+
+class IdentityUnknown(ClientError):
+    """The account's identity key is not known here yet."""
 
 
 class ProfileMissing(ClientError):

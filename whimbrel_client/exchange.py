@@ -12,9 +12,12 @@ from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.identity import timestamp
+from whimbrel_client.kept import Delivered
 from whimbrel_client.model import Outcome, Receipt, SendState
 from whimbrel_client.ranges import SeqRanges
-from whimbrel_client.store import Accepted, Applied, Changes, Delivered, Refused, Store
+from whimbrel_client.sealing import Mismatched
+from whimbrel_client.sessions import DeviceId
+from whimbrel_client.store import Accepted, Applied, Changes, Refused, Store
 from whimbrel_client.sync import Acks, Outbox, Reads, Sending, SendLimits
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,10 @@ _FRAME_BYTES = 256 * 1024
 _FRAME_SPARE = 4 * 1024
 
 _DEFAULT_LIMITS = SendLimits()
+
+# Sends that are encrypted in one transaction.
+_MOST_SEALED = 256
+_MOST_REPAIR_SECONDS = 60.0
 
 _PREFIX = len("ERROR_REASON_")
 
@@ -42,11 +49,17 @@ class Exchange:
         *,
         on_applied: Callable[[Applied, Changes], None],
         on_given_up: Callable[[int, Outcome], None],
+        on_lacking: Callable[[set[bytes]], None] = lambda _: None,
+        on_low_prekeys: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._on_applied = on_applied
         self._on_given_up = on_given_up
+        self._on_lacking = on_lacking
+        self._on_low_prekeys = on_low_prekeys
+        # Accounts to which no session is open; what is for them waits.
+        self._lacking: set[bytes] = set()
         self._limits = _DEFAULT_LIMITS
         self._frame_bytes = _FRAME_BYTES
         self._acks = Acks()
@@ -88,6 +101,11 @@ class Exchange:
         self.outbox.stream_ended()
         self.reads.stream_ended()
 
+    def sessions_opened(self) -> None:
+        """There may be sessions now that were lacking: try all that waits."""
+        self._lacking.clear()
+        self.work.set()
+
     # From the mesh.
 
     async def receive(self, frames: Iterable[gateway_pb2.ConnectResponse]) -> None:
@@ -111,6 +129,10 @@ class Exchange:
                 changes.accepted.append(_accepted(event.accepted))
             case "rejected":
                 self._reject(event.rejected, changes)
+            case "device_mismatch":
+                changes.mismatched.append(_mismatched(event.device_mismatch))
+            case "low_prekeys":
+                self._on_low_prekeys()
             case "receipt":
                 changes.receipts.append(_receipt(event.receipt))
             case "read_recorded":
@@ -125,6 +147,11 @@ class Exchange:
         if rejected.HasField("retry_after"):
             retry_at = self._clock.monotonic() + rejected.retry_after.ToTimedelta().total_seconds()
             self.outbox.refuse_for_now(rejected.client_message_id, retry_at)
+            return
+        if rejected.HasField("first_answer"):
+            # An earlier try, sealed for other devices, had arrived.
+            rejected.first_answer.client_message_id = rejected.client_message_id
+            changes.accepted.append(_accepted(rejected.first_answer))
             return
         reason = reason_name(rejected.reason)
         # The mesh has forgotten whether it accepted an earlier try.
@@ -142,12 +169,24 @@ class Exchange:
             self.outbox.settle(accepted.client_message_id)
         for refused in changes.refused:
             self.outbox.settle(refused.client_message_id)
+        for mismatched in changes.mismatched:
+            self._unseal(mismatched.client_message_id)
+        self.outbox.offer(applied.queued)
+        self._lacking -= {delivered.sender for delivered in changes.delivered}
         if stored_pos is not None:
             self._acks.stored(stored_pos)
         for alarm in applied.alarms:
             log.error("two messages claim one place in a conversation: %s", alarm)
         self.work.set()
         self._on_applied(applied, changes)
+
+    def _unseal(self, client_message_id: bytes) -> None:
+        """Seal the send anew; at once the first time, later the later."""
+        if client_message_id not in self.outbox:
+            return
+        repairs = self.outbox[client_message_id].repairs
+        wait = min(_MOST_REPAIR_SECONDS, 0.25 * 2**repairs) if repairs else 0.0
+        self.outbox.unseal(client_message_id, self._clock.monotonic() + wait)
 
     # To the mesh.
 
@@ -158,6 +197,7 @@ class Exchange:
         if wanted:
             for one, sends in zip(wanted, await self._store.load(wanted), strict=True):
                 self.outbox.load(one, sends)
+        await self._seal()
         now_ms = self._clock.now_ms()
         turn = self.outbox.take(
             now=self._clock.monotonic(), server_now_ms=now_ms, limits=self._limits
@@ -167,6 +207,24 @@ class Exchange:
         await self._mark_tried([s for s in turn.sends if s.first_tried_at is None], now_ms)
         events.extend(map(_send_event, turn.sends))
         return self._framed(events)
+
+    async def _seal(self) -> None:
+        """Encrypt what waits, a good deal at a time: acks must not wait for long."""
+        unsealed = self.outbox.unsealed(_MOST_SEALED, lacking=self._lacking)
+        if not unsealed:
+            return
+        sealed = await self._store.seal(unsealed)
+        for sending in unsealed:
+            send = sealed.sends.get(sending.local_id)
+            if send is not None:
+                self.outbox.seal(sending, send)
+        # What lacks an own device's session lacks it whoever it is for.
+        blocked = {one.conversation for one in unsealed if one.local_id not in sealed.sends}
+        self._lacking |= blocked | sealed.lacking
+        if sealed.lacking:
+            self._on_lacking(sealed.lacking)
+        if len(unsealed) == _MOST_SEALED:
+            self.work.set()
 
     def next_retry_in(self) -> float | None:
         """Seconds until a refused send is due; None if none is to come."""
@@ -230,6 +288,16 @@ def _send_event(sending: Sending) -> gateway_pb2.DeviceEvent:
     assert sending.first_tried_at is not None  # noqa: S101  # `frames` has seen to it
     send.first_tried_at.CopyFrom(timestamp(sending.first_tried_at))
     return event
+
+
+def _mismatched(mismatch: send_pb2.DeviceMismatch) -> Mismatched:
+    return Mismatched(
+        mismatch.client_message_id,
+        *(
+            [DeviceId(one.user_id, one.device_id) for one in devices]
+            for devices in (mismatch.missing, mismatch.extra, mismatch.stale)
+        ),
+    )
 
 
 def _delivered(envelope: envelope_pb2.Envelope) -> Delivered:

@@ -10,16 +10,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc, keys_pb2
 from whimbrel_client.channels import open_channel
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.errors import CallFailed, Unreachable, error_of
 from whimbrel_client.profile import Account
 
 T = TypeVar("T")
-Call = Callable[[identity_pb2_grpc.IdentityServiceStub], Awaitable[T]]
+Call = Callable[[grpc.aio.Channel], Awaitable[T]]
+Stub = identity_pb2_grpc.IdentityServiceStub
 
-_CALL_SECONDS = 10.0
+CALL_SECONDS = 10.0
 _ROUNDS = 3
 
 # A token is replaced this long before it ends, so that none ends on its way.
@@ -41,31 +42,44 @@ class IdentityCalls:
         self._credentials = credentials
         random.shuffle(self._gateways)
 
-    async def register(self, handle: str, key: Ed25519PrivateKey) -> Account:
-        """Make the account, or find it again. Raises HandleTaken, CallFailed, Unreachable."""
+    async def register(
+        self, handle: str, key: Ed25519PrivateKey, keys: keys_pb2.DeviceKeys
+    ) -> tuple[Account, str]:
+        """Make the account, or find it again; also returns a first token.
+
+        Raises HandleTaken, CallFailed, Unreachable.
+        """
         public_key = key.public_key().public_bytes(
             serialization.Encoding.Raw, serialization.PublicFormat.Raw
         )
 
-        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> Account:
+        public = (
+            keys.identity_key + keys.signed_prekey.public_key + keys.last_resort_prekey.public_key
+        )
+
+        async def call(channel: grpc.aio.Channel) -> tuple[Account, str]:
             at_ms = self._clock.now_ms()
-            signed = b"whimbrel register v1\0" + handle.encode() + b"\0" + _eight_bytes(at_ms)
+            # Without a phone number, which would stand between the two zeros.
+            names = handle.encode() + b"\0\0"
+            signed = b"whimbrel register v2\0" + names + public + _eight_bytes(at_ms)
             request = identity_pb2.RegisterRequest(
                 handle=handle,
                 device_public_key=public_key,
                 signed_at=timestamp(at_ms),
                 signature=key.sign(signed),
+                keys=keys,
             )
-            response = await stub.Register(request, timeout=_CALL_SECONDS)
+            response = await Stub(channel).Register(request, timeout=CALL_SECONDS)
             gateways = tuple(sorted(self._gateways))
-            return Account(handle, response.user_id, response.device_id, gateways)
+            account = Account(handle, response.user_id, response.device_id, gateways)
+            return account, response.access_token
 
-        return await self._anywhere(call)
+        return await self.anywhere(call)
 
     async def refresh(self, account: Account, key: Ed25519PrivateKey) -> tuple[str, int]:
         """The device's next token and when it ends. Raises DeviceRevoked, Unreachable."""
 
-        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> tuple[str, int]:
+        async def call(channel: grpc.aio.Channel) -> tuple[str, int]:
             at_ms = self._clock.now_ms()
             device = account.user_id + account.device_id.to_bytes(4, "big")
             signed = b"whimbrel refresh v1\0" + device + b"\0" + _eight_bytes(at_ms)
@@ -75,24 +89,24 @@ class IdentityCalls:
                 signed_at=timestamp(at_ms),
                 signature=key.sign(signed),
             )
-            response = await stub.Refresh(request, timeout=_CALL_SECONDS)
+            response = await Stub(channel).Refresh(request, timeout=CALL_SECONDS)
             return response.access_token, response.expires_at.ToMilliseconds()
 
-        return await self._anywhere(call)
+        return await self.anywhere(call)
 
     async def look_up(self, handle: str, token: str) -> bytes:
         """The account that has the handle. Raises HandleUnknown, Unreachable."""
 
-        async def call(stub: identity_pb2_grpc.IdentityServiceStub) -> bytes:
+        async def call(channel: grpc.aio.Channel) -> bytes:
             request = identity_pb2.LookUpRequest(handle=handle)
-            response = await stub.LookUp(
-                request, timeout=_CALL_SECONDS, metadata=authorization(token)
+            response = await Stub(channel).LookUp(
+                request, timeout=CALL_SECONDS, metadata=authorization(token)
             )
             return response.user_id
 
-        return await self._anywhere(call)
+        return await self.anywhere(call)
 
-    async def _anywhere(self, call: Call[T]) -> T:
+    async def anywhere(self, call: Call[T]) -> T:
         """Try the gateways in turn; the one that answered is tried first the next time."""
         last: Exception = Unreachable("no gateway address is known")
         for round_number in range(_ROUNDS):
@@ -112,7 +126,7 @@ class IdentityCalls:
     async def _once(self, gateway: str, call: Call[T]) -> T:
         async with open_channel(gateway, self._credentials) as channel:
             try:
-                return await call(identity_pb2_grpc.IdentityServiceStub(channel))
+                return await call(channel)
             except grpc.aio.AioRpcError as failure:
                 raise error_of(failure) from failure
 

@@ -4,6 +4,8 @@ import enum
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from whimbrel.content.v1.content_pb2 import Content, MessageName
+from whimbrel_client.payload import kind_of, words_in
 from whimbrel_client.ranges import SeqRanges
 
 
@@ -28,6 +30,14 @@ class Tick(enum.IntEnum):
     READ = 3
 
 
+class Mark(enum.IntEnum):
+    """What its author has done to a message since it was written."""
+
+    NONE = 0
+    EDITED = 1
+    DELETED = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message that this device has received and stored."""
@@ -42,9 +52,29 @@ class Message:
     sender: bytes
     sender_device: int
     accepted_at: datetime
-    # None: a kind of content that this version does not know; `ciphertext` still has it.
-    text: str | None
-    ciphertext: bytes
+    # As its author has last changed it. None: it could not be decrypted; its sender is asked to
+    # send it again, and it then comes as another message.
+    content: Content | None
+    # What could not be decrypted, as it came.
+    ciphertext: bytes = b""
+    # False: a service wrote it, in the clear.
+    is_encrypted: bool = True
+    mark: Mark = Mark.NONE
+
+    @property
+    def text(self) -> str | None:
+        """The words; None if there are none that this version can read."""
+        return None if self.content is None else words_in(self.content)
+
+    @property
+    def kind(self) -> str:
+        """Which field of Content.kind is set; empty: newer than this version, or unreadable."""
+        return "" if self.content is None else kind_of(self.content)
+
+    @property
+    def name(self) -> MessageName:
+        """How replies, reactions and edits name it."""
+        return MessageName(author=self.sender, id=self.content.id if self.content else b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +93,10 @@ class Outcome:
 class OutgoingMessage:
     """A message of one's own, safe in the local queue; `outcome` appears once it is known."""
 
-    __slots__ = ("__weakref__", "client_message_id", "conversation", "local_id", "outcome")
+    __slots__ = (
+        *("__weakref__", "author", "client_message_id", "content", "conversation", "local_id"),
+        *("mark", "outcome"),
+    )
 
     def __init__(
         self,
@@ -71,12 +104,27 @@ class OutgoingMessage:
         conversation: bytes,
         *,
         client_message_id: bytes,
+        content: Content | None = None,
+        mark: Mark = Mark.NONE,
         outcome: Outcome | None = None,
     ) -> None:
         self.local_id = local_id
         self.conversation = conversation
         self.client_message_id = client_message_id
+        self.content = content
+        self.mark = mark
         self.outcome = outcome
+        self.author = b""
+
+    @property
+    def text(self) -> str | None:
+        """The words; None if there are none."""
+        return None if self.content is None else words_in(self.content)
+
+    @property
+    def name(self) -> MessageName:
+        """How replies, reactions and edits name it."""
+        return MessageName(author=self.author, id=self.client_message_id)
 
     @property
     def state(self) -> SendState:
@@ -119,6 +167,20 @@ class Conversation:
     unread: int
     # Messages of one's own that wait to be accepted.
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChange:
+    """An account has another identity key than before: a new phone, or somebody in between.
+
+    People who care compare safety numbers again.
+    """
+
+    # What `identity_changes(after=…)` resumes from.
+    cursor: int
+    user_id: bytes
+    old_key: bytes
+    new_key: bytes
 
 
 @dataclass(frozen=True, slots=True)

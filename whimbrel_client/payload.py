@@ -1,32 +1,72 @@
-"""What stands inside a ciphertext, and the bytes of a send; plain until encryption comes."""
+"""What stands inside a ciphertext: made here from what a person wants to say, and read."""
 
-from google.protobuf.message import DecodeError
+from typing import Protocol
 
 from whimbrel.content.v1 import content_pb2
-from whimbrel.message.v1 import send_pb2
+from whimbrel.content.v1.content_pb2 import Content
 
-# Of all ciphertexts of one send; the mesh refuses more.
-MAX_BODY_BYTES = 192 * 1024
+# Sends carry a ciphertext a device, and the mesh takes 192 KiB of them: this fits three devices.
+MAX_CONTENT_BYTES = 60 * 1024
 
-
-def body_of(text: str) -> bytes:
-    """The ciphertext that carries these words."""
-    return content_pb2.Content(text=content_pb2.Text(body=text)).SerializeToString()
+# Between clients; nobody sees them.
+_NOT_SHOWN = frozenset({"key_distribution", "retry_request", "profile_key"})
 
 
-def send_of(user_id: bytes, body: bytes, *, client_message_id: bytes) -> bytes:
-    """The bytes that every try of a send repeats: all but `after` and `first_tried_at`."""
-    shared = send_pb2.SharedBody(type=send_pb2.CIPHERTEXT_TYPE_PLAIN, ciphertext=body)
-    send = send_pb2.Send(client_message_id=client_message_id, user_id=user_id, shared=shared)
-    return send.SerializeToString()
+class Named(Protocol):
+    """A message that others can refer to: a received or an own one."""
+
+    @property
+    def name(self) -> content_pb2.MessageName: ...
 
 
-def text_of(ciphertext_type: int, ciphertext: bytes) -> str | None:
-    """The words inside; None if there are none, or none that this version can read."""
-    if ciphertext_type != send_pb2.CIPHERTEXT_TYPE_PLAIN:
-        return None
-    try:
-        content = content_pb2.Content.FromString(ciphertext)
-    except DecodeError:
-        return None
-    return content.text.body if content.HasField("text") else None
+def text(body: str) -> Content:
+    """Words."""
+    return Content(text=content_pb2.Text(body=body))
+
+
+def reply(to: Named, body: str) -> Content:
+    """Words that answer a message."""
+    return Content(text=content_pb2.Text(body=body), reply_to=to.name)
+
+
+def reaction(to: Named, emoji: str) -> Content:
+    """A sign on a message; an empty one takes it back."""
+    return Content(reaction=content_pb2.Reaction(target=to.name, emoji=emoji))
+
+
+def edit(of: Named, body: str) -> Content:
+    """Other words for an own message."""
+    return Content(edit=content_pb2.Edit(target=of.name, text=content_pb2.Text(body=body)))
+
+
+def delete(of: Named) -> Content:
+    """Takes an own message back, from everybody."""
+    return Content(delete=content_pb2.Delete(target=of.name))
+
+
+def retry_request(device_id: int, message_ids: list[bytes]) -> Content:
+    """Asks a device to send again what could not be read."""
+    return Content(
+        retry_request=content_pb2.RetryRequest(device_id=device_id, message_ids=message_ids)
+    )
+
+
+def kind_of(content: Content) -> str:
+    """The name of what it is; empty: newer than this version."""
+    return content.WhichOneof("kind") or ""
+
+
+def is_shown(content: Content) -> bool:
+    """Whether it is anything that a person sees; what is unknown may well be."""
+    return kind_of(content) not in _NOT_SHOWN
+
+
+def words_in(content: Content) -> str | None:
+    """The words inside; None if there are none."""
+    match kind_of(content):
+        case "text":
+            return content.text.body
+        case "edit":
+            return content.edit.text.body
+        case _:
+            return None

@@ -4,11 +4,22 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from whimbrel_client.model import Message, Outcome, OutgoingMessage, Receipt, SendState, moment
-from whimbrel_client.payload import text_of
+from whimbrel.content.v1.content_pb2 import Content
+from whimbrel.message.v1 import send_pb2
+from whimbrel_client.model import (
+    Mark,
+    Message,
+    Outcome,
+    OutgoingMessage,
+    Receipt,
+    SendState,
+    moment,
+)
 from whimbrel_client.ranges import SeqRanges
 
 Row = tuple[Any, ...]
+
+_PLAIN = send_pb2.CIPHERTEXT_TYPE_PLAIN
 
 
 def packed(ranges: Iterable[tuple[int, int]]) -> bytes:
@@ -30,7 +41,7 @@ def receipt_of(row: Row) -> Receipt:
 
 def message_of(row: Row) -> Message:
     """From the columns of a message, in the order of the table."""
-    *place, accepted_at, ciphertext_type, ciphertext = row
+    *place, accepted_at, ciphertext_type, ciphertext, content, mark = row
     cursor, conversation, seq, message_id, sender, sender_device = place
     return Message(
         cursor=cursor,
@@ -40,18 +51,22 @@ def message_of(row: Row) -> Message:
         sender=sender,
         sender_device=sender_device,
         accepted_at=moment(accepted_at),
-        text=text_of(ciphertext_type, ciphertext),
+        content=None if content is None else Content.FromString(content),
         ciphertext=ciphertext,
+        is_encrypted=ciphertext_type != _PLAIN,
+        mark=Mark(mark),
     )
 
 
 def outgoing_of(row: Row) -> OutgoingMessage:
-    """From id, conversation, client_message_id and the columns of the outcome."""
-    local_id, conversation, client_message_id, *outcome = row
+    """From id, conversation, client_message_id, content, mark and the columns of the outcome."""
+    local_id, conversation, client_message_id, content, mark, *outcome = row
     return OutgoingMessage(
         local_id,
         conversation,
         client_message_id=client_message_id,
+        content=None if content is None else Content.FromString(content),
+        mark=Mark(mark),
         outcome=None if outcome[0] == SendState.WAITING else outcome_of(tuple(outcome)),
     )
 

@@ -73,4 +73,76 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (conversation, seq, other_message_id)
     ) STRICT;
     """,
+    """
+    -- `content` is what was inside the ciphertext, which is then not kept: its key is gone.
+    -- `state`: 0 shown; 1 could not be read; 2 not shown. `mark`: 0; 1 edited; 2 taken back.
+    ALTER TABLE message ADD COLUMN content BLOB;
+    ALTER TABLE message ADD COLUMN state INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN content_id BLOB;
+    UPDATE message SET content = ciphertext WHERE type = 1;
+    CREATE INDEX message_content ON message (conversation, content_id)
+        WHERE content_id IS NOT NULL;
+    CREATE INDEX message_id ON message (message_id) WHERE state = 1;
+
+    -- `content` is what is said; `send` is empty until it is encrypted for the devices of then.
+    -- A row that is not shown is the client's own business with another one.
+    ALTER TABLE outgoing ADD COLUMN content BLOB;
+    ALTER TABLE outgoing ADD COLUMN is_shown INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE outgoing ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outgoing ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX outgoing_message ON outgoing (message_id) WHERE message_id IS NOT NULL;
+
+    -- The account's identity and this device's registration.
+    CREATE TABLE own_identity (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        identity BLOB NOT NULL,
+        registration_id INTEGER NOT NULL,
+        next_key_id INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE signed_prekey (
+        id INTEGER PRIMARY KEY,
+        private BLOB NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE kem_prekey (
+        id INTEGER PRIMARY KEY,
+        public BLOB NOT NULL,
+        seed BLOB NOT NULL,
+        signature BLOB NOT NULL,
+        is_last_resort INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE one_time_prekey (
+        id INTEGER PRIMARY KEY,
+        private BLOB NOT NULL
+    ) STRICT;
+    -- First messages that were read with a key that outlives them: a second one is a replay.
+    CREATE TABLE last_resort_use (
+        kem_id INTEGER NOT NULL,
+        signed_id INTEGER NOT NULL,
+        base_key BLOB NOT NULL,
+        PRIMARY KEY (kem_id, signed_id, base_key)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Other devices; `record` holds the sessions with each.
+    CREATE TABLE device (
+        user_id BLOB NOT NULL,
+        device_id INTEGER NOT NULL,
+        registration_id INTEGER NOT NULL,
+        is_linked INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (user_id, device_id)
+    ) STRICT;
+    CREATE TABLE identity (
+        user_id BLOB PRIMARY KEY,
+        public_key BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE identity_change (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_id BLOB NOT NULL,
+        old_key BLOB NOT NULL,
+        new_key BLOB NOT NULL
+    ) STRICT;
+    """,
 )

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from whimbrel_client.database import Database
 from whimbrel_client.held import Held
+from whimbrel_client.kept import Delivered, Keeping, Queued, queue_own
+from whimbrel_client.key_store import KeyStore
 from whimbrel_client.model import (
     Alarm,
     Conversation,
@@ -23,21 +25,21 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
+from whimbrel_client.opening import Opening
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, receipt_of
 from whimbrel_client.schema import MIGRATIONS
+from whimbrel_client.sealing import Mismatched, Sealed, Sealing, unseal
+from whimbrel_client.sessions import NOBODY, DeviceId, Sessions
 from whimbrel_client.sync import Sending, Wanted
 
 log = logging.getLogger(__name__)
 
-_ADD_MESSAGE = """
-INSERT INTO message
-    (conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
 _MESSAGES = """
-SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext
-FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) ORDER BY cursor LIMIT ?2
+SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext,
+    content, mark
+FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) AND state <> 2
+ORDER BY cursor LIMIT ?2
 """
 _OTHER_AT = """
 SELECT message_id FROM message WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
@@ -48,7 +50,6 @@ _ADD_ALARM = """
 INSERT OR IGNORE INTO alarm (conversation, seq, kept_message_id, other_message_id)
 VALUES (?, ?, ?, ?)
 """
-_ADD_OUTGOING = "INSERT INTO outgoing (conversation, client_message_id, send) VALUES (?, ?, ?)"
 _WAITING = "SELECT conversation, MAX(id) FROM outgoing WHERE state = 0 GROUP BY conversation"
 _COUNT_WAITING = "SELECT COUNT(*) FROM outgoing WHERE state = 0"
 _LOAD_OUTGOING = """
@@ -68,8 +69,9 @@ UPDATE outgoing SET state = ?, reason = ? WHERE client_message_id = ? AND state 
 RETURNING id
 """
 _OUTGOING = """
-SELECT id, conversation, client_message_id, state, message_id, seq, accepted_at, reason
-FROM outgoing WHERE id > ? ORDER BY id LIMIT ?
+SELECT id, conversation, client_message_id, content, mark,
+    state, message_id, seq, accepted_at, reason
+FROM outgoing WHERE id > ? AND is_shown ORDER BY id LIMIT ?
 """
 _RECEIPT = """
 SELECT version, conversation, peer, delivered, read_up_to FROM receipt
@@ -98,8 +100,10 @@ SELECT c.conversation, contact.handle,
     (SELECT COALESCE(MAX(last), 0) FROM held WHERE held.conversation = c.conversation),
     COALESCE(reading.up_to_seq, 0),
     (SELECT COUNT(*) FROM message WHERE message.conversation = c.conversation
-        AND message.sender <> ?1 AND message.seq > COALESCE(reading.up_to_seq, 0)),
-    (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0)
+        AND message.sender <> ?1 AND message.seq > COALESCE(reading.up_to_seq, 0)
+        AND message.state <> 2),
+    (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0
+        AND is_shown)
 FROM (SELECT DISTINCT conversation FROM held
       UNION SELECT conversation FROM outgoing) AS c
 LEFT JOIN reading ON reading.conversation = c.conversation
@@ -114,19 +118,6 @@ ON CONFLICT (user_id) DO UPDATE SET handle = excluded.handle
 _CONTACT_NAMED = "SELECT user_id FROM contact WHERE handle = ?"
 _HANDLE_OF = "SELECT handle FROM contact WHERE user_id = ?"
 _ALARMS = "SELECT conversation, seq, kept_message_id, other_message_id FROM alarm ORDER BY id"
-
-
-class Delivered(NamedTuple):
-    """An envelope to keep."""
-
-    conversation: bytes
-    seq: int
-    message_id: bytes
-    sender: bytes
-    sender_device: int
-    accepted_at: int
-    type: int
-    ciphertext: bytes
 
 
 class Accepted(NamedTuple):
@@ -146,14 +137,6 @@ class Refused(NamedTuple):
     reason: str
 
 
-class Queued(NamedTuple):
-    """A send to keep until it is settled."""
-
-    conversation: bytes
-    client_message_id: bytes
-    send: bytes
-
-
 @dataclass(slots=True)
 class Changes:
     """All that one batch of frames brought."""
@@ -163,6 +146,7 @@ class Changes:
     refused: list[Refused] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     recorded: list[tuple[bytes, int]] = field(default_factory=list)
+    mismatched: list[Mismatched] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -172,13 +156,19 @@ class Applied:
     new_messages: int = 0
     settled: list[tuple[int, Outcome]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    # What this device must send because of it.
+    queued: list[Sending] = field(default_factory=list)
+    identity_changes: int = 0
 
 
 class Store:
     """The local store of one device."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, own: DeviceId = NOBODY) -> None:
+        self._own = own
+        self._sealing = Sealing(own)
         self._database = Database(path, migrations=MIGRATIONS)
+        self.keys = KeyStore(self._database, own)
         self._held = Held()
         self._database.on_rollback = self._held.forget
 
@@ -196,8 +186,7 @@ class Store:
         """Keep the sends, in this order; returns their local ids."""
 
         def operation(connection: sqlite3.Connection) -> list[int]:
-            execute = connection.execute
-            return [execute(_ADD_OUTGOING, send).lastrowid or 0 for send in sends]
+            return [queue_own(connection, queued) for queued in sends]
 
         return self._database.run(operation)
 
@@ -218,6 +207,10 @@ class Store:
             return [[Sending(*row) for row in execute(_LOAD_OUTGOING, one)] for one in wanted]
 
         return await self._database.run(operation)
+
+    async def seal(self, sends: Sequence[Sending]) -> Sealed:
+        """Encrypt sends for all devices that must have them; a retry sends the same bytes."""
+        return await self._database.run(lambda c: self._sealing.seal(c, sends))
 
     async def mark_tried(self, sends: Sequence[Sending], at_ms: int) -> None:
         """Keep when these were first tried; never changed once set."""
@@ -241,27 +234,33 @@ class Store:
         return await self._database.run(lambda c: self._apply(c, changes))
 
     def _apply(self, connection: sqlite3.Connection, changes: Changes) -> Applied:
-        applied = Applied()
+        applied, sessions = Applied(), Sessions(connection)
+        keeping = Keeping(connection, Opening(connection, sessions, self._own))
         for accepted in changes.accepted:
             self._accept(connection, accepted, applied)
         for refused in changes.refused:
             _refuse(connection, refused, applied)
         for delivered in changes.delivered:
-            self._keep(connection, delivered, applied)
+            self._keep(keeping, delivered, applied)
         self._held.save(connection)
+        for mismatched in changes.mismatched:
+            unseal(connection, sessions, mismatched)
+        keeping.ask_again()
+        sessions.save()
+        applied.queued, applied.identity_changes = keeping.queued, sessions.identity_changes
         for receipt in changes.receipts:
             _merge_receipt(connection, receipt)
         for conversation, up_to_seq in changes.recorded:
             connection.execute(_RECORDED, (up_to_seq, conversation))
         return applied
 
-    def _keep(self, connection: sqlite3.Connection, delivered: Delivered, applied: Applied) -> None:
-        if self._held.add(connection, delivered.conversation, delivered.seq):
-            connection.execute(_ADD_MESSAGE, delivered)
+    def _keep(self, keeping: Keeping, delivered: Delivered, applied: Applied) -> None:
+        if self._held.add(keeping.connection, delivered.conversation, delivered.seq):
+            keeping.keep(delivered)
             applied.new_messages += 1
         else:
             place = (delivered.conversation, delivered.seq)
-            _compare(connection, place, delivered.message_id, applied)
+            _compare(keeping.connection, place, delivered.message_id, applied)
 
     def _accept(self, connection: sqlite3.Connection, accepted: Accepted, applied: Applied) -> None:
         client_message_id, message_id, seq, accepted_at = accepted

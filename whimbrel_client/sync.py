@@ -11,13 +11,14 @@ Sending, for each conversation by itself:
    written before it is.
 4. What was on its way when a stream ended is repeated on the next one, in order.
 5. A send that was tried once and is older than 6 days is given up: the mesh forgets after 7.
+6. A send that is not sealed (encrypted for the devices of now) waits as one that is refused does.
 
 Receiving: what is stored, with all before it, is acked; a hole in the positions is never acked.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,13 +37,16 @@ class Sending:
     local_id: int
     conversation: bytes
     client_message_id: bytes
-    send: bytes
+    # Empty until it is sealed.
+    send: bytes = b""
     first_tried_at: int | None = None
     # The neighbours in the conversation that are not settled either.
     before: "Sending | None" = field(default=None, repr=False)
     behind: "Sending | None" = field(default=None, repr=False)
     retry_at: float = 0.0
     is_in_flight: bool = False
+    # How often it had to be sealed anew.
+    repairs: int = 0
 
     @property
     def after(self) -> bytes:
@@ -68,6 +72,11 @@ class _Lane:
     loaded_up_to: int = 0
     queued_up_to: int = 0
     size: int = 0
+
+    def is_due(self, now: float) -> bool:
+        """Whether its first send may be written."""
+        first = self.waiting[0] if self.waiting else None
+        return first is not None and bool(first.send) and first.retry_at <= now
 
 
 class Wanted(NamedTuple):
@@ -102,6 +111,7 @@ class Outbox:
         self._lane_size = lane_size
         self._lanes: dict[bytes, _Lane] = {}
         self._unsettled: dict[bytes, Sending] = {}
+        self._unsealed: dict[bytes, Sending] = {}
         self._in_flight = 0
         self._in_flight_bytes = 0
         # Conversations of which some sends are in the store only.
@@ -165,6 +175,7 @@ class Outbox:
         sending = self._unsettled.pop(client_message_id, None)
         if sending is None:
             return None
+        self._unsealed.pop(client_message_id, None)
         lane = self._lanes[sending.conversation]
         if sending.is_in_flight:
             self._land(sending)
@@ -190,6 +201,28 @@ class Outbox:
                 self._land(sending)
                 self._wait(self._lanes[sending.conversation], sending)
 
+    # Sealing.
+
+    def unsealed(self, limit: int, *, lacking: Collection[bytes]) -> list[Sending]:
+        """What is to be sealed next, in order; not what is for the accounts that lack a session."""
+        wanted = (one for one in self._unsealed.values() if one.conversation not in lacking)
+        return heapq.nsmallest(limit, wanted)
+
+    def seal(self, sending: Sending, send: bytes) -> None:
+        """The send has its bytes now."""
+        if self._unsealed.pop(sending.client_message_id, None) is not None:
+            sending.send = send
+
+    def unseal(self, client_message_id: bytes, retry_at: float) -> None:
+        """The send must get other bytes; not tried before the monotonic clock says `retry_at`."""
+        sending = self._unsettled.get(client_message_id)
+        if sending is None or not sending.is_in_flight:
+            return
+        self.refuse_for_now(client_message_id, retry_at)
+        sending.send = b""
+        sending.repairs += 1
+        self._unsealed[client_message_id] = sending
+
     # What goes out.
 
     def take(self, *, now: float, server_now_ms: int, limits: SendLimits) -> Turn:
@@ -199,11 +232,12 @@ class Outbox:
         not_due: list[bytes] = []
         while self._turns:
             lane = self._lanes[self._turns[0]]
-            if lane.waiting and not self._has_room(lane.waiting[0], limits):
+            is_due = lane.is_due(now)
+            if is_due and not self._has_room(lane.waiting[0], limits):
                 break
             conversation = self._turns.popleft()
             self._has_turn.discard(conversation)
-            if lane.waiting and lane.waiting[0].retry_at > now:
+            if lane.waiting and not is_due:
                 not_due.append(conversation)
             elif lane.waiting:
                 self._take_next(lane, turn, oldest)
@@ -216,7 +250,8 @@ class Outbox:
     def next_retry_at(self) -> float | None:
         """When something that was refused for now is due; None if nothing waits."""
         heads = (self._lanes[conversation].waiting for conversation in self._turns)
-        return min((waiting[0].retry_at for waiting in heads if waiting), default=None)
+        due = (waiting[0].retry_at for waiting in heads if waiting and waiting[0].send)
+        return min(due, default=None)
 
     def _take_next(self, lane: _Lane, turn: Turn, oldest: int) -> None:
         sending = heapq.heappop(lane.waiting)
@@ -250,6 +285,8 @@ class Outbox:
             lane.last.behind = sending
         lane.last = sending
         self._unsettled[sending.client_message_id] = sending
+        if not sending.send:
+            self._unsealed[sending.client_message_id] = sending
         self._wait(lane, sending)
 
     def _wait(self, lane: _Lane, sending: Sending) -> None:

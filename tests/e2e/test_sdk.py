@@ -24,8 +24,10 @@ from whimbrel_client import (
     Tick,
 )
 from whimbrel_client.clock import ServerClock
+from whimbrel_client.device_keys import new_keys, published
 from whimbrel_client.identity import IdentityCalls
-from whimbrel_client.payload import MAX_BODY_BYTES, body_of
+from whimbrel_client.kept import queued_of
+from whimbrel_client.payload import MAX_CONTENT_BYTES, text
 
 COUNT = 300
 
@@ -113,7 +115,8 @@ async def test_the_largest_message_arrives_whole_and_a_larger_one_is_not_queued(
     people: People,
 ) -> None:
     (one, _), (other, bob) = await people.register(), await people.register()
-    largest = "x" * (MAX_BODY_BYTES - len(body_of("x" * MAX_BODY_BYTES)) + MAX_BODY_BYTES)
+    spare = len(queued_of(b"b" * 16, text("x" * MAX_CONTENT_BYTES)).content) - MAX_CONTENT_BYTES
+    largest = "x" * (MAX_CONTENT_BYTES - spare)
 
     async with Client.connect(one) as sender, Client.connect(other) as receiver:
         await sender.send_all(bob, [largest] * 10)
@@ -130,7 +133,8 @@ async def test_a_device_whose_date_is_wrong_learns_the_time_and_registers(
     clock = ServerClock(wall=lambda: time.time() - 400 * 86400)
     calls = IdentityCalls(mesh.gateway_addresses, clock=clock)
 
-    account = await calls.register(f"p{secrets.token_hex(8)}", Profile(tmp_path).key_or_new())
+    handle, keys = f"p{secrets.token_hex(8)}", published(new_keys())
+    account, _ = await calls.register(handle, Profile(tmp_path).key_or_new(), keys)
 
     assert len(account.user_id) == 16
     assert abs(clock.now_ms() / 1000 - time.time()) < 30

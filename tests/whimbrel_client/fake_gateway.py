@@ -20,7 +20,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh.errors import WhimbrelError, abort
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+from whimbrel.identity.v1 import (
+    identity_pb2,
+    identity_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+)
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
 from whimbrel_client.ranges import SeqRanges
 
@@ -40,6 +45,35 @@ class FakeAccount:
     receipt_version: int = 0
     receipts: dict[bytes, receipt_pb2.Receipt] = field(default_factory=dict)
     session: "FakeSession | None" = None
+    # Device 1 is the one that has the queue.
+    devices: dict[int, "FakeKeys"] = field(default_factory=dict)
+    fetches: int = 0
+
+    @property
+    def registrations(self) -> dict[int, int]:
+        return {number: one.keys.registration_id for number, one in self.devices.items()}
+
+
+@dataclass
+class FakeKeys:
+    """The public keys of a device."""
+
+    keys: keys_pb2.DeviceKeys
+    one_time: list[keys_pb2.EcPrekey] = field(default_factory=list)
+    one_time_kem: list[keys_pb2.KemPrekey] = field(default_factory=list)
+
+    def bundle(self, device_id: int) -> keys_pb2.KeyBundle:
+        bundle = keys_pb2.KeyBundle(
+            device_id=device_id,
+            registration_id=self.keys.registration_id,
+            signed_prekey=self.keys.signed_prekey,
+            kem_prekey=self.keys.last_resort_prekey,
+        )
+        if self.one_time:
+            bundle.one_time_prekey.CopyFrom(self.one_time.pop(0))
+        if self.one_time_kem:
+            bundle.kem_prekey.CopyFrom(self.one_time_kem.pop(0))
+        return bundle
 
 
 @dataclass
@@ -90,6 +124,8 @@ class FakeMesh:
         self.acks: list[tuple[bytes, int]] = []
         self.outstanding: dict[bytes, int] = {}
         self.ends: list[str] = []
+        # The sends by their client_message_id, in the order in which they first came.
+        self.firsts: dict[bytes, int] = {}
         # Answers are lost on the way while this is set.
         self.swallow_answers = False
 
@@ -109,6 +145,7 @@ class FakeMesh:
     def accept(self, sender: bytes, send: send_pb2.Send) -> Event:
         """The answer to a send, and all its effects."""
         self.sends.append((sender, send))
+        self.firsts.setdefault(send.client_message_id, len(self.firsts) + 1)
         refused = self.judge(send)
         if refused is not None:
             return Event(rejected=refused)
@@ -118,12 +155,17 @@ class FakeMesh:
 
     def _accept_known_or_new(self, sender: bytes, send: send_pb2.Send) -> Event:
         conversation = self.conversation(sender, send.user_id)
-        content = hashlib.sha256(send.user_id + send.shared.SerializeToString()).digest()
+        content = hashlib.sha256(send.user_id + send.per_device.SerializeToString()).digest()
         known = conversation.accepted.get((sender, send.client_message_id))
         if known is not None and known[0] != content:
-            return Event(rejected=rejection(send, "CLIENT_MESSAGE_ID_CONFLICT"))
+            conflict = rejection(send, "CLIENT_MESSAGE_ID_CONFLICT")
+            conflict.first_answer.CopyFrom(known[1])
+            return Event(rejected=conflict)
         if known is not None:
             return Event(accepted=known[1])
+        mismatch = self.mismatch(sender, send)
+        if mismatch.missing or mismatch.extra or mismatch.stale:
+            return Event(device_mismatch=mismatch)
         if send.first_tried_at.ToSeconds() < self.now() - 7 * 86400:
             return Event(rejected=rejection(send, "RETRY_TOO_OLD"))
         if send.after and (sender, send.after) not in conversation.accepted:
@@ -131,6 +173,26 @@ class FakeMesh:
         accepted = self._write(conversation, sender, send)
         conversation.accepted[sender, send.client_message_id] = (content, accepted)
         return Event(accepted=accepted)
+
+    def mismatch(self, sender: bytes, send: send_pb2.Send) -> send_pb2.DeviceMismatch:
+        """What is wrong with the devices that a send names."""
+        linked = {
+            (user_id, number): registration
+            for user_id in (send.user_id, sender)
+            for number, registration in self.accounts[user_id].registrations.items()
+            if (user_id, number) != (sender, 1)
+        }
+        bodies = send.per_device.bodies
+        named = {(one.user_id, one.device_id): one.registration_id for one in bodies}
+        mismatch = send_pb2.DeviceMismatch(client_message_id=send.client_message_id)
+        for field_, names in (
+            (mismatch.missing, linked.keys() - named.keys()),
+            (mismatch.extra, named.keys() - linked.keys()),
+            (mismatch.stale, {n for n in named.keys() & linked.keys() if named[n] != linked[n]}),
+        ):
+            for user_id, device_id in names:
+                field_.add(user_id=user_id, device_id=device_id)
+        return mismatch
 
     def _write(
         self, conversation: FakeConversation, sender: bytes, send: send_pb2.Send
@@ -149,9 +211,17 @@ class FakeMesh:
             sender=sender,
             seq=accepted.seq,
             message_id=accepted.message_id,
-            ciphertext=send.shared.ciphertext,
+            body=next(
+                one
+                for one in send.per_device.bodies
+                if (one.user_id, one.device_id) == (send.user_id, 1)
+            ),
         )
         return accepted
+
+    def number_of(self, send: send_pb2.Send) -> int:
+        """The how-manieth message it is."""
+        return self.firsts[send.client_message_id]
 
     def deliver(
         self,
@@ -161,7 +231,7 @@ class FakeMesh:
         sender: bytes,
         seq: int,
         message_id: bytes,
-        ciphertext: bytes,
+        body: send_pb2.DeviceBody,
     ) -> None:
         account.head_pos += 1
         account.queue.append(
@@ -173,8 +243,8 @@ class FakeMesh:
                 sender_user_id=sender,
                 sender_device_id=1,
                 accepted_at=self.timestamp(),
-                type=send_pb2.CIPHERTEXT_TYPE_PLAIN,
-                ciphertext=ciphertext,
+                type=body.type,
+                ciphertext=body.ciphertext,
             )
         )
         if account.session is not None:
@@ -270,7 +340,9 @@ class FakeSession:
 
 
 class FakeGateway(
-    gateway_pb2_grpc.GatewayServiceServicer, identity_pb2_grpc.IdentityServiceServicer
+    gateway_pb2_grpc.GatewayServiceServicer,
+    identity_pb2_grpc.IdentityServiceServicer,
+    keys_pb2_grpc.KeyServiceServicer,
 ):
     """One listener of the fake mesh."""
 
@@ -280,6 +352,7 @@ class FakeGateway(
         self.server = grpc.aio.server()
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(self, self.server)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(self, self.server)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(self, self.server)
 
     async def start(self, address: str = "127.0.0.1:0") -> None:
         port = self.server.add_insecure_port(address)
@@ -341,7 +414,10 @@ class FakeGateway(
         await context.write(gateway_pb2.ConnectResponse(events=[Event(go_away=go_away)]))
 
     async def Register(self, request, context):
-        signed = b"whimbrel register v1\0" + request.handle.encode() + b"\0"
+        keys = request.keys
+        signed = b"whimbrel register v2\0" + request.handle.encode() + b"\0\0"
+        signed += keys.identity_key
+        signed += keys.signed_prekey.public_key + keys.last_resort_prekey.public_key
         await self._verify(context, request, request.device_public_key, signed)
         account = self.mesh.handles.get(request.handle)
         if account is not None and account.public_key != request.device_public_key:
@@ -350,11 +426,37 @@ class FakeGateway(
             account = FakeAccount(request.handle, os.urandom(16), request.device_public_key)
             self.mesh.handles[request.handle] = account
             self.mesh.accounts[account.user_id] = account
+        account.devices[1] = FakeKeys(keys)
         return identity_pb2.RegisterResponse(
             user_id=account.user_id,
             device_id=1,
             access_token=account.user_id.hex(),
             expires_at=self.mesh.timestamp(self.mesh.token_seconds),
+        )
+
+    async def UploadKeys(self, request, context):
+        account = await self._account(context)
+        account.devices[1].one_time = list(request.one_time_prekeys)
+        account.devices[1].one_time_kem = list(request.one_time_kem_prekeys)
+        return keys_pb2.UploadKeysResponse()
+
+    async def CountKeys(self, request, context):
+        device = (await self._account(context)).devices[1]
+        return keys_pb2.CountKeysResponse(
+            one_time_prekeys=len(device.one_time), one_time_kem_prekeys=len(device.one_time_kem)
+        )
+
+    async def FetchKeys(self, request, context):
+        await self._account(context)
+        account = self.mesh.accounts.get(request.user_id)
+        devices = account.devices if account is not None else {}
+        numbers = [one for one in devices if request.device_id in {0, one}]
+        if account is None or not numbers:
+            await abort(context, _error("RECIPIENT_UNKNOWN"))
+        account.fetches += 1
+        return keys_pb2.FetchKeysResponse(
+            identity_key=devices[numbers[0]].keys.identity_key,
+            bundles=[devices[number].bundle(number) for number in numbers],
         )
 
     async def Refresh(self, request, context):

@@ -261,7 +261,7 @@ async def test_of_four_sends_in_flight_the_first_is_refused_for_now_and_the_orde
 
     def judge(send: send_pb2.Send) -> send_pb2.Rejected | None:
         nonlocal refusals
-        if b"1" in send.shared.ciphertext and refusals:
+        if mesh.number_of(send) == 1 and refusals:
             refusals -= 1
             return rejection(send, "SHARD_UNAVAILABLE", 0.1)
         return None
@@ -282,7 +282,7 @@ async def test_what_follows_a_send_that_is_refused_for_good_still_arrives(
 ) -> None:
     alice, bob = await people.register("alice"), await people.register("bob")
     mesh.judge = lambda send: (
-        rejection(send, "BODY_TOO_LARGE") if b"2" in send.shared.ciphertext else None
+        rejection(send, "BODY_TOO_LARGE") if mesh.number_of(send) == 2 else None
     )
 
     async with Client.connect(alice) as sender, Client.connect(bob) as receiver:
@@ -348,7 +348,7 @@ async def test_deliveries_that_come_again_are_shown_once(people: People, mesh: F
             sender=mesh.handles["alice"].user_id,
             seq=seq,
             message_id=b"x" * 16 if pos == 4 else _first_id(mesh),
-            ciphertext=b"again",
+            body=send_pb2.DeviceBody(type=2, ciphertext=b"again"),
         )
 
     async with Client.connect(bob) as receiver:

@@ -1,0 +1,144 @@
+"""Ciphertexts that arrive become content, in the transaction that keeps the message.
+
+A message that cannot be read is kept as it came, and its sender's device is asked for it again.
+"""
+
+import logging
+import sqlite3
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from whimbrel.content.v1 import content_pb2
+from whimbrel.message.v1 import send_pb2
+from whimbrel_client.crypto import (
+    CryptoError,
+    InvalidSignature,
+    MalformedMessage,
+    Received,
+    RepeatedMessage,
+    open_prekey,
+    open_ratchet,
+    unpad,
+)
+from whimbrel_client.own_keys import own_keys, prekeys_of, spend
+from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
+
+log = logging.getLogger(__name__)
+
+# After so many messages of a device that could not be read it is asked for no more.
+_MOST_FAILURES = 5
+MOST_RETRIES = 256
+
+
+class Arrived(NamedTuple):
+    """A ciphertext as it arrived."""
+
+    sender: DeviceId
+    conversation: bytes
+    message_id: bytes
+    type: int
+    ciphertext: bytes
+
+    @classmethod
+    def of(cls, *envelope: Any) -> "Arrived":
+        """From what is kept of an envelope."""
+        conversation, _, message_id, user_id, device_id, _, kind, ciphertext = envelope
+        return cls(DeviceId(user_id, device_id), conversation, message_id, kind, ciphertext)
+
+
+class _NotToBeRead(Exception):
+    """The message is refused, and not asked for again."""
+
+
+@dataclass(slots=True)
+class Opening:
+    """Reads what one transaction brings."""
+
+    connection: sqlite3.Connection
+    sessions: Sessions
+    own: DeviceId
+    # What could not be read, by the device to ask for it again.
+    unread: dict[DeviceId, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+
+    def read(self, arrived: Arrived) -> content_pb2.Content | None:
+        """The content; None: it cannot be read."""
+        try:
+            if arrived.type == send_pb2.CIPHERTEXT_TYPE_PLAIN:
+                return self._plain(arrived)
+            return self._addressed(_parsed(self._decrypted(arrived)), arrived)
+        except (RepeatedMessage, _NotToBeRead) as error:
+            log.warning("a message is refused: %s", error)
+        except CryptoError as error:
+            log.warning("a message cannot be read: %s", error)
+            self._ask_again(arrived)
+        return None
+
+    def _plain(self, arrived: Arrived) -> content_pb2.Content:
+        """Only services write in the clear: who has an identity never does."""
+        sender = arrived.sender.user_id
+        if sender == self.own.user_id or self.sessions.identity(sender) is not None:
+            raise _NotToBeRead("a message in the clear of somebody who encrypts")
+        try:
+            return _parsed(arrived.ciphertext)
+        except MalformedMessage as error:
+            raise _NotToBeRead(str(error)) from error
+
+    def _decrypted(self, arrived: Arrived) -> bytes:
+        device = self.sessions.device(arrived.sender)
+        if arrived.type == send_pb2.CIPHERTEXT_TYPE_RATCHET:
+            received = self._ratchet(arrived, device)
+        elif arrived.type == send_pb2.CIPHERTEXT_TYPE_PREKEY:
+            received = self._first(arrived, device)
+        else:
+            raise MalformedMessage(f"a ciphertext of type {arrived.type}")
+        return unpad(received.plaintext)
+
+    def _ratchet(self, arrived: Arrived, device: KnownDevice) -> Received:
+        received = device.record.decrypt(open_ratchet(arrived.ciphertext))
+        self.sessions.have_read(device, received)
+        return received
+
+    def _first(self, arrived: Arrived, device: KnownDevice) -> Received:
+        message, keys = open_prekey(arrived.ciphertext), own_keys(self.connection)
+        if keys is None:
+            raise MalformedMessage("this device has no keys")
+        own_identity = keys.device.identity.public
+        if arrived.sender.user_id == self.own.user_id and message.identity != own_identity:
+            raise InvalidSignature("a device of this account with another identity")
+        prekeys = None
+        if device.record.needs_prekeys(message):
+            prekeys = prekeys_of(self.connection, message)
+        received = device.record.decrypt_first(message, keys.device, prekeys)
+        self.sessions.have_read(device, received)
+        if received.spent is not None:
+            self.sessions.met(arrived.sender, message)
+            spend(self.connection, received.spent)
+        return received
+
+    def _addressed(self, content: content_pb2.Content, arrived: Arrived) -> content_pb2.Content:
+        """Raise MalformedMessage if the mesh moved the message to another conversation."""
+        is_own = arrived.sender.user_id == self.own.user_id
+        expected = arrived.conversation if is_own else self.own.user_id
+        if content.to not in {b"", expected}:
+            raise MalformedMessage("the message was written to somebody else")
+        return content
+
+    def _ask_again(self, arrived: Arrived) -> None:
+        device = self.sessions.device(arrived.sender)
+        device.failures += 1
+        device.has_changed = True
+        if device.failures <= _MOST_FAILURES or arrived.sender in self.unread:
+            asked = self.unread[arrived.sender]
+            if len(asked) < MOST_RETRIES:
+                asked.append(arrived.message_id)
+        self.sessions.put_away(device)
+
+
+def _parsed(content: bytes) -> content_pb2.Content:
+    try:
+        return content_pb2.Content.FromString(content)
+    except DecodeError as error:
+        raise MalformedMessage("the plaintext is no content") from error

@@ -1,0 +1,123 @@
+"""Own messages become ciphertexts: one for each device of the recipient and each other own one."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from whimbrel.message.v1 import send_pb2
+from whimbrel_client.crypto import MessageKind, pad
+from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
+from whimbrel_client.sync import Sending
+
+_CONTENT = "SELECT content FROM outgoing WHERE id = ?"
+_SEAL = "UPDATE outgoing SET send = ? WHERE id = ?"
+_SEND = "SELECT send FROM outgoing WHERE client_message_id = ? AND state = 0"
+_UNSEAL = """
+UPDATE outgoing SET send = x'' WHERE client_message_id = ? AND state = 0 AND content IS NOT NULL
+"""
+_TYPES = {
+    MessageKind.RATCHET: send_pb2.CIPHERTEXT_TYPE_RATCHET,
+    MessageKind.PREKEY: send_pb2.CIPHERTEXT_TYPE_PREKEY,
+}
+
+
+class Mismatched(NamedTuple):
+    """The mesh says that a send does not name the devices that it must."""
+
+    client_message_id: bytes
+    missing: Sequence[DeviceId]
+    extra: Sequence[DeviceId]
+    stale: Sequence[DeviceId]
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What became of sends that were to be sealed."""
+
+    # The bytes of each send, by local id; what is not here could not be sealed yet.
+    sends: dict[int, bytes] = field(default_factory=dict)
+    # With whom a session must be opened first.
+    lacking: set[bytes] = field(default_factory=set)
+
+
+class Sealing:
+    """Seals sends for all devices that must have them."""
+
+    def __init__(self, own: DeviceId) -> None:
+        self._own = own
+
+    def seal(self, connection: sqlite3.Connection, sends: Sequence[Sending]) -> Sealed:
+        """Keep the bytes of the sends together with the sessions that made them."""
+        sessions, sealed = Sessions(connection), Sealed()
+        for sending in sends:
+            lacking = self.lacking(sessions, sending.conversation)
+            if lacking:
+                sealed.lacking |= lacking
+                continue
+            (content,) = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
+            sealed.sends[sending.local_id] = self._send(sessions, sending, pad(content))
+        connection.executemany(_SEAL, [(send, id_) for id_, send in sealed.sends.items()])
+        sessions.save()
+        return sealed
+
+    def lacking(self, sessions: Sessions, conversation: bytes) -> set[bytes]:
+        """The accounts with some device to which no session is open."""
+        own = self._own.user_id
+        lacking = {own} if any(not one.is_open for one in self._own_others(sessions)) else set()
+        if conversation != own:
+            devices = sessions.linked(conversation)
+            if not devices or any(not one.is_open for one in devices):
+                lacking.add(conversation)
+        return lacking
+
+    def _send(self, sessions: Sessions, sending: Sending, plaintext: bytes) -> bytes:
+        own, to = self._own.user_id, sending.conversation
+        named = [(own, device) for device in self._own_others(sessions)]
+        if to != own:
+            named += [(to, device) for device in sessions.linked(to)]
+        bodies = send_pb2.DeviceBodies()
+        for user_id, device in named:
+            ciphertext = sessions.write(device, plaintext)
+            bodies.bodies.add(
+                user_id=user_id,
+                device_id=device.device_id,
+                registration_id=device.registration_id,
+                type=_TYPES[ciphertext.kind],
+                ciphertext=ciphertext.body,
+            )
+        key = sending.client_message_id
+        send = send_pb2.Send(client_message_id=key, user_id=to, per_device=bodies)
+        return send.SerializeToString()
+
+    def _own_others(self, sessions: Sessions) -> list[KnownDevice]:
+        linked = sessions.linked(self._own.user_id)
+        return [device for device in linked if device.device_id != self._own.device_id]
+
+
+def unseal(connection: sqlite3.Connection, sessions: Sessions, mismatched: Mismatched) -> None:
+    """Believe the mesh about the devices, as of this send, and let it be sealed anew."""
+    key = mismatched.client_message_id
+    row = connection.execute(_SEND, (key,)).fetchone()
+    if row is None:
+        return  # settled meanwhile
+    named = _registrations(row[0])
+    for name in mismatched.missing:
+        device = sessions.device(name)
+        if not device.is_linked:
+            device.is_linked = device.has_changed = True
+    for name in mismatched.extra:
+        device = sessions.device(name)
+        if name in named:
+            sessions.unlink(device)
+    for name in mismatched.stale:
+        device = sessions.device(name)
+        # Another send may have told so before, and a new session may be open already.
+        if named.get(name) == device.registration_id:
+            sessions.put_away(device)
+    connection.execute(_UNSEAL, (key,))
+
+
+def _registrations(send: bytes) -> dict[DeviceId, int]:
+    bodies = send_pb2.Send.FromString(send).per_device.bodies
+    return {DeviceId(one.user_id, one.device_id): one.registration_id for one in bodies}
