@@ -6,7 +6,7 @@ from typing import Any
 from svc_gateway import to_device
 from svc_gateway.attach import Attachment
 from svc_gateway.sessions import Sessions
-from svc_gateway.stream import Session
+from svc_gateway.stream import DeviceStream
 from whimbrel.message.v1 import attach_pb2
 
 
@@ -19,40 +19,44 @@ class Pushes:
 
     def push(self, event: attach_pb2.MessageEvent, attachment: Attachment) -> None:
         kind = event.WhichOneof("event")
-        if kind is None or kind not in _TAKE:  # from a newer service: a hint that we do not know
-            return
+        if kind is None or kind not in _KINDS:
+            return  # from a newer message service: a hint that we do not know
         push = getattr(event, kind)
         device = push.device
         address = device.user_id, device.device_id
+        if kind == "end":
+            self._sessions.end_below(address, push.below_epoch, to_device.reason_name(push.reason))
+            return
         stream = self._sessions.find(address)
         if stream is None:
             attachment.not_here(address)
         else:
-            _TAKE[kind](stream.session, push)
+            _TAKE[kind](stream, push)
 
     def attachment_broke(self) -> None:
         self._on_lost()
 
 
-def _deliver(session: Session, push: attach_pb2.PushDelivery) -> None:
-    session.push_delivery(push.envelope)
+def _deliver(stream: DeviceStream, push: attach_pb2.PushDelivery) -> None:
+    stream.session.push_delivery(push.envelope)
 
 
-def _receipt(session: Session, push: attach_pb2.PushReceipt) -> None:
-    session.push_receipt(push.receipt)
+def _receipt(stream: DeviceStream, push: attach_pb2.PushReceipt) -> None:
+    stream.session.push_receipt(push.receipt)
 
 
-def _doorbell(session: Session, push: attach_pb2.PushDoorbell) -> None:
-    session.doorbell(head_pos=push.head_pos, receipt_version=push.receipt_version)
+def _doorbell(stream: DeviceStream, push: attach_pb2.PushDoorbell) -> None:
+    stream.session.doorbell(head_pos=push.head_pos, receipt_version=push.receipt_version)
 
 
-def _end(session: Session, push: attach_pb2.PushEnd) -> None:
-    session.end_below(push.below_epoch, to_device.reason_name(push.reason))
+def _low_prekeys(stream: DeviceStream, push: attach_pb2.PushLowPrekeys) -> None:
+    stream.low_prekeys(push.one_time_prekeys, push.one_time_kem_prekeys)
 
 
-_TAKE: dict[str, Callable[[Session, Any], None]] = {
+_TAKE: dict[str, Callable[[DeviceStream, Any], None]] = {
     "deliver": _deliver,
     "receipt": _receipt,
     "doorbell": _doorbell,
-    "end": _end,
+    "low_prekeys": _low_prekeys,
 }
+_KINDS = frozenset((*_TAKE, "end"))
