@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh.auth import TokenSigner, TokenVerifier
 from mesh.ids import slot_of
 from mesh.keys import KeySet
+from mesh.postgres import acquired
 from mesh.redis import Redis, open_redis
 from mesh.testing import ManualClock
 from svc_message.identity.accounts import Accounts
@@ -167,7 +169,8 @@ def in_its_slot(shards):
 
     async def run(key, statement, *arguments, slot=None):
         pool = shards.pool(shards.shard_of(slot_of(key) if slot is None else slot))
-        return await pool.fetch(statement, key, *arguments)
+        async with acquired(pool, within=timedelta(seconds=10)) as connection:
+            return await connection.fetch(statement, key, *arguments)
 
     return run
 

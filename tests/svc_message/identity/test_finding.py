@@ -1,0 +1,190 @@
+"""Who finds whom, and that the others learn nothing."""
+
+import asyncio
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from mesh.errors import InvalidArgument, Unavailable
+from mesh.ids import random_id
+from mesh.redis import open_redis
+from svc_message.conversations import direct_conversation
+from svc_message.identity.buckets import RateLimited
+from svc_message.identity.budget import LookUpBudget
+from svc_message.identity.finding import Finding
+from svc_message.identity.finding_store import FindingStore
+from svc_message.identity.model import HandleUnknown
+from svc_message.identity.personal import Audience, Privacy
+
+NUMBER = "+4915112345678"
+SOMEBODY = b"s" * 16
+
+
+def hashed(number) -> bytes:
+    return hashlib.sha256(number.encode()).digest()
+
+
+@pytest.fixture
+def finding(strict) -> Finding:
+    return strict.finding
+
+
+@pytest.fixture
+def sends(in_its_slot):
+    """`await sends(alice, bob)`: a chat to which the first has sent, and not the second."""
+
+    async def send(sender, recipient):
+        lower, higher = sorted((sender, recipient))
+        conversation_id, slot = direct_conversation(sender, recipient)
+        await in_its_slot(
+            conversation_id,
+            "INSERT INTO conversation (conversation_id, slot, lower_user, higher_user, lower_sent,"
+            " higher_sent) VALUES ($1, $2, $3, $4, $5, $6)",
+            *(slot, lower, higher, int(sender == lower), int(sender == higher)),
+            slot=slot,
+        )
+
+    return send
+
+
+@pytest.fixture
+async def alice_id(register_by_number, alice) -> bytes:
+    return (await register_by_number(alice, "alice", NUMBER)).user_id
+
+
+async def both_ways(finding, caller) -> list[bool]:
+    """Whether alice is found by her handle, by her number, and among contacts."""
+    found = []
+    for name in ({"handle": "alice"}, {"phone_number": NUMBER}):
+        try:
+            found.append(bool(await finding.look_up(caller, **name)))
+        except HandleUnknown:
+            found.append(False)
+    return [*found, bool(await finding.discover(caller, [hashed(NUMBER)]))]
+
+
+async def test_an_account_is_found_by_its_handle_and_by_its_number(finding, alice_id) -> None:
+    contacts = [hashed(NUMBER), hashed("+4915100000000"), hashed(NUMBER)]
+
+    assert await finding.look_up(SOMEBODY, handle="alice") == alice_id
+    assert await finding.look_up(SOMEBODY, phone_number=NUMBER) == alice_id
+    assert await finding.discover(SOMEBODY, contacts) == {hashed(NUMBER): alice_id}
+
+
+async def test_what_nobody_has_is_unknown(finding, alice_id) -> None:
+    for name in ("", "nobody", "ALICE", "alice\0"):
+        with pytest.raises(HandleUnknown):
+            await finding.look_up(SOMEBODY, handle=name)
+    with pytest.raises(HandleUnknown):
+        await finding.look_up(SOMEBODY, phone_number="+4915100000000")
+
+
+async def test_the_owner_chooses_who_finds_the_account(
+    strict, finding, alice, alice_id, sends
+) -> None:
+    contact, stranger, fan = random_id(), random_id(), random_id()
+    await sends(alice_id, contact)
+    await sends(fan, alice_id)
+    own = alice.caller(type("Access", (), {"user_id": alice_id}))
+    seen = {}
+
+    for audience in Audience:
+        await strict.personal.set_privacy(own, Privacy(by_handle=audience, by_number=audience))
+        seen[audience] = [await both_ways(finding, one) for one in (contact, stranger, fan)]
+    await strict.personal.set_privacy(own, Privacy(by_number=Audience.EVERYONE))
+
+    assert seen[Audience.EVERYONE] == [[True] * 3] * 3
+    assert seen[Audience.CONTACTS] == [[True] * 3, [False] * 3, [False] * 3]
+    assert seen[Audience.NOBODY] == [[False] * 3] * 3
+    assert await both_ways(finding, stranger) == [False, True, True]
+    assert await both_ways(finding, alice_id) == [True] * 3
+
+
+async def test_unknown_hidden_and_blocked_are_answered_alike(
+    strict, finding, alice, alice_id, mallory, shards, monkeypatch
+) -> None:
+    blocked = random_id()
+    own = alice.caller(type("Access", (), {"user_id": alice_id}))
+    await strict.personal.block(own, blocked)
+    asked = []
+    on_slot = shards.on_slot
+
+    async def counted(slot, work):
+        asked.append(slot)
+        return await on_slot(slot, work)
+
+    monkeypatch.setattr(shards, "on_slot", counted)
+
+    async def answer(caller, **name):
+        asked.clear()
+        with pytest.raises(HandleUnknown) as refusal:
+            await finding.look_up(caller, **name)
+        error = refusal.value
+        return type(error), error.message, error.metadata, error.retry_after, len(asked)
+
+    answers = [
+        await answer(blocked, handle="alice"),
+        await answer(blocked, phone_number=NUMBER),
+        await answer(SOMEBODY, handle="nobody"),
+        await answer(SOMEBODY, phone_number="+4915100000000"),
+    ]
+    await strict.personal.set_privacy(own, Privacy(Audience.NOBODY, Audience.NOBODY))
+    answers.append(await answer(SOMEBODY, handle="alice"))
+    await strict.deleting.delete(own)
+    answers.append(await answer(SOMEBODY, handle="alice"))
+
+    assert answers == [answers[0]] * len(answers)
+    assert answers[0][-1] == 3
+
+
+async def test_a_day_s_budget_is_of_distinct_targets(shards, redis) -> None:
+    finding = Finding(FindingStore(shards), LookUpBudget(redis, prefix="b:", most=5))
+    numbers = [hashed(f"+49151{number:07}") for number in range(10)]
+
+    assert await finding.discover(SOMEBODY, numbers[:4]) == {}
+    for _ in range(3):  # what was asked for before is free
+        assert await finding.discover(SOMEBODY, numbers[:4]) == {}
+    with pytest.raises(RateLimited) as refusal:
+        await finding.discover(SOMEBODY, numbers[3:6])
+    with pytest.raises(HandleUnknown):  # nothing of that was spent
+        await finding.look_up(SOMEBODY, phone_number="+491510000004")
+    for name in ({"handle": "alice"}, {"phone_number": "+491510000005"}):
+        with pytest.raises(RateLimited):
+            await finding.look_up(SOMEBODY, **name)
+
+    assert timedelta(hours=23) < refusal.value.retry_after <= timedelta(days=1)
+    assert await finding.discover(b"o" * 16, numbers[:5]) == {}
+
+
+async def test_look_ups_at_once_do_not_exceed_the_budget(redis) -> None:
+    budget = LookUpBudget(redis, prefix="b:", most=5)
+    spent = [budget.spend(SOMEBODY, [bytes([number])]) for number in range(20)]
+
+    outcomes = await asyncio.gather(*spent, return_exceptions=True)
+
+    assert sum(outcome is None for outcome in outcomes) == 5
+
+
+async def test_without_redis_nobody_is_found() -> None:
+    async with open_redis("redis://127.0.0.1:1/0") as away:
+        finding = Finding(FindingStore(None), LookUpBudget(away, prefix="b:"))
+
+        with pytest.raises(Unavailable) as refusal:
+            await finding.look_up(SOMEBODY, handle="alice")
+        with pytest.raises(Unavailable):
+            await finding.discover(SOMEBODY, [hashed(NUMBER)])
+
+    assert refusal.value.metadata == {"dependency": "redis"}
+
+
+async def test_malformed_requests_cost_nothing() -> None:
+    finding = Finding(FindingStore(None), LookUpBudget(None, prefix="b:"))
+
+    for hashes in ([b"short"], [hashed(NUMBER)] * 501):
+        with pytest.raises(InvalidArgument):
+            await finding.discover(SOMEBODY, hashes)
+    for names in ({"handle": "alice", "phone_number": NUMBER}, {"phone_number": "4915112345678"}):
+        with pytest.raises(InvalidArgument):
+            await finding.look_up(SOMEBODY, **names)
+    assert await finding.discover(SOMEBODY, []) == {}
