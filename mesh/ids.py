@@ -1,5 +1,6 @@
 """Ids of 16 bytes and the slot that a key falls into."""
 
+import functools
 import hashlib
 import os
 import time
@@ -46,6 +47,7 @@ def parse_ulid(text: str) -> bytes:
     return number.to_bytes(ID_BYTES, "big")
 
 
+@functools.lru_cache(maxsize=65_536)
 def slot_of(key: bytes) -> int:
     """The slot of a key: which shard holds it is the slot table's business."""
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % SLOTS

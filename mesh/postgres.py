@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
-from asyncpg.pool import Pool, PoolConnectionProxy
+from asyncpg.pool import PoolConnectionProxy
 
 from mesh.errors import Unavailable
 
@@ -62,6 +62,48 @@ class Limits:
 USUAL = Limits()
 
 
+class Pool:
+    """Connections to one server. `acquired` lends them.
+
+    What was given back without trouble is kept at hand, the last one first: asyncpg's own pool
+    starts two tasks for each lending, which cost as much as a small statement.
+    """
+
+    def __init__(self, pool: asyncpg.pool.Pool) -> None:
+        self._pool = pool
+        self._kept: list[Connection] = []
+        self._waiting = 0
+
+    async def take(self, within: timedelta) -> Connection:
+        """A connection that is open as far as is known."""
+        while self._kept:
+            connection = self._kept.pop()
+            if _is_clean(connection):
+                return connection
+            await self._pool.release(connection)
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=within.total_seconds())
+        finally:
+            self._waiting -= 1
+
+    async def give_back(self, connection: Connection, *, is_well: bool) -> None:
+        """End the lending; a connection that may be in trouble is looked at by asyncpg's pool."""
+        if is_well and not self._waiting and _is_clean(connection):
+            self._kept.append(connection)
+        else:
+            await self._pool.release(connection)
+
+    async def close(self) -> None:
+        """Close all connections, also those in use after a while."""
+        while self._kept:
+            await self._pool.release(self._kept.pop())
+        try:
+            await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
 @contextlib.asynccontextmanager
 async def open_pool(
     dsn: str,
@@ -88,28 +130,39 @@ async def open_pool(
         server_settings=_server_settings(application_name, limits),
     )
     async with pool:
+        lending = Pool(pool)
         try:
-            yield pool
+            yield lending
         finally:
-            await _close(pool)
+            await lending.close()
 
 
 @contextlib.asynccontextmanager
 async def acquired(pool: Pool, *, within: timedelta) -> AsyncIterator[Connection]:
     """A connection of the pool; Unavailable if there is none in time or the server is away."""
     try:
-        connection = await pool.acquire(timeout=within.total_seconds())
+        connection = await pool.take(within)
     except STORE_ERRORS as error:
         if not is_transient(error):
             raise
         raise Unavailable("the store cannot be reached") from error
+    is_well = False
     try:
         yield connection
+        is_well = True
     except asyncpg.InternalClientError:
         connection.terminate()  # nobody knows what it would answer next
         raise
     finally:
-        await pool.release(connection)
+        await pool.give_back(connection, is_well=is_well)
+
+
+def _is_clean(connection: Connection) -> bool:
+    """Whether it is open and in no transaction."""
+    try:
+        return not (connection.is_closed() or connection.is_in_transaction())
+    except asyncpg.InterfaceError:  # it broke, and asyncpg's pool has taken it back
+        return False
 
 
 def is_transient(error: BaseException) -> bool:
@@ -138,13 +191,6 @@ async def _keep_session(_connection: Any) -> None:
     # asyncpg has rolled back what was open; its default would also pay a round trip for RESET ALL,
     # and nothing here sets session variables or takes session locks.
     return None
-
-
-async def _close(pool: Pool) -> None:
-    try:
-        await pool.close()
-    except TimeoutError:
-        pool.terminate()
 
 
 def _milliseconds(span: timedelta) -> str:

@@ -1,10 +1,12 @@
 """What a conversation is called and where it lives."""
 
+import functools
 import hashlib
 
 from mesh.ids import slot_of
 
 
+@functools.lru_cache(maxsize=65_536)
 def direct_conversation(user: bytes, peer: bytes) -> tuple[bytes, int]:
     """The id of the direct chat of two users, and its slot.
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from asyncpg.pool import Pool
-
 from mesh.ids import slot_of
-from mesh.postgres import acquired
+from mesh.postgres import Pool, acquired
 from svc_message.model import Outcome
 from svc_message.requests import (
     AccountRequest,
