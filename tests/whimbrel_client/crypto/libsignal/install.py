@@ -1,4 +1,4 @@
-"""Puts the pinned libsignal packages where the tests find them, once for all test processes."""
+"""Puts the pinned npm packages where the tests find them, once for all test processes."""
 
 import fcntl
 import hashlib
@@ -9,6 +9,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[3]
+_EXAMPLE = _ROOT / "examples" / "node"
+_OF_EXAMPLE = "0.103.0"  # the version that the example uses
 _FILES = ("package.json", "package-lock.json")
 
 
@@ -22,7 +24,18 @@ def node() -> str:
 @cache
 def package(version: str) -> Path:
     """Return the folder of `@signalapp/libsignal-client` in this version."""
-    return _installed() / "node_modules" / f"libsignal-{version}"
+    if version == _OF_EXAMPLE:
+        return example() / "node_modules" / "@signalapp" / "libsignal-client"
+    folder = _ROOT / ".whimbrel" / "libsignal"
+    _installed(folder, _HERE)
+    return folder / "node_modules" / f"libsignal-{version}"
+
+
+@cache
+def example() -> Path:
+    """Return the folder of the example in JavaScript, ready to run."""
+    _installed(_EXAMPLE, _EXAMPLE)
+    return _EXAMPLE
 
 
 def _wheel() -> Path:
@@ -38,33 +51,33 @@ def _npm() -> list[str]:
     return [node(), str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
-@cache
-def _installed() -> Path:
-    pinned = b"".join((_HERE / name).read_bytes() for name in _FILES)
-    folder = _ROOT / ".whimbrel" / "libsignal" / hashlib.sha256(pinned).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+def _installed(folder: Path, source: Path) -> None:
+    """Install in the folder what the lock file in `source` names, unless it is there."""
+    pinned = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
+    locks = _ROOT / ".whimbrel"
+    locks.mkdir(exist_ok=True)
+    with (locks / f"npm-{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / "done"
-        if not done.exists():
+        done = folder / "node_modules" / ".installed"
+        if not done.exists() or done.read_text() != pinned:
+            folder.mkdir(exist_ok=True)
+            for name in _FILES if folder != source else ():
+                shutil.copy(source / name, folder / name)
             _install(folder)
-            done.touch()
-    return folder
+            done.write_text(pinned)
 
 
 def _install(folder: Path) -> None:
-    for name in _FILES:
-        shutil.copy(_HERE / name, folder / name)
     # The packages hold prebuilt libraries; their install scripts would only build what is there.
     command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"npm cannot install libsignal:\n{result.stderr[-2000:]}"
+    assert result.returncode == 0, f"npm cannot install:\n{result.stderr[-2000:]}"
     _remove_other_platforms(folder)
 
 
 def _remove_other_platforms(folder: Path) -> None:
     asked = [node(), "-p", "`${process.platform}-${process.arch}`"]
     platform = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    for prebuilt in folder.glob("node_modules/libsignal-*/prebuilds/*"):
+    for prebuilt in folder.glob("node_modules/**/prebuilds/*"):
         if prebuilt.name != platform:
             shutil.rmtree(prebuilt)

@@ -1,0 +1,37 @@
+"""A mesh, and people on it who use the example client."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.meshes import lasting_mesh
+from tests.examples.node_client import NodeClient
+from whimbrel_cli.stack.mesh import Mesh
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Iterator[Mesh]:
+    """Two gateways, two message instances, two shards."""
+    with lasting_mesh() as mesh:
+        yield mesh
+
+
+class Foreigners:
+    """Starts the example client, each time anew."""
+
+    def __init__(self, mesh: Mesh, folder: Path) -> None:
+        self._mesh = mesh
+        self._folder = folder
+
+    def client(self, handle: str = "", **options: Any) -> NodeClient:
+        """A new person, or one that was here before, with what they kept."""
+        handle = handle or f"n{secrets.token_hex(8)}"
+        return NodeClient(handle, self._folder / handle, self._mesh.gateway_addresses, **options)
+
+
+@pytest.fixture
+def foreigners(mesh: Mesh, tmp_path: Path) -> Foreigners:
+    return Foreigners(mesh, tmp_path)
