@@ -8,17 +8,44 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from mesh.postgres import open_pool
+from mesh.postgres import Pool, acquired, open_pool
 from svc_message.identity.bulk import BulkAccount, bulk_register
 from svc_message.migrating import migrate
 from svc_message.shards.directory import Shards
 from whimbrel_cli.stack.postgres import ensure_database
 
 SHARD_NAMES = ("shard-0", "shard-1")
+
+_PATIENCE = timedelta(seconds=10)
+
+
+class AskedPool(Pool):
+    """A pool that a test may ask directly, a connection for each statement."""
+
+    def acquire(self):
+        return acquired(self, within=_PATIENCE)
+
+    async def execute(self, *query):
+        async with self.acquire() as connection:
+            return await connection.execute(*query)
+
+    async def fetch(self, *query):
+        async with self.acquire() as connection:
+            return await connection.fetch(*query)
+
+    async def fetchrow(self, *query):
+        async with self.acquire() as connection:
+            return await connection.fetchrow(*query)
+
+    async def fetchval(self, *query):
+        async with self.acquire() as connection:
+            return await connection.fetchval(*query)
+
 
 BulkAccounts = Callable[[int], Awaitable[list[BulkAccount]]]
 
@@ -44,10 +71,11 @@ async def shard_dsns(database, shard_templates) -> dict[str, str]:
 async def shards(shard_dsns) -> AsyncIterator[Shards]:
     """The directory of two migrated shards; it has read the maps."""
     async with AsyncExitStack() as stack:
-        pools = {
-            name: await stack.enter_async_context(open_pool(dsn, size=8, application_name="test"))
-            for name, dsn in shard_dsns.items()
-        }
+        pools = {}
+        for name, dsn in shard_dsns.items():
+            pool = await stack.enter_async_context(open_pool(dsn, size=8, application_name="test"))
+            pools[name] = AskedPool(pool._pool)
+            stack.push_async_callback(pools[name].close)
         directory = Shards(pools)
         await directory.read_maps()
         yield directory

@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 from datetime import timedelta
 
 import pytest
@@ -74,17 +75,20 @@ async def test_a_link_token_serves_one_device_once(devices, keyed, new_device, s
     assert [device.device_id for device in await devices.list(ann.caller)] == [1]
 
 
-async def test_many_devices_at_one_token_link_one(devices, keyed, new_device) -> None:
+async def test_many_devices_at_one_token_link_one(devices, device_store, keyed, new_device) -> None:
     ann = await keyed()
-    token = (await devices.create_link_token(ann.caller)).token
+    rivals = [new_device(ann) for _ in range(8)]
 
-    outcomes = await asyncio.gather(
-        *(new_device(ann).link(devices, ann.user_id, token) for _ in range(8)),
-        return_exceptions=True,
-    )
+    for linked_before in range(1, 6):
+        token = (await devices.create_link_token(ann.caller)).token
+        hashed = hashlib.sha256(token).digest()
+        outcomes = await asyncio.gather(
+            *(device_store.link(ann.user_id, hashed, d.public_key, b"", d.keys) for d in rivals),
+            return_exceptions=True,
+        )
 
-    assert sum(isinstance(outcome, LinkTokenInvalid) for outcome in outcomes) == 7
-    assert len(await devices.list(ann.caller)) == 2
+        assert sum(isinstance(outcome, LinkTokenInvalid) for outcome in outcomes) == 7
+        assert len(await devices.list(ann.caller)) == linked_before + 1
 
 
 async def test_wrong_old_and_replaced_link_tokens_are_refused(
