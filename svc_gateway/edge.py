@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mesh.failpoints import Failpoints
 from svc_gateway.attach import Attach
-from svc_gateway.port import SessionLimits
+from svc_gateway.sides import SessionLimits
 from svc_gateway.tally import Tally
 from svc_gateway.to_service import Address
 from svc_gateway.window import Budget

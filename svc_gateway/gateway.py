@@ -18,12 +18,12 @@ from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
 from svc_gateway.forward import Forwarder
 from svc_gateway.heads import Heads
-from svc_gateway.port import SessionLimits
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
 from svc_gateway.servicer import GatewayServicer
 from svc_gateway.sessions import Sessions
 from svc_gateway.settings import Settings
+from svc_gateway.sides import SessionLimits
 from svc_gateway.stream import DeviceStream
 from svc_gateway.tally import Tally
 from svc_gateway.window import Budget

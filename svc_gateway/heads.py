@@ -71,7 +71,7 @@ class Heads:
         """Ask where these sessions' queues stand, now."""
         by_instance: defaultdict[str | None, list[DeviceStream]] = defaultdict(list)
         for stream in streams:
-            by_instance[self._attach.pick(stream.slot)].append(stream)
+            by_instance[self._attach.pick(stream.service.slot)].append(stream)
         for group in by_instance.values():
             for first in range(0, len(group), _MOST_A_REQUEST):
                 self._ask(group[first : first + _MOST_A_REQUEST])
@@ -104,7 +104,7 @@ class Heads:
         self._outstanding += 1
         id_ = self._attach.new_id()
         frame = to_service.fetch_heads(id_, [stream.device.address for stream in streams])
-        self._attach.ask(Request(id_, streams[0].slot, frame, self))
+        self._attach.ask(Request(id_, streams[0].service.slot, frame, self))
 
     def _bring_forward(self, wait: float) -> None:
         self._due = min(self._due, self._clock.monotonic() + wait)

@@ -1,7 +1,7 @@
-"""The state of one device's session, without input or output: it is told, and it asks its port.
+"""The state of one device's session, without input or output: it is told, and it asks.
 
 What comes from the device, the message service and the clock are calls; what it wants done are
-calls of its `Port`, none of which waits. It knows positions, versions and the window; it knows no
+calls of its two sides, none of which waits. It knows positions, versions and the window, and no
 stream and no protobuf. Envelopes and receipts pass through it as they are.
 
 The queue: `last_pos` was written to the device, `known_head` is the furthest that was heard of. A
@@ -16,17 +16,12 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Generic
 
-from svc_gateway.ends import (
-    ProtocolViolation,
-    ServerDraining,
-    ServiceUnavailable,
-    SessionEnd,
-    SlowConsumer,
-    StreamReplaced,
-    end_for,
-)
-from svc_gateway.port import MOST_RECEIPTS_A_PAGE, E, Port, R, Request, SessionLimits
+from svc_gateway import ends
+from svc_gateway.ends import SessionEnd
+from svc_gateway.sides import DeviceSide, E, R, Request, ServiceSide, SessionLimits
 from svc_gateway.window import Budget, DeliveryWindow, SendWindow
+
+MOST_RECEIPTS_A_PAGE = 500
 
 
 class Phase(enum.Enum):
@@ -46,6 +41,7 @@ class Session(Generic[E, R]):
         "_ack_asked",
         "_acked_pos",
         "_delivered_pos",
+        "_device",
         "_end_below",
         "_head_at_open",
         "_known_head",
@@ -56,8 +52,8 @@ class Session(Generic[E, R]):
         "_open_asked",
         "_page_asked",
         "_pause",
-        "_port",
         "_receipts_asked",
+        "_service",
         "_stored_pos",
         "_ticks",
         "_watched",
@@ -67,8 +63,15 @@ class Session(Generic[E, R]):
         "sends",
     )
 
-    def __init__(self, port: Port[E, R], limits: SessionLimits, budget: Budget) -> None:
-        self._port = port
+    def __init__(
+        self,
+        device: DeviceSide[E, R],
+        service: ServiceSide,
+        limits: SessionLimits,
+        budget: Budget,
+    ) -> None:
+        self._device = device
+        self._service = service
         self._limits = limits
         self.phase = Phase.HELLO
         self.epoch = 0
@@ -105,7 +108,7 @@ class Session(Generic[E, R]):
 
     def violate(self, message: str) -> None:
         """The device broke the protocol."""
-        self.end(ProtocolViolation(message))
+        self.end(ends.ProtocolViolation(message))
 
     def ack(self, up_to_pos: int) -> bool:
         """Take an ack; False if it says nothing new."""
@@ -134,7 +137,7 @@ class Session(Generic[E, R]):
             return
         self.epoch = epoch
         if self._end_below is not None and epoch < self._end_below[0]:
-            self.end(end_for(self._end_below[1]))
+            self.end(ends.end_for(self._end_below[1]))
             return
         self.phase = Phase.OPEN
         self._last_pos = self._acked_pos = self._stored_pos = acked_pos
@@ -142,7 +145,7 @@ class Session(Generic[E, R]):
         # A cursor from before a restored backup would silence every receipt until it is passed.
         self._last_version = min(self._last_version, receipt_version)
         self._known_version = receipt_version
-        self._port.welcome(
+        self._device.welcome(
             epoch=epoch,
             head_pos=head_pos,
             max_unacked=self._window.most,
@@ -180,7 +183,7 @@ class Session(Generic[E, R]):
         for receipt in receipts:
             if receipt.version > self._last_version:
                 self._last_version = receipt.version
-                self._port.receipt(receipt)
+                self._device.receipt(receipt)
         if len(receipts) < MOST_RECEIPTS_A_PAGE:
             self._last_version = max(self._last_version, receipt_version)
         self._advance()
@@ -189,10 +192,10 @@ class Session(Generic[E, R]):
         """A request other than a send was not served."""
         self._not_asked(request)
         if retry_after is None:
-            self.end(end_for(reason))
+            self.end(ends.end_for(reason))
             return
         if self.phase is Phase.OPENING and self._ticks >= self._limits.ticks_to_open:
-            self.end(end_for(reason))
+            self.end(ends.end_for(reason))
             return
         self._pause = max(1, ceil(retry_after.total_seconds()))
         self._watch()
@@ -212,10 +215,10 @@ class Session(Generic[E, R]):
         if self.phase is not Phase.OPEN:
             return
         version = receipt.version
-        if version == self._last_version + 1 and self._port.has_room():
+        if version == self._last_version + 1 and self._device.has_room():
             self._last_version = version
             self._known_version = max(self._known_version, version)
-            self._port.receipt(receipt)
+            self._device.receipt(receipt)
             return
         self.doorbell(receipt_version=version)
 
@@ -230,7 +233,7 @@ class Session(Generic[E, R]):
         if self.phase in (Phase.HELLO, Phase.OPENING):
             self._end_below = max(self._end_below or (0, ""), (epoch, reason))
         elif self.epoch < epoch:
-            self.end(end_for(reason))
+            self.end(ends.end_for(reason))
 
     def head(
         self, *, head_pos: int, acked_pos: int, epoch: int, receipt_version: int, linked: bool
@@ -239,9 +242,9 @@ class Session(Generic[E, R]):
         if self.phase not in (Phase.OPEN, Phase.RETIRING):
             return
         if not linked:
-            self.end(end_for("DEVICE_REVOKED"))
+            self.end(ends.end_for("DEVICE_REVOKED"))
         elif epoch > self.epoch:
-            self.end(StreamReplaced("a newer stream of the device took over"))
+            self.end(ends.StreamReplaced("a newer stream of the device took over"))
         else:
             self._known_head = max(self._known_head, head_pos)
             self._known_version = max(self._known_version, receipt_version)
@@ -261,14 +264,14 @@ class Session(Generic[E, R]):
         elif self.phase is Phase.RETIRING:
             self._check_retiring()
         elif self._waits_for_device and self._ticks >= self._limits.ticks_without_ack:
-            self.end(SlowConsumer("nothing was acknowledged"))
+            self.end(ends.SlowConsumer("nothing was acknowledged"))
         self._watched = self._is_busy
         return self._watched
 
     def retire(self) -> None:
         """The instance is being taken down: finish what is in flight, then end."""
         if self.phase in (Phase.HELLO, Phase.OPENING):
-            self.end(ServerDraining("the instance is being taken down"))
+            self.end(ends.ServerDraining("the instance is being taken down"))
         elif self.phase is Phase.OPEN:
             self.phase = Phase.RETIRING
             self._ticks = 0
@@ -285,7 +288,7 @@ class Session(Generic[E, R]):
         """End the session, unless it has ended."""
         if self.phase is not Phase.ENDED:
             self.phase = Phase.ENDED
-            self._port.end(end)
+            self._device.end(end)
 
     def close(self) -> None:
         """The stream is over, whoever ended it."""
@@ -318,7 +321,7 @@ class Session(Generic[E, R]):
             self._watch()
         self._last_pos = self._delivered_pos = pos
         self._window.deliver(pos, size)
-        self._port.deliver(envelope)
+        self._device.deliver(envelope)
         return True
 
     def _confirm(self, acked_pos: int) -> None:
@@ -333,7 +336,7 @@ class Session(Generic[E, R]):
 
     def _say_caught_up(self) -> None:
         if self._head_at_open is not None and self._acked_pos >= self._head_at_open:
-            self._port.caught_up(self._head_at_open)
+            self._device.caught_up(self._head_at_open)
             self._head_at_open = None
 
     def _advance(self) -> None:
@@ -342,25 +345,25 @@ class Session(Generic[E, R]):
             return
         if self._stored_pos > self._acked_pos and not self._ack_asked:
             self._ack_asked = True
-            self._port.ack(self._stored_pos)
+            self._service.ack(self._stored_pos)
         if self.phase is Phase.OPEN:
             self._catch_up()
         elif self.phase is Phase.RETIRING:
             self._check_retiring()
         elif self.phase is Phase.OPENING and not self._open_asked:
             self._open_asked = True
-            self._port.open()
+            self._service.open()
 
     def _catch_up(self) -> None:
         if self._last_pos < self._known_head and not self._page_asked:
             envelopes, size = self._window.page(self._known_head - self._last_pos)
             if envelopes:
                 self._page_asked = True
-                self._port.fetch_page(self._last_pos, max_envelopes=envelopes, max_bytes=size)
+                self._service.fetch_page(self._last_pos, max_envelopes=envelopes, max_bytes=size)
         behind = self._last_version < self._known_version
-        if behind and not self._receipts_asked and self._port.has_room():
+        if behind and not self._receipts_asked and self._device.has_room():
             self._receipts_asked = True
-            self._port.fetch_receipts(self._last_version, max_receipts=MOST_RECEIPTS_A_PAGE)
+            self._service.fetch_receipts(self._last_version, max_receipts=MOST_RECEIPTS_A_PAGE)
 
     def _not_asked(self, request: Request) -> None:
         if request is Request.OPEN:
@@ -374,12 +377,12 @@ class Session(Generic[E, R]):
 
     def _check_opening(self) -> None:
         if self._ticks >= 2 * self._limits.ticks_to_open:
-            self.end(ServiceUnavailable("the session could not be opened"))
+            self.end(ends.ServiceUnavailable("the session could not be opened"))
 
     def _check_retiring(self) -> None:
         is_idle = not self.sends.outstanding and self._stored_pos <= self._acked_pos
         if is_idle or self._ticks >= self._limits.ticks_to_retire:
-            self.end(ServerDraining("the instance is being taken down"))
+            self.end(ends.ServerDraining("the instance is being taken down"))
 
     @property
     def _waits_for_device(self) -> bool:
@@ -394,4 +397,4 @@ class Session(Generic[E, R]):
     def _watch(self) -> None:
         if not self._watched:
             self._watched = True
-            self._port.watch()
+            self._device.watch()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from svc_gateway.port import SessionLimits
+from svc_gateway.sides import SessionLimits
 from svc_gateway.window import KIB, MOST_BODY_BYTES
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from svc_gateway.conversation import Direct
-from svc_gateway.port import Request
+from svc_gateway.sides import Request
 from whimbrel.message.v1 import attach_pb2, send_pb2
 
 Address = tuple[bytes, int]  # a user id and a device id

@@ -78,11 +78,11 @@ class TestDevice:
     def positions(self) -> list[int]:
         return [envelope.pos for envelope in self.all("deliver")]
 
-    async def until(self, condition: Callable[[], bool], within: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], within: float = 20) -> None:
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(condition)
 
-    async def ended(self, within: float = 10) -> grpc.aio.AioRpcError | None:
+    async def ended(self, within: float = 20) -> grpc.aio.AioRpcError | None:
         """Wait until the server has ended the stream; its failure, if it is one."""
         assert self._reading is not None
         async with asyncio.timeout(within):

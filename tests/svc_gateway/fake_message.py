@@ -153,7 +153,7 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
             with contextlib.suppress(asyncio.CancelledError):
                 await writing
 
-    async def until(self, condition: Callable[[], bool], within: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], within: float = 20) -> None:
         """Return when the condition holds; it is looked at after each frame."""
         async with asyncio.timeout(within), self.arrived:
             await self.arrived.wait_for(condition)
@@ -362,7 +362,7 @@ class RunningMessage:
             self._server = None
 
 
-async def until(condition: Callable[[], object], within: float = 10) -> None:
+async def until(condition: Callable[[], object], within: float = 20) -> None:
     """Return when the condition holds; for what tells nobody when it changes."""
     async with asyncio.timeout(within):
         while not condition():

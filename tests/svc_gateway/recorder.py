@@ -1,12 +1,12 @@
-"""A session's port that writes down what was asked of it."""
+"""Both sides of a session, which write down what was asked of it."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from svc_gateway.ends import SessionEnd
-from svc_gateway.port import SessionLimits
 from svc_gateway.session import Session
+from svc_gateway.sides import SessionLimits
 from svc_gateway.window import KIB, Budget
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,7 +89,7 @@ def a_session(
     shared: Budget | None = None,
     **limits: int,
 ) -> Session[Envelope, Receipt]:
-    return Session(recorder, SessionLimits(**limits), shared or Budget(budget))
+    return Session(recorder, recorder, SessionLimits(**limits), shared or Budget(budget))
 
 
 def an_open_session(

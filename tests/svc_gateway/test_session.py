@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from svc_gateway.port import Request
 from svc_gateway.session import Phase
+from svc_gateway.sides import Request
 from svc_gateway.window import KIB, Budget, DeliveryWindow
 from tests.svc_gateway.recorder import (
     NOW,

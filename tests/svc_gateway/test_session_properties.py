@@ -13,8 +13,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from svc_gateway.port import SessionLimits
 from svc_gateway.session import Session
+from svc_gateway.sides import SessionLimits
 from svc_gateway.window import MOST_BODY_BYTES, Budget
 from tests.svc_gateway.recorder import NOW, Envelope, Receipt, Recorder
 
@@ -35,7 +35,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.port = Recorder()
         self.budget = Budget(8 * MOST_BODY_BYTES)
         limits = SessionLimits(max_unacked=_MOST_UNACKED, max_unacked_bytes=_MOST_BYTES)
-        self.session: Session[Envelope, Receipt] = Session(self.port, limits, self.budget)
+        port, budget = self.port, self.budget
+        self.session: Session[Envelope, Receipt] = Session(port, port, limits, budget)
         self.session.hello(max_unacked=0, after_receipts=0)
         self.port.take("open")
         self.head_at_open = self.head_pos

@@ -8,8 +8,6 @@ from typing import Protocol, TypeVar
 from svc_gateway.ends import SessionEnd
 from svc_gateway.window import KIB
 
-MOST_RECEIPTS_A_PAGE = 500
-
 
 class Envelope(Protocol):
     """What the session reads of a message."""
@@ -33,8 +31,8 @@ E_contra = TypeVar("E_contra", bound=Envelope, contravariant=True)
 R_contra = TypeVar("R_contra", bound=Receipt, contravariant=True)
 
 
-class Port(Protocol[E_contra, R_contra]):
-    """What a session may want done; nothing here waits, and every request is answered once."""
+class DeviceSide(Protocol[E_contra, R_contra]):
+    """What a session wants of its device; nothing here waits."""
 
     def welcome(
         self, *, epoch: int, head_pos: int, max_unacked: int, server_time: datetime
@@ -44,16 +42,20 @@ class Port(Protocol[E_contra, R_contra]):
     def receipt(self, receipt: R_contra) -> None: ...
     def end(self, end: SessionEnd) -> None: ...
 
-    def open(self) -> None: ...
-    def ack(self, up_to_pos: int) -> None: ...
-    def fetch_page(self, after_pos: int, *, max_envelopes: int, max_bytes: int) -> None: ...
-    def fetch_receipts(self, after_version: int, *, max_receipts: int) -> None: ...
-
     def watch(self) -> None:
         """Call `tick` each second, until it returns False."""
 
     def has_room(self) -> bool:
         """Whether more receipts may be written now; if not, `room` is called when they may."""
+
+
+class ServiceSide(Protocol):
+    """What a session asks of the message service; nothing waits, and each is answered once."""
+
+    def open(self) -> None: ...
+    def ack(self, up_to_pos: int) -> None: ...
+    def fetch_page(self, after_pos: int, *, max_envelopes: int, max_bytes: int) -> None: ...
+    def fetch_receipts(self, after_version: int, *, max_receipts: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
