@@ -42,7 +42,9 @@ class Outgoing:
     def known(self, message: OutgoingMessage) -> OutgoingMessage:
         """The one object of this message that is alive, so that its outcome reaches all."""
         message.author = self._own
-        return self._known.setdefault(message.local_id, message)
+        alive = self._known.setdefault(message.local_id, message)
+        alive.content, alive.mark = message.content, message.mark
+        return alive
 
     def settled(self, local_id: int, outcome: Outcome) -> None:
         """The message has ended: tell whoever holds it, wake whoever waits for it."""

@@ -126,6 +126,8 @@ class FakeMesh:
         self.ends: list[str] = []
         # The sends by their client_message_id, in the order in which they first came.
         self.firsts: dict[bytes, int] = {}
+        # What a delivery's ciphertext is turned into on the way.
+        self.tamper: Callable[[bytes], bytes] = lambda ciphertext: ciphertext
         # Answers are lost on the way while this is set.
         self.swallow_answers = False
 
@@ -244,7 +246,7 @@ class FakeMesh:
                 sender_device_id=1,
                 accepted_at=self.timestamp(),
                 type=body.type,
-                ciphertext=body.ciphertext,
+                ciphertext=self.tamper(body.ciphertext),
             )
         )
         if account.session is not None:

@@ -23,6 +23,8 @@ Method = Callable[..., Any]
 # only after everything else had time to go on.
 POINTS: dict[str, tuple[type, str, str]] = {
     "queued": (Store, "queue", "after"),
+    "before-seal": (Store, "seal", "before"),
+    "sealed": (Store, "seal", "after"),
     "before-first-try-is-kept": (Store, "mark_tried", "before"),
     "first-try-kept": (Store, "mark_tried", "after"),
     "before-write": (Exchange, "_framed", "after"),

@@ -71,6 +71,8 @@ async def test_a_receiver_that_dies_has_each_effect_exactly_once(
     "point",
     [
         "queued",
+        "before-seal",
+        "sealed",
         "before-first-try-is-kept",
         "first-try-kept",
         "before-write",
