@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +37,15 @@ class KeySet:
         except (KeyError, TypeError, ValueError):
             # The cause may quote the file, so it is dropped.
             raise ValueError(f"{path} is not a set of Ed25519 keys") from None
+
+    @classmethod
+    def joined(cls, sets: Iterable["KeySet"]) -> Self:
+        """The keys that verify for any of these. Raises ValueError if two share an id."""
+        public_keys: dict[str, Ed25519PublicKey] = {}
+        for key_id, key in (pair for one in sets for pair in one.public_keys.items()):
+            if public_keys.setdefault(key_id, key) != key:
+                raise ValueError(f"two keys have the id {key_id}")
+        return cls(public_keys)
 
     def save(self, path: Path) -> None:
         """Write the whole set, private key and all, for its owner only; never over another."""

@@ -5,6 +5,7 @@ import typer
 from whimbrel_cli.bench.command import bench
 from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
+from whimbrel_cli.keys import keys
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
 from whimbrel_cli.up import up
@@ -14,6 +15,7 @@ app.command()(up)
 app.command()(status)
 app.command()(codes)
 app.command()(bench)
+app.add_typer(keys, name="keys")
 register_commands(app)
 app.command()(demo)
 
