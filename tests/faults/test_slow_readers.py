@@ -76,12 +76,9 @@ async def test_devices_that_read_nothing_are_ended_and_memory_stays_bounded(
         before = gateway.memory_info().rss
         calls = [await opened.enter_async_context(reads_nothing(one, here)) for one in deaf]
         most = before
-        for _ in range(10):
-            sends = [a_send(one.user_id, BODY) for one in deaf]
-            for send in sends:
-                await sender.send(send)
-            for send in sends:
-                await sender.answer(send, within=30)
+        for _ in range(7):
+            for one in deaf:
+                await sender.accepted(a_send(one.user_id, BODY))
             most = max(most, gateway.memory_info().rss)
         reasons = [await asyncio.wait_for(reason_of_end(call), PATIENCE + 10) for call in calls]
 
