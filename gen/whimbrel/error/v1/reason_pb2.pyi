@@ -59,7 +59,9 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_CODE_INVALID: _ErrorReason.ValueType  # 26
     """The one-time code is wrong, used, or too old; or too many were tried."""
     ERROR_REASON_NUMBER_TAKEN: _ErrorReason.ValueType  # 27
-    """The number belongs to another account."""
+    """The number belongs to another account. Metadata, for who has shown the number's code: `handle`, under which the account
+    can be registered again.
+    """
     ERROR_REASON_REGISTRATION_LOCKED: _ErrorReason.ValueType  # 28
     """The number has a registration lock, and the PIN is missing or wrong."""
     ERROR_REASON_TOO_MANY_DEVICES: _ErrorReason.ValueType  # 29
@@ -154,7 +156,9 @@ ERROR_REASON_DEVICE_UNKNOWN: ErrorReason.ValueType  # 25
 ERROR_REASON_CODE_INVALID: ErrorReason.ValueType  # 26
 """The one-time code is wrong, used, or too old; or too many were tried."""
 ERROR_REASON_NUMBER_TAKEN: ErrorReason.ValueType  # 27
-"""The number belongs to another account."""
+"""The number belongs to another account. Metadata, for who has shown the number's code: `handle`, under which the account
+can be registered again.
+"""
 ERROR_REASON_REGISTRATION_LOCKED: ErrorReason.ValueType  # 28
 """The number has a registration lock, and the PIN is missing or wrong."""
 ERROR_REASON_TOO_MANY_DEVICES: ErrorReason.ValueType  # 29

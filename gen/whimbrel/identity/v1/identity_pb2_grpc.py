@@ -118,9 +118,10 @@ class IdentityServiceServicer:
 
     def Register(self, request, context):
         """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
-        number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
-        REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come
+        with it. A number that has an account leads to it again, under the account's handle and, if it has one, with its PIN: the
+        older devices are unlinked, and what waits for them is deleted. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID,
+        SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN, REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,9 +18,10 @@ class IdentityServiceStub:
     def __init__(self, channel: aio.Channel) -> None: ...
     Register: aio.UnaryUnaryMultiCallable[identity_pb2.RegisterRequest, identity_pb2.RegisterResponse]
     """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-    Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
-    number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
-    REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+    Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come
+    with it. A number that has an account leads to it again, under the account's handle and, if it has one, with its PIN: the
+    older devices are unlinked, and what waits for them is deleted. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID,
+    SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN, REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
     """
     RequestCode: aio.UnaryUnaryMultiCallable[identity_pb2.RequestCodeRequest, identity_pb2.RequestCodeResponse]
     """Sends a one-time code to a phone number, which Register then takes. Needs no token. Answers alike whether or not the number has an
@@ -69,9 +70,10 @@ class IdentityServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[identity_pb2.RegisterRequest, abc.Awaitable[identity_pb2.RegisterResponse]],
     ) -> abc.Awaitable[identity_pb2.RegisterResponse]:
         """Makes an account with its primary device, or finds it again: the same handle with the same key gives the same account.
-        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come with it, and the
-        number's PIN if it has one. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID, SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN,
-        REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
+        Needs no token: the request is signed. Where the server asks for a phone number, a code that RequestCode sent must come
+        with it. A number that has an account leads to it again, under the account's handle and, if it has one, with its PIN: the
+        older devices are unlinked, and what waits for them is deleted. Fails with HANDLE_INVALID, HANDLE_TAKEN, SIGNATURE_INVALID,
+        SIGNATURE_STALE, CODE_INVALID, NUMBER_TAKEN, REGISTRATION_LOCKED, KEY_INVALID or RATE_LIMITED.
         """
 
     @abc_1.abstractmethod
