@@ -93,12 +93,12 @@ class NodeClient:
         """What was received, in the order in which it came; None for what could not be read."""
         return [message.get("text") for message in self.all("message")]
 
-    async def accepted(self, count: int) -> list[Event]:
-        await self.until(lambda: len(self.all("accepted")) >= count)
+    async def accepted(self, count: int, within: float = WITHIN) -> list[Event]:
+        await self.until(lambda: len(self.all("accepted")) >= count, within)
         return self.all("accepted")
 
-    async def received(self, count: int) -> list[str]:
-        await self.until(lambda: len(self.texts) >= count)
+    async def received(self, count: int, within: float = WITHIN) -> list[str]:
+        await self.until(lambda: len(self.texts) >= count, within)
         return self.texts
 
     async def receipt_covering(self, seq: int, *, is_read: bool = False) -> None:
