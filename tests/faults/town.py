@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -164,8 +165,12 @@ def content(text: str) -> bytes:
 async def a_town(
     mesh: Mesh, *, people: int = 6, window: int = 4, seed: int | None = None
 ) -> AsyncIterator[Town]:
-    """People who are online for as long as the block lasts; the seed is printed."""
-    seed = secrets.randbits(32) if seed is None else seed
+    """People who are online for as long as the block lasts.
+
+    The seed is printed; WHIMBREL_TEST_SEED sets it, to have the same people say the same again.
+    """
+    if seed is None:
+        seed = int(os.environ.get("WHIMBREL_TEST_SEED") or secrets.randbits(32))
     print(f"seed {seed}")
     town = Town(mesh, seed)
     for _ in range(people):
