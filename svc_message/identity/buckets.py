@@ -13,24 +13,21 @@ from mesh.redis import Redis, RedisError, Script
 _MILLISECOND = timedelta(milliseconds=1)
 
 # A bucket is kept as the moment at which it will be full again, by Redis's clock, and is gone by
-# then. KEYS: buckets; ARGV: permits and milliseconds for one permit. Answers 0, or after how many
-# milliseconds every bucket has a permit; then it has taken none.
+# then. KEYS: buckets; ARGV: permits and milliseconds for one permit. Answers for each bucket 0, a
+# permit was taken, or after how many milliseconds it has one.
 _TAKE = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local permits, each = tonumber(ARGV[1]), tonumber(ARGV[2])
-local full, wait = {}, 0
+local waits = {}
 for i, key in ipairs(KEYS) do
-  full[i] = math.max(tonumber(redis.call('GET', key) or now), now) + each
-  wait = math.max(wait, full[i] - permits * each - now)
+  local full = math.max(tonumber(redis.call('GET', key) or now), now) + each
+  waits[i] = math.max(full - permits * each - now, 0)
+  if waits[i] == 0 then
+    redis.call('SET', key, string.format('%.0f', full), 'PX', string.format('%.0f', full - now))
+  end
 end
-if wait > 0 then
-  return wait
-end
-for i, key in ipairs(KEYS) do
-  redis.call('SET', key, string.format('%.0f', full[i]), 'PX', string.format('%.0f', full[i] - now))
-end
-return 0
+return waits
 """)
 
 
@@ -55,17 +52,17 @@ class Buckets:
         self._redis = redis
         self._prefix = prefix
 
-    async def take(self, names: Sequence[str], limit: Limit) -> timedelta:
-        """Take a permit from each bucket, or none at all and the time until all have one.
+    async def take(self, names: Sequence[str], limit: Limit) -> list[timedelta]:
+        """Take a permit from each bucket that has one: zero, or the time until it has.
 
-        Zero means taken. Raises Unavailable when Redis cannot be asked.
+        Raises Unavailable when Redis cannot be asked.
         """
         keys = [self._prefix + name for name in names]
         each = limit.every // _MILLISECOND
         try:
-            wait: int = await _TAKE.run(self._redis, keys=keys, args=[limit.permits, each])
+            waits: list[int] = await _TAKE.run(self._redis, keys=keys, args=[limit.permits, each])
         except (RedisError, OSError, TimeoutError):
             raise Unavailable(
                 "limits cannot be checked now", metadata={"dependency": "redis"}
             ) from None
-        return wait * _MILLISECOND
+        return [wait * _MILLISECOND for wait in waits]

@@ -90,6 +90,8 @@ class Keys:
     async def fetch(self, caller: Caller, user_id: bytes, device_id: int) -> Fetched:
         """Take what opens sessions to one device, or to all if it is 0.
 
+        Of all, those are left out for which the caller has asked too often.
+
         Raises KeysUnknown, RateLimited, DeviceRevoked, InvalidArgument, Unavailable.
         """
         _check_target(user_id, device_id)
@@ -97,9 +99,9 @@ class Keys:
         devices = await self._store.keyed_devices(user_id, device_id)
         if not devices:
             raise _unknown()
-        await self._limit(caller, user_id, devices)
+        allowed = await self._allowed(caller, user_id, devices)
         pools = await self._has_pools(user_id)
-        taken = await self._store.take(user_id, [device for device, _ in devices], pools=pools)
+        taken = await self._store.take(user_id, allowed, pools=pools)
         if not taken:
             raise _unknown()
         for one in taken:
@@ -135,25 +137,29 @@ class Keys:
             )
         return own
 
-    async def _limit(
+    async def _allowed(
         self, caller: Caller, user_id: bytes, devices: Sequence[tuple[int, int]]
-    ) -> None:
+    ) -> list[int]:
+        """The devices for which the caller may ask now, at least one."""
         requester = f"{caller.user_id.hex()}:{caller.device_id}"
         names = [
             f"prekeys:{{{user_id.hex()}}}:{device}:{registration}:{requester}"
             for device, registration in devices
         ]
-        wait = await self._buckets.take(names, _REQUESTER)
-        if wait:
+        waits = await self._buckets.take(names, _REQUESTER)
+        allowed = [device for (device, _), wait in zip(devices, waits, strict=True) if not wait]
+        if len(allowed) < len(devices):
             self._limited.add(1, {"by": "requester"})
-            raise RateLimited("this device's keys were fetched too often", retry_after=wait)
+        if not allowed:
+            raise RateLimited("the keys were fetched too often", retry_after=min(waits))
+        return allowed
 
     async def _has_pools(self, user_id: bytes) -> bool:
         """Whether one-time keys of the account may be given out now."""
-        if await self._buckets.take([f"prekeys:{{{user_id.hex()}}}"], _TARGET):
+        [wait] = await self._buckets.take([f"prekeys:{{{user_id.hex()}}}"], _TARGET)
+        if wait:
             self._limited.add(1, {"by": "target"})
-            return False
-        return True
+        return not wait
 
     def _count(self, user_id: bytes, taken: Taken) -> None:
         bundle = taken.bundle

@@ -141,6 +141,10 @@ def _signed(kind: Any, key: Any) -> Any:
     return kind(key_id=key.id, public_key=key.pair.public, signature=key.signature)
 
 
+def _numbered(key: Any) -> bytes:
+    return key.id.to_bytes(8, "big") + key.pair.public
+
+
 def _moment(milliseconds: int) -> Timestamp:
     moment = Timestamp()
     moment.FromMilliseconds(milliseconds)
@@ -187,6 +191,21 @@ async def test_nothing_left_at_an_address_is_told_in_time(new) -> None:
 
     assert reason == "PROVISIONING_EMPTY"
     assert time.monotonic() - before < 6
+
+
+async def test_names_and_checks_go_through_the_gateway(new) -> None:
+    ann, bob = await new(), await new()
+    parts = (ann.identity.public, _numbered(ann.signed), _numbered(ann.last_resort))
+    digest = hashlib.sha256(b"".join(parts)).digest()
+
+    await ann.devices("RenameDevice", device_id=1, encrypted_name=b"phone")
+    known = [keys_pb2.KnownIdentity(user_id=bob.user_id, fingerprint=b"none")]
+    [changed] = (await ann.keys("CheckIdentities", known=known)).changed
+
+    assert [d.encrypted_name for d in (await ann.devices("ListDevices")).devices] == [b"phone"]
+    assert changed.identity_key == bob.identity.public
+    assert (await ann.keys("CheckKeys", digest=digest)).equal
+    assert not (await ann.keys("CheckKeys", digest=bytes(32))).equal
 
 
 async def test_a_device_hears_that_its_keys_run_out(new, mesh: Mesh) -> None:

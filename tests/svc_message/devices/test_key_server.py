@@ -221,6 +221,21 @@ async def test_a_seventh_fetch_of_one_device_is_refused_for_that_caller_only(key
     await keys.fetch(bob.caller, carol.user_id, 1)
 
 
+async def test_of_all_devices_only_those_that_were_asked_for_too_often_are_left_out(
+    keys, keyed, shards
+) -> None:
+    ann, bob = await keyed(), await keyed()
+    for _ in range(6):
+        await keys.fetch(bob.caller, ann.user_id, 0)
+    await _new_device(shards, ann, 2)
+    await put_keys(shards, ann.user_id, 2, device_keys(ann.identity))
+
+    for _ in range(6):
+        assert [b.device_id for b in (await keys.fetch(bob.caller, ann.user_id, 0)).bundles] == [2]
+    with pytest.raises(RateLimited):
+        await keys.fetch(bob.caller, ann.user_id, 0)
+
+
 async def test_a_device_that_registered_anew_is_another_to_the_limit(keys, keyed, shards) -> None:
     ann, bob = await keyed(), await keyed()
     for _ in range(6):
