@@ -239,7 +239,7 @@ class FetchKeysRequest(message.Message):
     user_id: builtins.bytes
     """The account, 16 bytes."""
     device_id: builtins.int
-    """One device; 0 means all linked ones."""
+    """One device; 0 means all linked ones but those for which the caller has asked too often."""
     def __init__(
         self,
         *,

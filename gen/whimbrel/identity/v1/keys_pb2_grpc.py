@@ -89,7 +89,8 @@ class KeyServiceServicer:
 
     def FetchKeys(self, request, context):
         """Takes what is needed to open sessions to an account's devices. A one-time key goes out at most once, the oldest first.
-        Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
+        A device may ask 6 times for another, and once more every 10 minutes; of an account of which all together ask too often the
+        one-time keys are kept, and its other keys answer. Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,8 @@ class KeyServiceStub:
     """Counts the calling device's one-time keys that are left."""
     FetchKeys: aio.UnaryUnaryMultiCallable[keys_pb2.FetchKeysRequest, keys_pb2.FetchKeysResponse]
     """Takes what is needed to open sessions to an account's devices. A one-time key goes out at most once, the oldest first.
-    Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
+    A device may ask 6 times for another, and once more every 10 minutes; of an account of which all together ask too often the
+    one-time keys are kept, and its other keys answer. Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
     """
     CheckKeys: aio.UnaryUnaryMultiCallable[keys_pb2.CheckKeysRequest, keys_pb2.CheckKeysResponse]
     """Tells whether the server holds the calling device's identity, signed and last-resort keys as the device does."""
@@ -67,7 +68,8 @@ class KeyServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[keys_pb2.FetchKeysRequest, abc.Awaitable[keys_pb2.FetchKeysResponse]],
     ) -> abc.Awaitable[keys_pb2.FetchKeysResponse]:
         """Takes what is needed to open sessions to an account's devices. A one-time key goes out at most once, the oldest first.
-        Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
+        A device may ask 6 times for another, and once more every 10 minutes; of an account of which all together ask too often the
+        one-time keys are kept, and its other keys answer. Fails with RECIPIENT_UNKNOWN if nothing can be given, and with RATE_LIMITED.
         """
 
     @abc_1.abstractmethod
