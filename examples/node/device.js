@@ -263,7 +263,9 @@ export class Device extends EventEmitter {
   }
 
   #answerRetry(transaction, { chat, from, messageIds }) {
-    return this.#outbox.resend(transaction, from, chat, messageIds.slice(0, MOST_RETRIES));
+    // Others may ask for what was written to them, an own device for all.
+    const to = from.user === this.account.self.user ? undefined : chat;
+    return this.#outbox.resend(transaction, to, messageIds.slice(0, MOST_RETRIES));
   }
 
   #askAgain({ transaction, unreadable, queued }) {

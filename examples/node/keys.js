@@ -12,8 +12,10 @@ const KEEP_MS = 35 * 24 * 3600 * 1000; // longer than a message waits in a queue
 
 // Keys for a new account: what signs its calls, and what opens sessions to it.
 export function makeKeys(store, now) {
-  const { privateKey } = generateKeyPairSync('ed25519');
-  store.set('device key', privateKey.export({ type: 'pkcs8', format: 'der' }));
+  if (!store.get('device key')) {
+    const { privateKey } = generateKeyPairSync('ed25519');
+    store.set('device key', privateKey.export({ type: 'pkcs8', format: 'der' }));
+  }
   store.set('identity', IdentityKeyPair.generate().serialize());
   store.set('registration id', randomInt(1, 16381));
   rotate(store, now);

@@ -158,12 +158,13 @@ export class Outbox {
     entry.wants = [...missing, ...stale].map(named);
   }
 
-  // Send anew, in a new session, what a device could not read.
+  // Send anew what a device could not read: with its request it has opened a new session. If `to`
+  // is given, only what was written to that account.
   resend(transaction, to, messageIds) {
     return messageIds.flatMap((messageId) => {
       const sent = transaction.get(`sent ${messageId.toString('hex')}`);
-      if (sent?.to !== to) return [];
-      return [this.add(transaction, to, { ...Content.deserialize(sent.content), resentMessageId: messageId })];
+      if (!sent || (to && sent.to !== to)) return [];
+      return [this.add(transaction, sent.to, { ...Content.deserialize(sent.content), resentMessageId: messageId })];
     });
   }
 

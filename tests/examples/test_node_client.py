@@ -1,10 +1,28 @@
 """A client that shares no line with the SDK, and has the real libsignal, talks through a mesh."""
 
+import secrets
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from tests.e2e.test_sdk import read
 from tests.examples.conftest import Foreigners
+from tests.whimbrel_client.crypto.libsignal import install
+from tests.whimbrel_client.test_talking import received
+from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_client import Client, Tick
 
 pytestmark = pytest.mark.timeout(180)
+
+_TAMPER = Path(__file__).parent / "tamper.mjs"
+
+
+def tamper(profile: Path, how: str) -> None:
+    """Change what a client has kept, while it does not run."""
+    module = install.example() / "store.js"
+    command = [install.node(), str(_TAMPER), str(module), str(profile / "store"), how]
+    subprocess.run(command, check=True)
 
 
 async def test_two_foreign_clients_talk(foreigners: Foreigners) -> None:
@@ -39,9 +57,7 @@ async def test_a_foreign_client_that_was_away_catches_up_in_order(foreigners: Fo
         await one.accepted(50)
 
         async with foreigners.client(other.handle) as again:
-            received = await again.received(50)
-
-    assert received == texts
+            assert await again.received(50) == texts
 
 
 async def test_a_foreign_client_that_is_killed_loses_and_doubles_nothing(
@@ -63,3 +79,63 @@ async def test_a_foreign_client_that_is_killed_loses_and_doubles_nothing(
 
     assert other.texts + again.texts == texts
     assert one.texts == ["all here"]
+
+
+async def test_a_foreign_client_and_the_sdk_talk_and_see_each_others_ticks(
+    foreigners: Foreigners, tmp_path: Path, mesh: Mesh
+) -> None:
+    handle = f"p{secrets.token_hex(8)}"
+    await Client.register(tmp_path / handle, handle, gateways=mesh.gateway_addresses)
+    async with foreigners.client() as node, Client.connect(tmp_path / handle) as python:
+        await node.send(handle, "from libsignal")
+        [heard] = await received(python, 1)
+        sent = await python.send(node.handle, "from Python")
+        await node.received(1)
+
+        await python.mark_read(node.user_id, heard.seq)
+        await node.read(python.user_id, (await python.accepted(sent)).seq)
+
+        await node.receipt_covering(heard.seq, is_read=True)
+        assert await read(python, sent) is Tick.READ
+        assert heard.text == "from libsignal"
+        assert node.texts == ["from Python"]
+
+
+async def test_a_foreign_client_repairs_a_send_to_a_device_that_was_registered_anew(
+    foreigners: Foreigners, tmp_path: Path
+) -> None:
+    async with foreigners.client() as one:
+        async with foreigners.client() as other:
+            await one.send(other.handle, "before")
+            await other.received(1)
+        tamper(tmp_path / other.handle, "reinstall")
+
+        # The same device key, and another registration: what `one` knows of it is stale now.
+        async with foreigners.client(other.handle) as again:
+            await one.send(other.handle, "after", "and more")
+            texts = await again.received(2)
+            await again.send(one.handle, "and back")
+            await one.received(1)
+
+    assert texts == ["after", "and more"]
+    assert one.texts == ["and back"]
+    assert one.all("identity") == [{"event": "identity", "user": other.user_id.hex()}]
+
+
+async def test_a_message_that_cannot_be_read_is_asked_for_again(
+    foreigners: Foreigners, tmp_path: Path
+) -> None:
+    async with foreigners.client() as one:
+        async with foreigners.client() as other:
+            await one.send(other.handle, "first")
+            await other.received(1)
+            await other.send(one.handle, "now we have a session")
+            await one.received(1)
+        tamper(tmp_path / other.handle, "lose-sessions")
+        await one.send(other.handle, "lost", "and found")
+        await one.accepted(3)
+
+        async with foreigners.client(other.handle, after=1) as again:
+            texts = await again.received(4)
+
+    assert texts == [None, None, "lost", "and found"]
