@@ -61,6 +61,8 @@ class Accounts:
         check_fresh(signed_at, self._clock.now())
         device = await self._device(user_id, device_id)
         check_signature(device.public_key, signature, refresh_proof(user_id, device_id, signed_at))
+        if not device.is_seen:  # else an idle device, though its stream may be open for weeks
+            await self._store.mark_seen(device)
         return self._access(device)
 
     async def ensure_service_account(self, name: str) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import date, timedelta
 
 import structlog
 
@@ -137,15 +137,20 @@ class Devices:
         for shard in self._store.shards:
             try:
                 await self._store.forget(shard, limit=_AT_ONCE)
-                unlinked = await self._store.unlink_idle(shard, before=before, limit=_AT_ONCE)
+                count += await self._unlink_idle(shard, before)
             except STORE_ERRORS as error:
                 log.warning("sweep given up", shard=shard, error=type(error).__name__)
-                continue
-            for device in unlinked:
-                await self._tell(device)
-            count += len(unlinked)
         if count:
             log.info("idle devices unlinked", devices=count)
+        return count
+
+    async def _unlink_idle(self, shard: str, before: date) -> int:
+        count = 0
+        while unlinked := await self._store.unlink_idle(shard, before=before, limit=_AT_ONCE):
+            async with asyncio.TaskGroup() as tasks:
+                for device in unlinked:
+                    tasks.create_task(self._tell(device), name="tell-unlinked")
+            count += len(unlinked)
         return count
 
     async def _tell(self, device: Unlinked) -> None:

@@ -103,6 +103,7 @@ class SigningDevice:
     device_id: int
     public_key: bytes
     credential_version: int
+    is_seen: bool = True  # today
 
 
 @dataclass(frozen=True, slots=True)

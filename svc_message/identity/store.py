@@ -25,7 +25,8 @@ _FIND_HANDLE = "SELECT outcome, user_id FROM find_handle($1, $2)"
 _RELEASE_HANDLE = "SELECT release_handle($1, $2, $3) AS outcome"
 _CONFIRM_HANDLE = "SELECT confirm_handle($1, $2) AS outcome"
 _REMOVE_UNCLAIMED = "SELECT remove_unclaimed($1, $2) AS outcome"
-_SIGNING_DEVICE = "SELECT outcome, public_key, credential_version FROM signing_device($1, $2, $3)"
+_SIGNING_DEVICE = "SELECT * FROM signing_device($1, $2, $3)"
+_MARK_SEEN = "SELECT mark_seen($1, $2, $3) AS outcome"
 _UNCLAIMED = "SELECT user_id, handle FROM unclaimed_accounts($1, $2)"
 _REGISTERED = "SELECT outcome, handle, number_hash, public_key FROM registered($1, $2)"
 _REGISTER_AGAIN = (
@@ -90,7 +91,13 @@ class AccountStore(SlotStore):
             raise AccountGone
         if row["outcome"] != Outcome.DONE:
             return None
-        return SigningDevice(user_id, device_id, row["public_key"], row["credential_version"])
+        return SigningDevice(
+            user_id, device_id, row["public_key"], row["credential_version"], row["is_seen"]
+        )
+
+    async def mark_seen(self, device: SigningDevice) -> None:
+        """Note that the device has proved itself today."""
+        await self._ask(slot_of(device.user_id), _MARK_SEEN, device.user_id, device.device_id)
 
     async def registered(self, user_id: bytes) -> Registered | None:
         """What registering the account again depends on; None if it is gone."""

@@ -308,7 +308,9 @@ async def test_a_caller_whose_credential_is_over_gets_nothing(keys, keyed, shard
         await keys.fetch(bob.caller, ann.user_id, 0)
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "count", [100, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(1_800)])]
+)
 async def test_parallel_takes_give_no_key_twice_and_the_oldest_first(store, keyed, count) -> None:
     devices = [await keyed() for _ in range(count)]
     for device in devices:

@@ -3,12 +3,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mesh.auth import TokenSigner
 from mesh.errors import PermissionDenied
 from mesh.ids import slot_of
 from mesh.testing import ManualClock
+from svc_message.identity.accounts import Accounts
 from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
-from svc_message.identity.model import DeviceUnknown
+from svc_message.identity.model import DeviceUnknown, SignatureInvalid
+from svc_message.identity.store import AccountStore
 
 _DAYS_45 = timedelta(days=45)
 
@@ -177,3 +180,28 @@ async def test_a_device_that_never_came_is_idle_from_its_linking_on(
     assert await devices.sweep(idle_after=_DAYS_45) == 1
 
     assert len(await devices.list(Caller(ann.user_id, 1, 1))) == 1
+
+
+async def test_a_device_that_renews_its_token_is_not_idle_though_its_stream_stays_open(
+    devices, keyed, new_device, signing_keys, shards, clock
+) -> None:
+    ann = await keyed()
+    tablet = new_device(ann)
+    token = (await devices.create_link_token(ann.caller)).token
+    access = await tablet.link(devices, ann.user_id, token)
+    caller = Caller(ann.user_id, access.device_id, 1)
+    await _see(shards, caller, 50)
+    signer = TokenSigner(signing_keys.private_key, signing_keys.key_id, clock=clock)
+    accounts = Accounts(AccountStore(shards), None, signer, clock=clock)
+    at = int(clock.now().timestamp() * 1000)
+    named = ann.user_id + (2).to_bytes(4, "big")
+    proof = b"whimbrel refresh v1\0" + named + b"\0" + at.to_bytes(8, "big")
+
+    with pytest.raises(SignatureInvalid):
+        await accounts.refresh(ann.user_id, 2, signed_at=at, signature=bytes(64))
+    [_, before] = await devices.list(ann.caller)
+    await accounts.refresh(ann.user_id, 2, signed_at=at, signature=tablet.key.sign(proof))
+    [_, after] = await devices.list(ann.caller)
+
+    assert (after.last_seen_on - before.last_seen_on).days == 50
+    assert await devices.sweep(idle_after=_DAYS_45) == 0

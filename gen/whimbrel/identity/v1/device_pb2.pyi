@@ -280,7 +280,7 @@ class LinkedDevice(message.Message):
 
     @builtins.property
     def last_seen_at(self) -> timestamp_pb2.Timestamp:
-        """The day on which it last opened a stream; unset if it never did."""
+        """The day on which it last opened a stream or renewed its token; unset if it never did."""
 
     def __init__(
         self,
