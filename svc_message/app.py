@@ -22,10 +22,11 @@ from mesh.service_auth import ServiceTokenInterceptor
 from mesh.tasks import Work, periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
+from svc_message.identity.code_senders import CodeSender
 from svc_message.identity.devices_servicer import add_to_server
-from svc_message.identity.devices_wiring import build_devices
+from svc_message.identity.devices_wiring import DeviceParts, build_devices
 from svc_message.identity.gateways_only import GatewaysOnly
-from svc_message.identity.servicer import IdentityServicer
+from svc_message.identity.servicer import Identity, IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
 from svc_message.registry import RedisRegistry
@@ -52,6 +53,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         core = await stack.enter_async_context(_open_core(settings, redis, health, telemetry))
         await core.shards.read_maps()
+        for shard in core.shards.names:
+            health.dependency(f"shard/{shard}", is_well=not core.shards.is_down(shard))
         discovery = await stack.enter_async_context(
             Discovery(
                 settings.etcd,
@@ -59,26 +62,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
             )
         )
-        identity = build_identity(
-            core.shards,
-            redis,
-            _signer(settings),
-            core.router,
-            await stack.enter_async_context(open_sender(settings)),
-            redis_prefix=settings.redis_prefix,
-            demands_number=settings.registration == "code",
-            token_lifetime=settings.token_lifetime,
-        )
-        devices = build_devices(
-            core.shards,
-            redis,
-            _signer(settings),
-            core.router,
-            redis_prefix=settings.redis_prefix,
-            token_lifetime=settings.token_lifetime,
-            idle_after=settings.unlink_idle_after,
-            telemetry=telemetry,
-        )
+        sender = await stack.enter_async_context(open_sender(settings))
+        identity, devices = _identity(settings, core, redis, sender, telemetry)
         messages = MessageServicer(
             core.accepting,
             core.inbox,
@@ -97,17 +82,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.zone,
         )
         async with asyncio.TaskGroup() as tasks:
+            sweeps = {
+                "sweeps": core.sweeps.round,
+                "identity-sweep": identity.sweep.round,
+                "device-sweep": devices.sweep,
+            }
             working = [
                 tasks.create_task(core.run(), name="core"),
-                *_sweeping(
-                    tasks,
-                    settings.sweep,
-                    {
-                        "sweeps": core.sweeps.round,
-                        "identity-sweep": identity.sweep.round,
-                        "device-sweep": devices.sweep,
-                    },
-                ),
+                *_sweeping(tasks, settings.sweep, sweeps),
             ]
             async with running(server, grace=_LAST_GRACE):
                 discovery.register(instance)
@@ -117,6 +99,37 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await _drain(settings, core, messages, discovery, health)
             for task in working:
                 task.cancel()
+
+
+def _identity(
+    settings: Settings,
+    core: Core,
+    redis: Redis,
+    sender: CodeSender | None,
+    telemetry: Telemetry,
+) -> tuple[Identity, DeviceParts]:
+    signer = _signer(settings)
+    identity = build_identity(
+        core.shards,
+        redis,
+        signer,
+        core.router,
+        sender,
+        redis_prefix=settings.redis_prefix,
+        demands_number=settings.registration == "code",
+        token_lifetime=settings.token_lifetime,
+    )
+    devices = build_devices(
+        core.shards,
+        redis,
+        signer,
+        core.router,
+        redis_prefix=settings.redis_prefix,
+        token_lifetime=settings.token_lifetime,
+        idle_after=settings.unlink_idle_after,
+        telemetry=telemetry,
+    )
+    return identity, devices
 
 
 def _sweeping(
