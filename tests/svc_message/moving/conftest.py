@@ -6,7 +6,7 @@ import pytest
 
 from mesh.ids import random_id, slot_of
 from svc_message.conversations import direct_conversation
-from svc_message.requests import AckRequest, ReadRequest, SendRequest
+from svc_message.requests import EVERY_DEVICE, AckRequest, Body, ReadRequest, SendRequest
 from svc_message.store import ShardStore
 
 _PEERS = 8
@@ -31,8 +31,8 @@ _MORE_ROWS = (
     "INSERT INTO block SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
     "INSERT INTO mute SELECT $2::bytea, 'a chat', now() WHERE $1::smallint >= 0",
     "INSERT INTO phone_number VALUES ('hash', $1::smallint, $2::bytea)",
-    "INSERT INTO registration_code"
-    " VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)",
+    """INSERT INTO registration_code
+    VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)""",
 )
 
 
@@ -76,8 +76,9 @@ class World:
             day=day,
             digest=bytes(32),
             message_id=random_id(),
-            type=1,
-            ciphertext=body,
+            bodies=[Body(EVERY_DEVICE, 0, 1, body)],
+            own_bodies=[],
+            is_shared=True,
             recipient_known=True,
         )
 
