@@ -24,6 +24,7 @@ _MOST_ROUTES = 200_000
 _MOST_PENDING = 10_000
 _MOST_ASKED = 500
 _MOST_REVOKING = 2.0
+_MOST_REVOKED = 500
 
 
 class Gateway(Protocol):
@@ -66,6 +67,7 @@ class Router:
         self._gateways: dict[str, Gateway] = {}
         self._streams: dict[str, list[Gateway]] = {}  # of each gateway, the newest last
         self._routes: OrderedDict[Device, str] = OrderedDict()
+        self._revoked: dict[Device, int] = {}  # the latest, for gateways that attach later
         self._pending: dict[Device, list[Push]] = {}
         self._pushes = 0
         self._wake = asyncio.Event()
@@ -78,6 +80,8 @@ class Router:
         """
         self._streams.setdefault(gateway.instance_id, []).append(gateway)
         self._gateways[gateway.instance_id] = gateway
+        for device, below_epoch in self._revoked.items():
+            gateway.push_revoked(device, below_epoch)
 
     def detach(self, gateway: Gateway) -> None:
         """A gateway's stream has ended."""
@@ -139,9 +143,12 @@ class Router:
         """End an unlinked device's sessions: told to every gateway, without asking any registry.
 
         Returns when all that are attached have been told, or after two seconds. One that is not
-        attached finds out by the comparison of heads with which it attaches again.
+        attached is told when it is, and finds out by the comparison of heads in any case.
         """
         self._routes.pop(device, None)
+        self._revoked[device] = max(self._revoked.pop(device, 0), below_epoch)
+        if len(self._revoked) > _MOST_REVOKED:
+            del self._revoked[next(iter(self._revoked))]
         gateways = [gateway for streams in self._streams.values() for gateway in streams]
         for gateway in gateways:
             gateway.push_revoked(device, below_epoch)

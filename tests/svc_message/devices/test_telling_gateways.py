@@ -86,6 +86,23 @@ async def test_without_gateways_nobody_waits() -> None:
     await Router(Registry()).revoke((new_ulid(), 2), 7)
 
 
+async def test_a_gateway_that_attaches_later_is_told_of_the_latest_revocations() -> None:
+    router, device = Router(Registry()), (new_ulid(), 2)
+    for number in range(600):
+        await router.revoke((new_ulid(), 2), number)
+    await router.revoke(device, 7)
+    await router.revoke(device, 6)
+
+    link, wire = GatewayLink("late", OFF), Wire()
+    router.attach(link)
+    link.close()
+    await link.write_to(wire.write)
+
+    assert len(wire.events) == 500
+    last = wire.events[-1].end
+    assert (last.device.user_id, last.device.device_id, last.below_epoch) == (*device, 7)
+
+
 async def test_low_prekeys_go_to_the_gateway_of_the_device(attached) -> None:
     router, _, wires = attached
     device = (new_ulid(), 3)
