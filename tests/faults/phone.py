@@ -104,6 +104,7 @@ class Phone:
 
     async def run(self) -> None:
         """Be connected, at one gateway after the other, until closed."""
+        self._closing = False
         while not self._closing:
             reason, pause = await self._one_stream(self._gateways[0])
             self._note(Ended, reason=reason)

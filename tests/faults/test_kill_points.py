@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.breaking import died, dying_at
+from tests.faults.breaking import died, dying_at, kill
 from tests.faults.town import a_town
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -51,3 +51,38 @@ async def test_a_gateway_that_dies_loses_and_doubles_nothing(
             await town.settled()
 
         await town.check()
+
+
+async def test_a_gateway_that_dies_while_it_is_taken_down_loses_and_doubles_nothing(
+    mesh: Mesh,
+) -> None:
+    async with dying_at(mesh, "gateway-1", "drain.during", count=2):
+        async with a_town(mesh) as town:
+            town.write(200)
+            await town.has_accepted(50)
+
+            await mesh.stop("gateway-1")
+            await died(mesh, "gateway-1")
+            await town.settled()
+
+        await town.check()
+
+
+@pytest.mark.parametrize("dies", ["gateway-1", "message-1", "message-2"])
+async def test_a_queue_whose_draining_is_cut_off_is_drained_to_the_end(
+    mesh: Mesh, dies: str
+) -> None:
+    async with a_town(mesh, people=4, window=50) as town:
+        reader, *writers = town.people
+        await town.goes_offline(reader)
+        for number in range(1200):
+            town.write_one(writers[number % len(writers)], reader)
+        await town.has_accepted(1200)
+
+        town.comes_online(reader)
+        await town.has_received(reader, 300)
+        await kill(mesh, dies)
+        await mesh.start(dies)
+        await town.settled()
+
+    await town.check()

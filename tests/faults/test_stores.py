@@ -1,7 +1,9 @@
 """Postgres, Redis and etcd crash, vanish and forget, while people write to each other."""
 
+import grpc
 import redis.asyncio as redis
 
+from mesh.health import check
 from mesh.ids import slot_of
 from tests.e2e.meshes import own_mesh
 from tests.faults.breaking import kill
@@ -56,8 +58,11 @@ async def test_one_shard_down_stops_nobody_of_the_other() -> None:
             await town.has_accepted(before + 100, within=10)
             town.write(100)
             await eventually(lambda: any(town.history.all(Refused)))
+            one = mesh.message_addresses[0]
+            assert await health(one, "shard/shard-0", "shard/shard-1", "") == [True, False, True]
             await mesh.start("postgres-2")
             await town.settled()
+            assert await health(one, "shard/shard-0", "shard/shard-1") == [True, True]
 
         assert {refused.reason for refused in town.history.all(Refused)} <= {
             "SHARD_UNAVAILABLE",
@@ -87,7 +92,10 @@ async def test_a_redis_that_dies_and_comes_back_empty_loses_nothing(mesh: Mesh) 
         await kill(mesh, "valkey")
         await town.has_accepted(200, within=10)
         town.write(50)
+        here, there = mesh.gateway_addresses
+        await eventually(lambda: is_health(here, [False, True], "redis", ""))
         await mesh.start("valkey")
+        await eventually(lambda: is_health(there, [True, True], "redis", ""))
         town.write(50)
 
         await town.settled()
@@ -118,3 +126,13 @@ async def test_while_etcd_is_away_no_send_fails_and_no_stream_ends(mesh: Mesh) -
 def _write_among(town: Town, people: list[Phone], count: int) -> None:
     for _ in range(count):
         town.write_one(*town.chance.sample(people, 2))
+
+
+async def health(address: str, *entries: str) -> list[bool]:
+    """What an instance says of these entries."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        return [await check(channel, entry, within=5) for entry in entries]
+
+
+async def is_health(address: str, expected: list[bool], *entries: str) -> bool:
+    return await health(address, *entries) == expected

@@ -18,6 +18,7 @@ from whimbrel_cli.stack.mesh import Mesh
 
 WITHIN = 30.0
 _POLL_SECONDS = 0.05
+_GOODBYE_SECONDS = 5
 
 _QUEUES = """
 SELECT d.user_id, d.head_pos, d.acked_pos,
@@ -41,6 +42,7 @@ class Town:
         self.chance = random.Random(seed)
         self._news = asyncio.Event()
         self._written = 0
+        self._online: dict[str, asyncio.Task[None]] = {}
 
     async def move_in(self, *, window: int) -> Phone:
         """One more person, offline."""
@@ -57,6 +59,24 @@ class Town:
         )
         self.people.append(person)
         return person
+
+    def comes_online(self, person: Phone) -> None:
+        """The person's phone connects, and comes back whenever its stream ends."""
+        self._online[person.name] = asyncio.create_task(person.run(), name=person.name)
+
+    async def goes_offline(self, person: Phone) -> None:
+        """The person's phone half-closes its stream and stays away."""
+        person.close()
+        life = self._online.pop(person.name)
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await life
+        except TimeoutError:  # the stream is stuck with what a test has broken
+            await asyncio.gather(life, return_exceptions=True)
+
+    async def all_go_offline(self) -> None:
+        online = [person for person in self.people if person.name in self._online]
+        await asyncio.gather(*(self.goes_offline(person) for person in online))
 
     def write(self, count: int) -> None:
         """Let everybody write to everybody, so many messages in all."""
@@ -77,6 +97,15 @@ class Town:
     async def has_accepted(self, count: int, *, within: float = WITHIN) -> None:
         """Wait until so many sends are answered."""
         await self._until(lambda: self.accepted >= count, within, f"{count} accepted")
+
+    async def has_received(self, person: Phone, count: int, *, within: float = WITHIN) -> None:
+        """Wait until so many messages have come to the person."""
+
+        def is_so() -> bool:
+            received = (r.message_id for r in self.history.all(Received) if r.who == person.name)
+            return len({*received}) >= count
+
+        await self._until(is_so, within, f"{count} received by {person.name}")
 
     async def settled(self, *, within: float = WITHIN) -> None:
         """Wait until all is answered, delivered and receipted, and the shards are at rest."""
@@ -175,19 +204,11 @@ async def a_town(
     town = Town(mesh, seed)
     for _ in range(people):
         await town.move_in(window=window)
-    living = [asyncio.create_task(p.run(), name=p.name) for p in town.people]
+        town.comes_online(town.people[-1])
     try:
         yield town
-        for person in town.people:
-            person.close()
-        await asyncio.wait(living, timeout=5)
-        for life in living:
-            if life.done():
-                life.result()
     finally:
-        for life in living:
-            life.cancel()
-        await asyncio.gather(*living, return_exceptions=True)
+        await town.all_go_offline()
 
 
 async def eventually(
