@@ -6,6 +6,7 @@ is not dead), it goes to the next. Repeating a request is harmless, and the firs
 """
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import Unavailable, root_cause
 from mesh.instances import Instance
 from mesh.rendezvous import Rendezvous
+from mesh.tasks import supervised
 from svc_gateway import to_service
 from svc_gateway.outbox import Outbox
 from svc_gateway.tally import Tally
@@ -182,7 +184,8 @@ class Attach:
     async def run(self) -> None:
         """Keep a stream to every instance; ends by cancellation only."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._check_answers(), name="attach-answers")
+            checking = supervised(self._check_answers, name="attach-answers", clock=self._clock)
+            tasks.create_task(checking, name="attach-answers")
             while True:
                 self._changed.clear()
                 self._follow(tasks)
@@ -193,8 +196,9 @@ class Attach:
         for instance_id in self._tasks.keys() - known.keys():
             self._tasks.pop(instance_id).cancel()
         for instance_id in known.keys() - self._tasks.keys():
-            attending = self._attend(Attachment(instance_id, self._clock))
-            name = f"attach-{instance_id}"
+            attachment, name = Attachment(instance_id, self._clock), f"attach-{instance_id}"
+            # A bug that one answer or push hits must not end the others' streams.
+            attending = supervised(functools.partial(self._attend, attachment), name=name)
             self._tasks[instance_id] = tasks.create_task(attending, name=name)
 
     async def _attend(self, attachment: Attachment) -> None:

@@ -11,6 +11,7 @@ from mesh.channels import Channels
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
 from mesh.metrics import SESSIONS, UNACKED_BYTES
+from mesh.tasks import supervised
 from mesh.telemetry import OFF, Telemetry
 from svc_gateway.attach import Attach, AttachLimits, Credentials
 from svc_gateway.authenticator import Authenticator
@@ -52,59 +53,23 @@ class Gateway:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._tally = Tally(telemetry)
+        self._failpoints = Failpoints(settings.failpoint)
         self.sessions = Sessions(token_grace=settings.token_grace)
-        self.attach = Attach(
-            channels,
-            credentials,
-            instance_id=instance_id,
-            pushes=Pushes(self.sessions, on_lost=self._on_lost),
-            tally=self._tally,
-            limits=AttachLimits(
-                answer_within=settings.answer_within,
-                most_unanswered_bytes=settings.unanswered_budget,
-            ),
-            clock=self._clock,
-        )
-        self.heads = Heads(
-            self.attach,
-            self.sessions,
-            interval=settings.heads_interval,
-            interval_blind=settings.canary_interval,
-            spread=settings.heads_spread,
-            clock=self._clock,
-        )
-        failpoints = Failpoints(settings.failpoint)
-        self.registrar = Registrar(
-            registry,
-            self.sessions,
-            self.heads,
-            renewal=settings.registry_renewal,
-            canary_interval=settings.canary_interval,
-            failpoints=failpoints,
-            on_reachable=on_redis,
-            clock=self._clock,
-        )
+        self.attach = self._new_attach(channels, credentials, instance_id)
+        self.heads = self._new_heads()
+        self.registrar = self._new_registrar(registry, on_redis)
         self.sessions.on_opened = self.registrar.opened
         authenticator = Authenticator(verifier)
-        self.edge = Edge(
-            authenticator=authenticator,
-            attach=self.attach,
-            sessions=self.sessions,
-            limits=session_limits(settings),
-            budget=Budget(settings.unacked_budget),
-            failpoints=failpoints,
-            tally=self._tally,
-            ticks_to_write=_ticks(settings.slow_consumer.total_seconds()),
-        )
+        self.edge = self._new_edge(authenticator)
         self.servicer = GatewayServicer(
             authenticator,
             self.edge,
             max_sessions=settings.max_sessions,
             on_closed=self._on_closed,
         )
+        self.forwarder = Forwarder(authenticator, self.attach, channels, credentials)
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
         telemetry.gauge(UNACKED_BYTES, lambda: self.edge.budget.used)
-        self.forwarder = Forwarder(authenticator, self.attach, channels, credentials)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve there. Comes last: what no other handler knows is forwarded, or refused."""
@@ -116,8 +81,8 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.attach.run(), name="attach")
             tasks.create_task(self.registrar.run(), name="registrar")
-            tasks.create_task(self.heads.run(), name="heads")
-            tasks.create_task(self._tick(), name="tick")
+            for name, work in (("heads", self.heads.run), ("tick", self._tick)):
+                tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def drain(self) -> None:
         """Send all devices away, and leave no route behind."""
@@ -125,12 +90,60 @@ class Gateway:
         await send_away(
             self.servicer.streams,
             spread=self._settings.drain_spread,
-            failpoints=self.edge.failpoints,
+            failpoints=self._failpoints,
             clock=self._clock,
         )
         if not await until_gone(self.servicer.gone, self._settings.drain):
             log.warning("streams are cut off", streams=len(self.servicer.streams))
         await self.registrar.leave()
+
+    def _new_attach(self, channels: Channels, credentials: Credentials, instance_id: str) -> Attach:
+        return Attach(
+            channels,
+            credentials,
+            instance_id=instance_id,
+            pushes=Pushes(self.sessions, on_lost=self._on_lost),
+            tally=self._tally,
+            limits=AttachLimits(
+                answer_within=self._settings.answer_within,
+                most_unanswered_bytes=self._settings.unanswered_budget,
+            ),
+            clock=self._clock,
+        )
+
+    def _new_heads(self) -> Heads:
+        return Heads(
+            self.attach,
+            self.sessions,
+            interval=self._settings.heads_interval,
+            interval_blind=self._settings.canary_interval,
+            spread=self._settings.heads_spread,
+            clock=self._clock,
+        )
+
+    def _new_registrar(self, registry: Registry, on_redis: Callable[[bool], None]) -> Registrar:
+        return Registrar(
+            registry,
+            self.sessions,
+            self.heads,
+            renewal=self._settings.registry_renewal,
+            canary_interval=self._settings.canary_interval,
+            failpoints=self._failpoints,
+            on_reachable=on_redis,
+            clock=self._clock,
+        )
+
+    def _new_edge(self, authenticator: Authenticator) -> Edge:
+        return Edge(
+            authenticator=authenticator,
+            attach=self.attach,
+            sessions=self.sessions,
+            limits=session_limits(self._settings),
+            budget=Budget(self._settings.unacked_budget),
+            failpoints=self._failpoints,
+            tally=self._tally,
+            ticks_to_write=_ticks(self._settings.slow_consumer.total_seconds()),
+        )
 
     async def _tick(self) -> None:
         seconds = 0

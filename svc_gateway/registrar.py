@@ -10,6 +10,7 @@ import structlog
 
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
+from mesh.tasks import supervised
 from svc_gateway.heads import Heads
 from svc_gateway.registry import Claim, Claimed, Route, Unreachable
 from svc_gateway.sessions import Sessions
@@ -81,9 +82,12 @@ class Registrar:
     async def run(self) -> None:
         """Write what there is to write; ends by cancellation only."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write_all(), name="registry-writer")
-            tasks.create_task(self._watch_canary(), name="registry-canary")
-            tasks.create_task(self._renew_all(), name="registry-renewal")
+            for name, work in (
+                ("registry-writer", self._write_all),
+                ("registry-canary", self._watch_canary),
+                ("registry-renewal", self._renew_all),
+            ):
+                tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def leave(self) -> None:
         """Remove what is left of this instance in the registry."""

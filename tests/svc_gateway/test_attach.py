@@ -1,6 +1,7 @@
 """Requests are answered whichever instance dies, stops or comes back; pushes find their session."""
 
 import asyncio
+from typing import Any
 
 from mesh.ids import new_ulid, slot_of
 from svc_gateway.conversation import direct
@@ -149,6 +150,31 @@ async def test_an_open_of_a_stream_that_is_over_is_not_asked_late(edge: Edge) ->
     opened = [event.open.device.user_id for event in edge.message.service.asked("open")]
     assert opened == [late.user_id]
     await until(lambda: edge.gateway.attach._unanswered_bytes == 0)
+
+
+async def test_a_bug_in_taking_a_push_costs_one_stream_a_moment(edge: Edge) -> None:
+    await edge.start(heads_interval=0.3)
+    alice, bob = await edge.connect(), await edge.connect()
+    pushes = edge.gateway.attach._pushes
+    hit = 0
+
+    class Buggy:
+        def push(self, event: attach_pb2.MessageEvent, attachment: Any) -> None:
+            nonlocal hit
+            hit += 1
+            if hit == 1:
+                raise KeyError("a bug")
+            pushes.push(event, attachment)
+
+        def attachment_broke(self) -> None:
+            pushes.attachment_broke()
+
+    edge.gateway.attach._pushes = Buggy()
+    await alice.send(bob.user_id)
+
+    await bob.until(lambda: bob.positions == [1])
+    await bob.ack(1)
+    await alice.until(lambda: bool(alice.all("receipt")))
 
 
 async def test_a_new_instance_is_attached_and_one_that_left_is_not(edge: Edge) -> None:
