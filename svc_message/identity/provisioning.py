@@ -16,8 +16,8 @@ from svc_message.identity.devices_store import DeviceStore
 MOST_CIPHERTEXT_BYTES = 64 * 1024
 
 _LIFETIME = timedelta(minutes=2)
-_MOST_WAITING = 500  # a call that needs no token may cost little
-_PAUSES = (0.1, 0.2, 0.4)  # seconds; the last is repeated
+_MOST_WAITING = 200  # a call that needs no token may cost little
+_PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds; the last is repeated
 
 
 class Provisioning:
