@@ -17,7 +17,8 @@ _TRIES = 200
 
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    for port in random.sample(_RANGE, _TRIES):
+    # From the system's chance: tests seed Python's, in several processes alike.
+    for port in random.SystemRandom().sample(_RANGE, _TRIES):
         if is_free(port):
             return port
     raise StackError(f"no free port in {_TRIES} tries between {_RANGE.start} and {_RANGE.stop}")

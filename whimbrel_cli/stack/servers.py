@@ -121,9 +121,11 @@ class Server:
             port = free_port()
             try:
                 await self._run_on(port)
-            except DidNotStart:
-                # Someone may have taken the port between our look and the server's bind.
-                if is_free(port) or not tries_left:
+            except DidNotStart as failure:
+                # Someone may have taken a port between our look and the server's bind, and may be
+                # gone again by now: two that choose the same one at once both give it up.
+                lost_a_port = not is_free(port) or "already in use" in str(failure)
+                if not lost_a_port or not tries_left:
                     raise
             else:
                 self._port = port
