@@ -72,6 +72,8 @@ async def test_an_instance_that_is_silent_is_passed_by(edge: Edge) -> None:
     await alice.until(lambda: len(alice.all("accepted")) == 5)
 
     assert edge.store.order == sent
+    slot = direct(alice.user_id, bob.user_id).slot
+    assert edge.gateway.attach.pick(slot) != home.instance_id
     later = await alice.send(bob.user_id)
     await alice.until(lambda: len(alice.all("accepted")) == 6)
     assert alice.all("accepted")[-1].client_message_id == later

@@ -222,6 +222,17 @@ async def test_the_send_that_is_one_too_many_is_rejected_for_now(edge: Edge) -> 
     assert len(device.all("rejected")) == 1
 
 
+async def test_an_answer_makes_room_for_the_next_send(edge: Edge) -> None:
+    await edge.start(max_outstanding_sends=1)
+    device = await edge.connect()
+
+    for count in range(1, 6):
+        await device.send(new_ulid())
+        await device.until(lambda count=count: len(device.all("accepted")) == count)
+
+    assert device.all("rejected") == []
+
+
 async def test_sends_above_a_mebibyte_are_rejected_for_now(edge: Edge) -> None:
     await edge.start()
     edge.message.service.silent_for = {"send"}

@@ -5,6 +5,7 @@ import asyncio
 import grpc
 
 from mesh.errors import failure_of
+from svc_gateway.session import Phase
 from tests.svc_gateway.conftest import Edge
 from tests.svc_gateway.fake_message import until
 
@@ -32,9 +33,10 @@ async def test_sends_that_are_in_flight_are_answered_first(edge: Edge) -> None:
     edge.message.service.may_write.clear()
     await alice.send(bob.user_id)
     await until(lambda: edge.message.service.asked("send"))
+    [session] = [s.session for s in edge.gateway.sessions if s.device.user_id == alice.user_id]
 
     draining = asyncio.create_task(edge.gateway.drain())
-    await bob.ended()
+    await until(lambda: session.phase is not Phase.OPEN)
     edge.message.service.may_write.set()
     await draining
     await alice.ended()

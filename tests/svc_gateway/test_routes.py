@@ -60,13 +60,14 @@ async def test_a_broken_attach_stream_is_followed_by_a_comparison(edge: Edge) ->
 
 async def test_after_a_flush_all_routes_are_made_again(edge: Edge) -> None:
     await edge.start(canary_interval=0.1)
-    devices = [await edge.connect() for _ in range(5)]
-    await until(lambda: len(edge.registry.entries) == 5)
+    devices = [await edge.connect() for _ in range(30)]
+    await until(lambda: len(edge.registry.entries) == 30)
 
     edge.registry.flush()
     edge.store.put((devices[0].user_id, 1))
 
-    await until(lambda: len(edge.registry.entries) == 5)
+    # By renewals alone it would take a second each.
+    await until(lambda: len(edge.registry.entries) == 30, within=10)
     await devices[0].until(lambda: devices[0].positions == [1])
 
 
@@ -115,6 +116,23 @@ async def test_a_newer_stream_here_ends_the_older_one(edge: Edge) -> None:
     assert failure.code().name == "ABORTED"
     assert reason(older) == "ERROR_REASON_STREAM_REPLACED"
     await until(lambda: list(edge.registry.entries.values()) == [(2, "gateway-under-test")])
+    assert newer.kinds == ["welcome", "caught_up"]
+
+
+async def test_an_older_session_that_opens_late_does_not_take_over(edge: Edge) -> None:
+    await edge.start()
+    newer = await edge.connect()
+    row = edge.store.devices[newer.user_id, 1]
+    row.epoch -= 2  # as if two openings had been answered in the other order
+
+    older = edge.device(newer.user_id)
+    older.listen()
+    await older.say_hello()
+
+    assert await older.ended() is not None
+    assert reason(older) == "ERROR_REASON_STREAM_REPLACED"
+    await until(lambda: len(edge.gateway.servicer.streams) == 1)
+    assert len(edge.gateway.sessions) == 1
     assert newer.kinds == ["welcome", "caught_up"]
 
 
