@@ -96,7 +96,12 @@ async def _run_all(
 
 async def _run_one(name: str, size: Size, target: Target, console: Console) -> Figures:
     if not target.process:
-        return await run(WORKLOADS[name], size, lambda _milestone, _mesh: None)
+
+        def show(milestone: Milestone, _mesh: Mesh) -> None:
+            if milestone.name == "mark":
+                console.print(f"  {milestone.done:,} messages", highlight=False)
+
+        return await run(WORKLOADS[name], size, show)
     into = DEFAULT_DATA / f"{name}-{target.process}-{_PROFILE}"
     into.parent.mkdir(exist_ok=True)
     sampler = Sampler(into, native=target.native)
