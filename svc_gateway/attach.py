@@ -36,6 +36,8 @@ _FRAME_BYTES = 1024 * KIB
 # A stream that has not written so much takes no more "not here": those are lost without harm.
 _MOST_UNWRITTEN = 4096 * KIB
 _READY_WITHIN = 5.0
+# Heard of for the last time before this share of the wait for an answer, an instance is silent.
+_SILENT = 0.8
 
 Call = Any  # grpc.aio.StreamStreamCall[bytes, AttachResponse]: the type stubs differ by version
 
@@ -314,12 +316,14 @@ class Attach:
 
     def check_answers(self) -> None:
         """Ask elsewhere what was not answered in time."""
-        due = self._clock.monotonic() - self._limits.answer_within.total_seconds()
+        now, within = self._clock.monotonic(), self._limits.answer_within.total_seconds()
+        due, silent = now - within, now - _SILENT * within
         for attachment in [*self._attachments.values()]:
             late = attachment.overdue(due)
             if not late:
                 continue
-            if attachment.heard_at < late[0].asked_at:
+            # An instance that stops does so with requests behind which it was still heard.
+            if attachment.heard_at < max(late[0].asked_at, silent):
                 self._stall(attachment)
             else:
                 self._pass_on(attachment, late)
