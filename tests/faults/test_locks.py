@@ -61,6 +61,7 @@ async def test_four_accept_and_four_ack_workers_over_a_hundred_users_never_deadl
     async def ack_all() -> None:
         for _ in range(BATCHES):
             heads = await pool.fetch(HEADS, chance.sample(users, BATCH))
+            chance.shuffle(heads)
             await insist(store.ack, [an_ack(row["user_id"], row["head_pos"]) for row in heads])
 
     assert len(users) == USERS
