@@ -58,6 +58,7 @@ class Accepting:
         relay: Relay,
         *,
         lanes_per_shard: int,
+        device_lists_fresh: timedelta,
         telemetry: Telemetry,
         failpoints: Failpoints,
     ) -> None:
@@ -79,7 +80,7 @@ class Accepting:
         self._checks: Lanes[AccountRequest] = Lanes(
             "exist", self._exist, shards, per_shard=1, telemetry=telemetry
         )
-        self._devices = DeviceLists(shards, stores, telemetry=telemetry)
+        self._devices = DeviceLists(shards, stores, fresh=device_lists_fresh, telemetry=telemetry)
 
     def accept(self, send: SendRequest, answer: Answer) -> None:
         """Queue the send; `answer` is called once, after its commit."""

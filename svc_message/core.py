@@ -69,6 +69,7 @@ def build_core(
         router,
         relay,
         lanes_per_shard=lanes,
+        device_lists_fresh=settings.device_lists_fresh,
         telemetry=telemetry,
         failpoints=failpoints,
     )

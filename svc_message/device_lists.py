@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from mesh.ids import slot_of
 from mesh.telemetry import Telemetry
@@ -13,9 +14,6 @@ from svc_message.results import DevicesResult
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
 
-# How long a list may be used after it was read (docs/contract.md, row 1: "when the send's device
-# list was checked").
-_FRESH = 1.0
 _MOST_REMEMBERED = 50_000
 
 Registrations = Mapping[int, int]
@@ -26,9 +24,15 @@ class DeviceLists:
     """Compares the devices that sends name with those that are linked."""
 
     def __init__(
-        self, shards: Shards, stores: dict[str, ShardStore], *, telemetry: Telemetry
+        self,
+        shards: Shards,
+        stores: dict[str, ShardStore],
+        *,
+        fresh: timedelta,
+        telemetry: Telemetry,
     ) -> None:
         self._stores = stores
+        self._fresh_for = fresh.total_seconds()
         self._known: OrderedDict[bytes, tuple[float, Registrations]] = OrderedDict()
         self._lanes: Lanes[AccountRequest] = Lanes(
             "devices", self._read, shards, per_shard=1, telemetry=telemetry
@@ -81,7 +85,7 @@ class DeviceLists:
 
     def _fresh(self, user_id: bytes) -> Registrations | None:
         read_at, registrations = self._known.get(user_id, (0.0, {}))
-        if read_at + _FRESH < asyncio.get_running_loop().time():
+        if read_at + self._fresh_for < asyncio.get_running_loop().time():
             return None
         return registrations
 

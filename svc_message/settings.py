@@ -47,6 +47,9 @@ class Settings(StoreSettings):
     than an item does, so that few and full batches are cheaper."""
     connections_per_shard: PositiveInt = 16
     """Most connections to one shard."""
+    device_lists_fresh: timedelta = timedelta(seconds=1)
+    """How long a list of linked devices may be used to check sends after it was read. What is sent
+    to a registration that was replaced meanwhile is not delivered."""
     relay_sweep: timedelta = timedelta(seconds=1)
     """How often overdue outbox entries are looked for."""
     keep_messages: timedelta = timedelta(days=30)

@@ -11,11 +11,14 @@ from tests.e2e.meshes import lasting_mesh
 from tests.examples.node_client import NodeClient
 from whimbrel_cli.stack.mesh import Mesh
 
+_FRESH = {"WHIMBREL_MESSAGE_DEVICE_LISTS_FRESH": "PT0S"}
+
 
 @pytest.fixture(scope="session")
 def mesh() -> Iterator[Mesh]:
     """Two gateways, two message instances, two shards."""
-    with lasting_mesh() as mesh:
+    # A send right behind a new registration is told of it, not accepted for the old one.
+    with lasting_mesh(env_of={name: _FRESH for name in ("message-1", "message-2")}) as mesh:
         yield mesh
 
 

@@ -8,8 +8,9 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncpg
+import grpc
 
-from tests.e2e.people import register
+from tests.e2e.people import Account, register
 from tests.faults.checker import LONGEST_WAIT, violations
 from tests.faults.history import Answered, History, Queue, Receipted, Received, Rest
 from tests.faults.phone import Phone
@@ -50,7 +51,7 @@ class Town:
         first = number % len(gateways)
         person = Phone(
             f"p{number}",
-            await register(gateways[first]),
+            await self._registered(gateways[first:] + gateways[:first]),
             [*gateways[first:], *gateways[:first]],
             self.history,
             chance=random.Random(self.chance.random()),
@@ -59,6 +60,16 @@ class Town:
         )
         self.people.append(person)
         return person
+
+    async def _registered(self, gateways: list[str]) -> Account:
+        """An account made through the first gateway that answers, as a client would."""
+        for gateway in gateways:
+            try:
+                return await register(gateway)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+        raise TimeoutError("no gateway answers")
 
     def comes_online(self, person: Phone) -> None:
         """The person's phone connects, and comes back whenever its stream ends."""
