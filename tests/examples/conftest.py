@@ -18,7 +18,7 @@ _FRESH = {"WHIMBREL_MESSAGE_DEVICE_LISTS_FRESH": "PT0S"}
 def mesh() -> Iterator[Mesh]:
     """Two gateways, two message instances, two shards."""
     # A send right behind a new registration is told of it, not accepted for the old one.
-    with lasting_mesh(env_of={name: _FRESH for name in ("message-1", "message-2")}) as mesh:
+    with lasting_mesh(env_of=dict.fromkeys(("message-1", "message-2"), _FRESH)) as mesh:
         yield mesh
 
 
