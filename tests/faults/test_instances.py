@@ -55,7 +55,7 @@ async def test_a_stopped_message_instance_is_left_within_five_seconds(mesh: Mesh
         await town.has_accepted(50)
         with frozen(mesh, "message-1"):
             town.write(100)
-            # A phone may run into the stopped instance twice before its gateway leaves it: two waits.
+            # A phone may run into the stopped instance twice before its gateway leaves it.
             await town.has_accepted(300, within=15)
 
             await town.settled()
