@@ -2,7 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -10,11 +17,12 @@ from typing import TypeVar
 import grpc
 
 from whimbrel.content.v1.content_pb2 import Content
+from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel_client.bell import Bell
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
 from whimbrel_client.crypto import SafetyNumber, safety_number
-from whimbrel_client.device_keys import published
+from whimbrel_client.device_calls import DeviceCalls
 from whimbrel_client.errors import (
     ClientClosed,
     ClientError,
@@ -25,12 +33,15 @@ from whimbrel_client.errors import (
 )
 from whimbrel_client.exchange import Exchange
 from whimbrel_client.identity import IdentityCalls, Tokens
+from whimbrel_client.joining import linked, opened, registered
 from whimbrel_client.key_calls import KeyCalls
 from whimbrel_client.key_store import Refusal
+from whimbrel_client.linking import LinkCode
 from whimbrel_client.model import (
     Alarm,
     Conversation,
     IdentityChange,
+    LinkedDevice,
     Message,
     Outcome,
     OutgoingMessage,
@@ -44,7 +55,7 @@ from whimbrel_client.profile import Account, Profile, gateways_of
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
 from whimbrel_client.sync import Sending
-from whimbrel_client.upkeep import Upkeep, upload_first_pools
+from whimbrel_client.upkeep import Upkeep
 
 T = TypeVar("T")
 
@@ -76,6 +87,7 @@ class Client:
         self._store = store
         self._tokens = tokens
         self._calls = calls
+        self._devices = DeviceCalls(calls, tokens.current)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
         self._upkeep = Upkeep(
@@ -114,12 +126,23 @@ class Client:
         """
         folder = Profile(profile)
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        async with _opened(Store(folder.store_path)) as store:
-            keys = published(await store.keys.own_keys())
-            account, token = await calls.register(handle, folder.key_or_new(), keys)
-            folder.keep(account)
-            await upload_first_pools(store.keys, calls, token)
-        return account
+        return await registered(folder, calls, handle)
+
+    @staticmethod
+    async def link(
+        profile: Path | str,
+        *,
+        gateways: Sequence[str],
+        show: Callable[[str], None],
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> Account:
+        """Make this folder a device of somebody's account.
+
+        `show` gets a code that the primary gives to its `link_device` within two minutes. Raises
+        LinkFailed, CallFailed (TOO_MANY_DEVICES and others), Unreachable and ProfileInUse.
+        """
+        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        return await linked(Profile(profile), calls, show)
 
     @classmethod
     @asynccontextmanager
@@ -144,7 +167,7 @@ class Client:
         calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
         tokens = Tokens(account, key, calls=calls, clock=clock)
         own = DeviceId(account.user_id, account.device_id)
-        async with _opened(Store(folder.store_path, own=own)) as store:
+        async with opened(Store(folder.store_path, own=own)) as store:
             client = cls(
                 account,
                 store=store,
@@ -336,6 +359,30 @@ class Client:
             remote_identity=theirs,
         )
 
+    # The own devices.
+
+    async def link_device(self, code: str) -> None:
+        """Hand this account to the device that shows the code. Only the primary may.
+
+        Whoever holds that device then reads and writes as this person. Raises LinkFailed,
+        CallFailed (CALLER_NOT_ALLOWED, TOO_MANY_DEVICES) and Unreachable.
+        """
+        own = await self._store.keys.own_keys()
+        secret = LinkSecret(
+            user_id=self.user_id,
+            handle=self.handle,
+            identity_private_key=own.device.identity.private,
+        )
+        await self._devices.link(LinkCode.read(code), secret)
+
+    async def devices(self) -> list[LinkedDevice]:
+        """The devices of this account. Raises CallFailed and Unreachable."""
+        return await self._devices.devices()
+
+    async def revoke_device(self, device_id: int) -> None:
+        """Unlink a device: the primary any but itself, another one itself."""
+        await self._devices.revoke(device_id)
+
     # Inside.
 
     @asynccontextmanager
@@ -407,15 +454,6 @@ class Client:
         self._raise_if_failed()
         if self._has_ended:
             raise ClientClosed("the client is closed")
-
-
-@asynccontextmanager
-async def _opened(store: Store) -> AsyncIterator[Store]:
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def _cause(error: BaseException) -> ClientError:

@@ -12,6 +12,7 @@ ClientError
 ├── BodyTooLarge            more than one message may carry
 ├── NotTheAuthor            an edit or a deletion of somebody else's message
 ├── IdentityUnknown         no session was ever opened with the account
+├── LinkFailed              a device was not linked
 ├── ProfileMissing          the folder holds no account
 ├── ProfileInUse            another process has the store open
 ├── StoreTooNew             the store was written by a later version
@@ -93,6 +94,10 @@ class NotTheAuthor(ClientError):
 
 class IdentityUnknown(ClientError):
     """The account's identity key is not known here yet."""
+
+
+class LinkFailed(ClientError):
+    """The device was not linked: nobody came, or somebody who had not seen the code."""
 
 
 class ProfileMissing(ClientError):

@@ -42,6 +42,15 @@ class IdentityCalls:
         self._credentials = credentials
         random.shuffle(self._gateways)
 
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The addresses that are tried."""
+        return tuple(sorted(self._gateways))
+
+    def now_ms(self) -> int:
+        """The server's time, for signing."""
+        return self._clock.now_ms()
+
     async def register(
         self, handle: str, key: Ed25519PrivateKey, keys: keys_pb2.DeviceKeys
     ) -> tuple[Account, str]:
@@ -70,8 +79,7 @@ class IdentityCalls:
                 keys=keys,
             )
             response = await Stub(channel).Register(request, timeout=CALL_SECONDS)
-            gateways = tuple(sorted(self._gateways))
-            account = Account(handle, response.user_id, response.device_id, gateways)
+            account = Account(handle, response.user_id, response.device_id, self.gateways)
             return account, response.access_token
 
         return await self.anywhere(call)
@@ -133,6 +141,8 @@ class IdentityCalls:
     def _is_worth_repeating(self, error: CallFailed) -> bool:
         if error.reason == "SIGNATURE_STALE":
             return self._learn_time(error)
+        if error.reason in _FOR_LATER:
+            return False
         return error.retry_after is not None or error.reason in _TRANSIENT
 
     def _learn_time(self, error: CallFailed) -> bool:
@@ -146,6 +156,8 @@ class IdentityCalls:
         return True
 
 
+# Asking again at once only makes it worse: the caller knows when.
+_FOR_LATER = frozenset({"RATE_LIMITED", "PROVISIONING_EMPTY"})
 _TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED", "CANCELLED"})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from whimbrel.identity.v1 import keys_pb2
-from whimbrel_client.crypto import InvalidSignature, SessionIncomplete
+from whimbrel_client.crypto import InvalidSignature, KeyPair, SessionIncomplete
 from whimbrel_client.database import Database
 from whimbrel_client.device_keys import OwnKeys, Pools, bundles_of
 from whimbrel_client.model import IdentityChange
@@ -36,9 +36,9 @@ class KeyStore:
         self._database = database
         self._own = own
 
-    async def own_keys(self) -> OwnKeys:
-        """This device's keys, made when there are none."""
-        return await self._database.run(own_keys_or_new)
+    async def own_keys(self, identity: KeyPair | None = None) -> OwnKeys:
+        """This device's keys, made when there are none; for the given identity, or a new one."""
+        return await self._database.run(lambda c: own_keys_or_new(c, identity))
 
     async def new_pools(self) -> Pools:
         """New one-time keys; they are on the disk before anybody is told of them."""

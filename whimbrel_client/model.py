@@ -170,6 +170,16 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedDevice:
+    """A device of the own account; 1 is the primary."""
+
+    device_id: int
+    linked_at: datetime
+    # The day on which it last connected; None: never.
+    last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityChange:
     """An account has another identity key than before: a new phone, or somebody in between.
 

@@ -6,6 +6,7 @@ from whimbrel_client.crypto import (
     Device,
     KemKeyPair,
     KemPrekey,
+    KeyPair,
     OneTimePrekey,
     PrekeyMessage,
     PrivatePrekeys,
@@ -57,12 +58,17 @@ def own_keys(connection: sqlite3.Connection) -> OwnKeys | None:
     return OwnKeys(Device(curve.pair_of(row[0]), row[1]), _signed(signed), _kem(last_resort))
 
 
-def own_keys_or_new(connection: sqlite3.Connection) -> OwnKeys:
-    """This device's keys, made when there are none."""
-    return own_keys(connection) or keep_own_keys(connection, new_keys())
+def own_keys_or_new(connection: sqlite3.Connection, identity: KeyPair | None = None) -> OwnKeys:
+    """This device's keys, made when there are none, or none of this identity."""
+    known = own_keys(connection)
+    if known is not None and identity in {None, known.device.identity}:
+        return known
+    for table in ("own_identity", "signed_prekey", "kem_prekey", "one_time_prekey"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608
+    return _keep(connection, new_keys(identity))
 
 
-def keep_own_keys(connection: sqlite3.Connection, keys: OwnKeys) -> OwnKeys:
+def _keep(connection: sqlite3.Connection, keys: OwnKeys) -> OwnKeys:
     """Keep the keys of a new device."""
     device = keys.device
     connection.execute(_PUT_OWN, (device.identity.private, device.registration_id))

@@ -1,0 +1,48 @@
+"""How a profile comes to an account: by registering a new one, or by being linked to another's."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from whimbrel_client.crypto import curve
+from whimbrel_client.device_calls import invited, link
+from whimbrel_client.device_keys import published
+from whimbrel_client.identity import IdentityCalls
+from whimbrel_client.linking import Invitation
+from whimbrel_client.profile import Account, Profile
+from whimbrel_client.store import Store
+from whimbrel_client.upkeep import upload_first_pools
+
+
+async def registered(folder: Profile, calls: IdentityCalls, handle: str) -> Account:
+    """Make an account with this folder's keys, or finish what an earlier call began."""
+    async with opened(Store(folder.store_path)) as store:
+        keys = published(await store.keys.own_keys())
+        account, token = await calls.register(handle, folder.key_or_new(), keys)
+        folder.keep(account)
+        await upload_first_pools(store.keys, calls, token)
+    return account
+
+
+async def linked(folder: Profile, calls: IdentityCalls, show: Callable[[str], None]) -> Account:
+    """Show a code, wait until the primary has scanned it, and become a device of its account."""
+    invitation = Invitation()
+    async with opened(Store(folder.store_path)) as store:
+        show(str(invitation.code))
+        secret = await invited(calls, invitation)
+        identity = curve.pair_of(secret.identity_private_key)
+        keys = published(await store.keys.own_keys(identity))
+        device_id, token = await link(calls, secret, folder.key_or_new(), keys)
+        account = Account(secret.handle, secret.user_id, device_id, calls.gateways)
+        folder.keep(account)
+        await upload_first_pools(store.keys, calls, token)
+    return account
+
+
+@asynccontextmanager
+async def opened(store: Store) -> AsyncIterator[Store]:
+    """The store, open while the block lasts."""
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
