@@ -112,6 +112,18 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The device neither read nor acknowledged for 30 s while something waited. It may come back at once."""
     ERROR_REASON_PROTOCOL_VIOLATION: _ErrorReason.ValueType  # 54
     """The device broke the protocol of the stream. A fixed client may come back at once."""
+    ERROR_REASON_GROUP_UNKNOWN: _ErrorReason.ValueType  # 60
+    """There is no such group, or the caller is not a member of it."""
+    ERROR_REASON_MEMBER_UNKNOWN: _ErrorReason.ValueType  # 61
+    """The account does not exist, or is not a member of the group. Metadata: `user_id` where it is one of several."""
+    ERROR_REASON_MEMBER_BANNED: _ErrorReason.ValueType  # 62
+    """The account is banned from the group."""
+    ERROR_REASON_GROUP_FULL: _ErrorReason.ValueType  # 63
+    """The group has as many members as it may have. Metadata: `allowed`."""
+    ERROR_REASON_GROUP_LINK_INVALID: _ErrorReason.ValueType  # 64
+    """The key of the invite link is wrong, or the link has ended or is used up."""
+    ERROR_REASON_MESSAGE_UNKNOWN: _ErrorReason.ValueType  # 65
+    """The caller has no such message in the group."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that Whimbrel gives. A call that fails carries it, without its prefix, as the `reason` of one
@@ -209,3 +221,15 @@ ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 53
 """The device neither read nor acknowledged for 30 s while something waited. It may come back at once."""
 ERROR_REASON_PROTOCOL_VIOLATION: ErrorReason.ValueType  # 54
 """The device broke the protocol of the stream. A fixed client may come back at once."""
+ERROR_REASON_GROUP_UNKNOWN: ErrorReason.ValueType  # 60
+"""There is no such group, or the caller is not a member of it."""
+ERROR_REASON_MEMBER_UNKNOWN: ErrorReason.ValueType  # 61
+"""The account does not exist, or is not a member of the group. Metadata: `user_id` where it is one of several."""
+ERROR_REASON_MEMBER_BANNED: ErrorReason.ValueType  # 62
+"""The account is banned from the group."""
+ERROR_REASON_GROUP_FULL: ErrorReason.ValueType  # 63
+"""The group has as many members as it may have. Metadata: `allowed`."""
+ERROR_REASON_GROUP_LINK_INVALID: ErrorReason.ValueType  # 64
+"""The key of the invite link is wrong, or the link has ended or is used up."""
+ERROR_REASON_MESSAGE_UNKNOWN: ErrorReason.ValueType  # 65
+"""The caller has no such message in the group."""

@@ -132,6 +132,7 @@ class ServerEvent(message.Message):
     GO_AWAY_FIELD_NUMBER: builtins.int
     DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
     LOW_PREKEYS_FIELD_NUMBER: builtins.int
+    GROUP_CHANGED_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
         """Answers `hello`."""
@@ -172,6 +173,10 @@ class ServerEvent(message.Message):
     def low_prekeys(self) -> LowPrekeys:
         """The device should upload new one-time keys."""
 
+    @builtins.property
+    def group_changed(self) -> send_pb2.GroupChanged:
+        """Answers `send`: it was made for a group that has changed."""
+
     def __init__(
         self,
         *,
@@ -185,12 +190,13 @@ class ServerEvent(message.Message):
         go_away: GoAway | None = ...,
         device_mismatch: send_pb2.DeviceMismatch | None = ...,
         low_prekeys: LowPrekeys | None = ...,
+        group_changed: send_pb2.GroupChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -53,7 +53,7 @@ class GatewayServiceServicer:
         The device speaks first: the first event is `hello`, and no other is. The server answers with `welcome`; then
         both sides speak when they like, and each puts all that waits into one frame.
 
-        Sending: each `send` is answered by one `accepted`, `rejected` or `device_mismatch`, in any order. A send that was not answered before the
+        Sending: each `send` is answered by one `accepted`, `rejected`, `device_mismatch` or `group_changed`, in any order. A send that was not answered before the
         stream ended is repeated, byte for byte, on the next one. At most `Limits.max_outstanding_sends` may wait.
 
         Receiving: the server delivers the device's queue in the order of `pos`, without a gap, from the last acknowledged

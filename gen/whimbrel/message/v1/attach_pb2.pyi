@@ -96,7 +96,7 @@ class GatewayEvent(message.Message):
 
     @builtins.property
     def send(self) -> DeviceSend:
-        """Answered by `accepted`, `rejected` or `device_mismatch`."""
+        """Answered by `accepted`, `rejected`, `device_mismatch` or `group_changed`."""
 
     @builtins.property
     def ack(self) -> DeviceAck:
@@ -166,6 +166,8 @@ class MessageEvent(message.Message):
     END_FIELD_NUMBER: builtins.int
     DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
     LOW_PREKEYS_FIELD_NUMBER: builtins.int
+    GROUP_CHANGED_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The id of the request that this answers; 0 for a push."""
     @builtins.property
@@ -228,6 +230,14 @@ class MessageEvent(message.Message):
     def low_prekeys(self) -> PushLowPrekeys:
         """Push: a device runs out of one-time keys."""
 
+    @builtins.property
+    def group_changed(self) -> send_pb2.GroupChanged:
+        """Answers `send`."""
+
+    @builtins.property
+    def run(self) -> PushRun:
+        """Push: messages of a group for many devices."""
+
     def __init__(
         self,
         *,
@@ -247,12 +257,14 @@ class MessageEvent(message.Message):
         end: PushEnd | None = ...,
         device_mismatch: send_pb2.DeviceMismatch | None = ...,
         low_prekeys: PushLowPrekeys | None = ...,
+        group_changed: send_pb2.GroupChanged | None = ...,
+        run: PushRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -375,9 +387,9 @@ class DeviceSend(message.Message):
     HOME_FIELD_NUMBER: builtins.int
     SEND_FIELD_NUMBER: builtins.int
     conversation_id: builtins.bytes
-    """The conversation, 16 bytes, derived from the two users."""
+    """The conversation, 16 bytes: derived from the two users, or the group."""
     home: builtins.bytes
-    """The user in whose slot the conversation lives, 16 bytes."""
+    """The user or the group in whose slot the conversation lives, 16 bytes."""
     @builtins.property
     def device(self) -> DeviceAddress:
         """The sending device, verified by the gateway."""
@@ -778,6 +790,64 @@ class PushDelivery(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device", "envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushRun(message.Message):
+    """Messages of a group that have just been written to the queues of many devices."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ENVELOPES_FIELD_NUMBER: builtins.int
+    PLACES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def envelopes(self) -> containers.RepeatedCompositeFieldContainer[envelope_pb2.Envelope]:
+        """Consecutive in the group, ascending; each as every device gets it, but without a pos."""
+
+    @builtins.property
+    def places(self) -> containers.RepeatedCompositeFieldContainer[RunPlace]:
+        """The devices of this gateway."""
+
+    def __init__(
+        self,
+        *,
+        envelopes: abc.Iterable[envelope_pb2.Envelope] | None = ...,
+        places: abc.Iterable[RunPlace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["envelopes", b"envelopes", "places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RunPlace(message.Message):
+    """Where a run begins in one device's queue. Each next envelope has the next pos; those that the device has sent itself have none."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    FIRST_SEQ_FIELD_NUMBER: builtins.int
+    FIRST_POS_FIELD_NUMBER: builtins.int
+    first_seq: builtins.int
+    """The seq of the first envelope that the device gets; earlier ones it got before."""
+    first_pos: builtins.int
+    """Its pos."""
+    @builtins.property
+    def device(self) -> DeviceAddress:
+        """The device."""
+
+    def __init__(
+        self,
+        *,
+        device: DeviceAddress | None = ...,
+        first_seq: builtins.int = ...,
+        first_pos: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "first_pos", b"first_pos", "first_seq", b"first_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

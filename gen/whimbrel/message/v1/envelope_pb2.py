@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from whimbrel.message.v1 import send_pb2 as whimbrel_dot_message_dot_v1_dot_send__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"whimbrel/message/v1/envelope.proto\x12\x13whimbrel.message.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/message/v1/send.proto\"\x85\x02\n\x08\x45nvelope\x12\x0b\n\x03pos\x18\x01 \x01(\x04\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x11\n\x07user_id\x18\x03 \x01(\x0cH\x00\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x16\n\x0esender_user_id\x18\x05 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x06 \x01(\r\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x04type\x18\x08 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\t \x01(\x0c\x42\x0e\n\x0c\x63onversationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"whimbrel/message/v1/envelope.proto\x12\x13whimbrel.message.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/message/v1/send.proto\"\x99\x02\n\x08\x45nvelope\x12\x0b\n\x03pos\x18\x01 \x01(\x04\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x11\n\x07user_id\x18\x03 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\n \x01(\x0cH\x00\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x16\n\x0esender_user_id\x18\x05 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x06 \x01(\r\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x04type\x18\x08 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\t \x01(\x0c\x42\x0e\n\x0c\x63onversationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.envelop
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENVELOPE']._serialized_start=125
-  _globals['_ENVELOPE']._serialized_end=386
+  _globals['_ENVELOPE']._serialized_end=406
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,7 @@ class Envelope(message.Message):
     POS_FIELD_NUMBER: builtins.int
     MESSAGE_ID_FIELD_NUMBER: builtins.int
     USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     SEQ_FIELD_NUMBER: builtins.int
     SENDER_USER_ID_FIELD_NUMBER: builtins.int
     SENDER_DEVICE_ID_FIELD_NUMBER: builtins.int
@@ -39,6 +40,8 @@ class Envelope(message.Message):
     """The message's identity, 16 bytes (a ULID)."""
     user_id: builtins.bytes
     """A direct chat with this person, 16 bytes."""
+    group_id: builtins.bytes
+    """A group, 16 bytes."""
     seq: builtins.int
     """The place in the conversation. Ascends on every device; gaps are legal (own sends, blocks, joins, expiry)."""
     sender_user_id: builtins.bytes
@@ -59,6 +62,7 @@ class Envelope(message.Message):
         pos: builtins.int = ...,
         message_id: builtins.bytes = ...,
         user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
         seq: builtins.int = ...,
         sender_user_id: builtins.bytes = ...,
         sender_device_id: builtins.int = ...,
@@ -66,10 +70,10 @@ class Envelope(message.Message):
         type: send_pb2.CiphertextType.ValueType = ...,
         ciphertext: builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted_at", b"accepted_at", "conversation", b"conversation", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted_at", b"accepted_at", "conversation", b"conversation", "group_id", b"group_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_at", b"accepted_at", "ciphertext", b"ciphertext", "conversation", b"conversation", "message_id", b"message_id", "pos", b"pos", "sender_device_id", b"sender_device_id", "sender_user_id", b"sender_user_id", "seq", b"seq", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_at", b"accepted_at", "ciphertext", b"ciphertext", "conversation", b"conversation", "group_id", b"group_id", "message_id", b"message_id", "pos", b"pos", "sender_device_id", b"sender_device_id", "sender_user_id", b"sender_user_id", "seq", b"seq", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
     _WhichOneofArgType_conversation: _TypeAlias = typing.Literal["conversation", b"conversation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...

@@ -52,6 +52,7 @@ class SendResponse(message.Message):
     ACCEPTED_FIELD_NUMBER: builtins.int
     REJECTED_FIELD_NUMBER: builtins.int
     DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
+    GROUP_CHANGED_FIELD_NUMBER: builtins.int
     @builtins.property
     def accepted(self) -> send_pb2.Accepted:
         """It is durable."""
@@ -64,18 +65,23 @@ class SendResponse(message.Message):
     def device_mismatch(self) -> send_pb2.DeviceMismatch:
         """It names other devices than it must."""
 
+    @builtins.property
+    def group_changed(self) -> send_pb2.GroupChanged:
+        """It was made for a group that has changed."""
+
     def __init__(
         self,
         *,
         accepted: send_pb2.Accepted | None = ...,
         rejected: send_pb2.Rejected | None = ...,
         device_mismatch: send_pb2.DeviceMismatch | None = ...,
+        group_changed: send_pb2.GroupChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "device_mismatch", b"device_mismatch", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "device_mismatch", b"device_mismatch", "group_changed", b"group_changed", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "device_mismatch", b"device_mismatch", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "device_mismatch", b"device_mismatch", "group_changed", b"group_changed", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["accepted", "rejected", "device_mismatch"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["accepted", "rejected", "device_mismatch", "group_changed"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/receipt.proto\x12\x13whimbrel.message.v1\"\x83\x01\n\x07Receipt\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x30\n\tdelivered\x18\x03 \x03(\x0b\x32\x1d.whimbrel.message.v1.SeqRange\x12\x12\n\nread_up_to\x18\x04 \x01(\x04\x42\x0e\n\x0c\x63onversation\"\'\n\x08SeqRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"<\n\x04Read\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12\x11\n\tup_to_seq\x18\x02 \x01(\x04\x42\x0e\n\x0c\x63onversationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/receipt.proto\x12\x13whimbrel.message.v1\"\xc4\x01\n\x07Receipt\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x05 \x01(\x0cH\x00\x12\x30\n\tdelivered\x18\x03 \x03(\x0b\x32\x1d.whimbrel.message.v1.SeqRange\x12\x12\n\nread_up_to\x18\x04 \x01(\x04\x12+\n\x07tallies\x18\x06 \x03(\x0b\x32\x1a.whimbrel.message.v1.TallyB\x0e\n\x0c\x63onversation\";\n\x05Tally\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x14\n\x0c\x64\x65livered_to\x18\x02 \x01(\r\x12\x0f\n\x07read_by\x18\x03 \x01(\r\"\'\n\x08SeqRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"P\n\x04Read\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x03 \x01(\x0cH\x00\x12\x11\n\tup_to_seq\x18\x02 \x01(\x04\x42\x0e\n\x0c\x63onversationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.receipt
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECEIPT']._serialized_start=59
-  _globals['_RECEIPT']._serialized_end=190
-  _globals['_SEQRANGE']._serialized_start=192
-  _globals['_SEQRANGE']._serialized_end=231
-  _globals['_READ']._serialized_start=233
-  _globals['_READ']._serialized_end=293
+  _globals['_RECEIPT']._serialized_end=255
+  _globals['_TALLY']._serialized_start=257
+  _globals['_TALLY']._serialized_end=316
+  _globals['_SEQRANGE']._serialized_start=318
+  _globals['_SEQRANGE']._serialized_end=357
+  _globals['_READ']._serialized_start=359
+  _globals['_READ']._serialized_end=439
 # @@protoc_insertion_point(module_scope)

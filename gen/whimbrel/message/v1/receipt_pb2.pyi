@@ -28,14 +28,18 @@ class Receipt(message.Message):
 
     VERSION_FIELD_NUMBER: builtins.int
     USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     DELIVERED_FIELD_NUMBER: builtins.int
     READ_UP_TO_FIELD_NUMBER: builtins.int
+    TALLIES_FIELD_NUMBER: builtins.int
     version: builtins.int
     """The place among this account's receipts: each change of any of them takes the next version. Resume from the
     greatest one that is stored.
     """
     user_id: builtins.bytes
     """A direct chat with this person, 16 bytes."""
+    group_id: builtins.bytes
+    """A group, 16 bytes: then `tallies` says how far its members are, and `delivered` and `read_up_to` are not set."""
     read_up_to: builtins.int
     """A message is read if it is delivered and its seq is at or below this. 0: nothing is known to be read."""
     @builtins.property
@@ -44,21 +48,55 @@ class Receipt(message.Message):
         account's own; those mean nothing.
         """
 
+    @builtins.property
+    def tallies(self) -> containers.RepeatedCompositeFieldContainer[Tally]:
+        """This account's latest messages to the group, at most 100, ascending; their numbers only grow."""
+
     def __init__(
         self,
         *,
         version: builtins.int = ...,
         user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
         delivered: abc.Iterable[SeqRange] | None = ...,
         read_up_to: builtins.int = ...,
+        tallies: abc.Iterable[Tally] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "group_id", b"group_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "delivered", b"delivered", "read_up_to", b"read_up_to", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "delivered", b"delivered", "group_id", b"group_id", "read_up_to", b"read_up_to", "tallies", b"tallies", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
     _WhichOneofArgType_conversation: _TypeAlias = typing.Literal["conversation", b"conversation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...
+
+@typing.final
+class Tally(message.Message):
+    """How many members of a group have a message. GroupService.GetMessageReceipts tells who."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    DELIVERED_TO_FIELD_NUMBER: builtins.int
+    READ_BY_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """The message's place in the group."""
+    delivered_to: builtins.int
+    """How many members, beside the sender, have received it on a device."""
+    read_by: builtins.int
+    """How many of those have read it."""
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        delivered_to: builtins.int = ...,
+        read_by: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["delivered_to", b"delivered_to", "read_by", b"read_by", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class SeqRange(message.Message):
@@ -91,21 +129,25 @@ class Read(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     UP_TO_SEQ_FIELD_NUMBER: builtins.int
     user_id: builtins.bytes
     """A direct chat with this person, 16 bytes."""
+    group_id: builtins.bytes
+    """A group, 16 bytes."""
     up_to_seq: builtins.int
     """The last seq that was read. More than was ever delivered here counts as what was delivered."""
     def __init__(
         self,
         *,
         user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
         up_to_seq: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "group_id", b"group_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "up_to_seq", b"up_to_seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "group_id", b"group_id", "up_to_seq", b"up_to_seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
     _WhichOneofArgType_conversation: _TypeAlias = typing.Literal["conversation", b"conversation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 from whimbrel.error.v1 import reason_pb2 as reason_pb2
+from whimbrel.group.v1 import change_pb2 as change_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -61,18 +62,27 @@ class Send(message.Message):
 
     CLIENT_MESSAGE_ID_FIELD_NUMBER: builtins.int
     USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
     FIRST_TRIED_AT_FIELD_NUMBER: builtins.int
     SHARED_FIELD_NUMBER: builtins.int
     PER_DEVICE_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    DEVICE_EPOCH_FIELD_NUMBER: builtins.int
     client_message_id: builtins.bytes
     """16 random bytes, made by the sender once per message. The scope is (conversation, sending device)."""
     user_id: builtins.bytes
     """A person, 16 bytes: a direct chat."""
+    group_id: builtins.bytes
+    """A group, 16 bytes. The body is shared, and in the clear or encrypted under the sender's key."""
     after: builtins.bytes
     """The `client_message_id` of this device's latest earlier send to the same conversation that is neither accepted
     nor refused for good; empty if there is none. Not part of the content that a retry must repeat.
     """
+    revision: builtins.int
+    """The group's revision that the message was encrypted for; only to a group. Behind: `group_changed`. Not part of the content."""
+    device_epoch: builtins.int
+    """The same for its device epoch."""
     @builtins.property
     def first_tried_at(self) -> timestamp_pb2.Timestamp:
         """When this device first tried the send, by the server's clock as learned from `Welcome.server_time`. Stored with the
@@ -92,18 +102,21 @@ class Send(message.Message):
         *,
         client_message_id: builtins.bytes = ...,
         user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
         after: builtins.bytes = ...,
         first_tried_at: timestamp_pb2.Timestamp | None = ...,
         shared: SharedBody | None = ...,
         per_device: DeviceBodies | None = ...,
+        revision: builtins.int = ...,
+        device_epoch: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "first_tried_at", b"first_tried_at", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "device_epoch", b"device_epoch", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "per_device", b"per_device", "revision", b"revision", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_bodies: _TypeAlias = typing.Literal["shared", "per_device"]  # noqa: Y015
     _WhichOneofArgType_bodies: _TypeAlias = typing.Literal["bodies", b"bodies"]  # noqa: Y015
-    _WhichOneofReturnType_to: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofReturnType_to: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
     _WhichOneofArgType_to: _TypeAlias = typing.Literal["to", b"to"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_bodies) -> _WhichOneofReturnType_bodies | None: ...
@@ -353,5 +366,47 @@ class DeviceName(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["device_id", b"device_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GroupChanged(message.Message):
+    """The send was made for a group that has changed. Nothing is accepted; encrypt it anew for who is there now, and repeat it under the same
+    client_message_id. What is left out of a long list is read with GroupService.ListChanges.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CLIENT_MESSAGE_ID_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    DEVICE_EPOCH_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    DEVICE_CHANGES_FIELD_NUMBER: builtins.int
+    client_message_id: builtins.bytes
+    """Copied from the send."""
+    revision: builtins.int
+    """The group's revision now."""
+    device_epoch: builtins.int
+    """The group's device epoch now."""
+    @builtins.property
+    def changes(self) -> containers.RepeatedCompositeFieldContainer[change_pb2.LoggedChange]:
+        """The changes since the revision that the send named, lowest first; at most 100."""
+
+    @builtins.property
+    def device_changes(self) -> containers.RepeatedCompositeFieldContainer[change_pb2.DeviceChange]:
+        """The changes of devices since the epoch that the send named, lowest first; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        client_message_id: builtins.bytes = ...,
+        revision: builtins.int = ...,
+        device_epoch: builtins.int = ...,
+        changes: abc.Iterable[change_pb2.LoggedChange] | None = ...,
+        device_changes: abc.Iterable[change_pb2.DeviceChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["changes", b"changes", "client_message_id", b"client_message_id", "device_changes", b"device_changes", "device_epoch", b"device_epoch", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
