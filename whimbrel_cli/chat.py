@@ -1,7 +1,9 @@
-"""`whimbrel chat`: a conversation line by line, with ticks that change where they stand."""
+"""`whimbrel chat`: the screen of `whimbrel_cli.screen`, or one conversation line by line."""
 
 import asyncio
 import contextlib
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,19 +26,34 @@ _GOODBYE_SECONDS = 5.0
 
 
 def chat(
-    to: Annotated[str, typer.Argument(help="The handle of whom you talk to.")],
+    to: Annotated[str | None, typer.Argument(help="The handle of whom you talk to.")] = None,
     *,
     as_: As,
+    plain: Annotated[bool, typer.Option("--plain", help="Line by line: no screen.")] = False,
     read_receipts: Annotated[bool, typer.Option(help="Let the other see that you read.")] = True,
     gateway: Gateways = None,
     data: Data = None,
+    screenshot: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Talk to someone: type a line and press Enter; Ctrl-D ends.
+    """Talk: all your conversations on a screen, or one line by line where there is no terminal.
 
     A tick says what became of your line: ✓ the mesh has it, ✓✓ it has arrived, blue ✓✓ it was read.
     """
+    if screenshot is not None:
+        from whimbrel_cli.screen.show import take_picture
+
+        screenshot.write_text(asyncio.run(take_picture()))
+        return
     who = person(as_, data, gateway)
-    run(lambda: _chat(who, to, read_receipts=read_receipts))
+    if not plain and sys.stdin.isatty() and sys.stdout.isatty():
+        from whimbrel_cli.screen.show import show
+
+        run(lambda: show(who, to, read_receipts=read_receipts))
+    elif to is None:
+        raise typer.BadParameter("line by line, name whom you talk to")
+    else:
+        peer = to
+        run(lambda: _chat(who, peer, read_receipts=read_receipts))
 
 
 async def _chat(who: Person, to: str, *, read_receipts: bool) -> None:

@@ -196,6 +196,11 @@ class Client:
         return self._account.user_id
 
     @property
+    def device_id(self) -> int:
+        """This device of it; 1 is the primary."""
+        return self._account.device_id
+
+    @property
     def handle(self) -> str:
         """The own handle."""
         return self._account.handle

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import UTC
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -61,8 +62,8 @@ class DeviceCalls:
         return [
             LinkedDevice(
                 one.device_id,
-                one.linked_at.ToDatetime(),
-                one.last_seen_at.ToDatetime() if one.HasField("last_seen_at") else None,
+                one.linked_at.ToDatetime(UTC),
+                one.last_seen_at.ToDatetime(UTC) if one.HasField("last_seen_at") else None,
             )
             for one in listed
         ]

@@ -1,0 +1,89 @@
+"""How a message, a conversation and a QR code look, as text with styles."""
+
+from collections import Counter
+from datetime import datetime, tzinfo
+
+import segno
+from textual.content import Content
+
+from whimbrel_cli.screen.bubble import Bubble
+from whimbrel_cli.screen.chats import Chat
+from whimbrel_client import Mark, Tick
+
+_TICKS = {
+    Tick.WAITING: ("…", "dim"),
+    Tick.SENT: ("✓", "dim"),
+    Tick.DELIVERED: ("✓✓", "dim"),
+    Tick.READ: ("✓✓", "bold #4db5ff"),
+}
+_QUIET_ZONE = 2
+# Two rows of the code in one of the terminal, by (upper is dark, lower is dark).
+_BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+
+
+def words_of(bubble: Bubble, *, answered: Bubble | None) -> Content:
+    """What stands in the bubble."""
+    parts: list[Content] = []
+    if bubble.answers is not None:
+        quoted = answered.text if answered is not None else "…"
+        parts.append(Content.styled(f"│ {_first_line(quoted)}\n", "dim"))
+    is_plain = bubble.words is not None and bubble.mark is not Mark.DELETED
+    parts.append(Content(bubble.text) if is_plain else Content.styled(bubble.text, "dim italic"))
+    if bubble.signs:
+        parts.append(Content(f"\n{_signs_of(bubble)}"))
+    if bubble.trouble:
+        parts.append(Content.styled(f"\n{bubble.trouble}", "bold $text-error"))
+    return Content("").join(parts)
+
+
+def foot_of(bubble: Bubble, zone: tzinfo | None) -> Content:
+    """When it was said, and what became of it."""
+    parts = [Content.styled(time_of(bubble.at, zone), "dim")]
+    if bubble.mark is Mark.EDITED:
+        parts.insert(0, Content.styled("edited", "dim italic"))
+    if bubble.tick is not None and not bubble.trouble:
+        parts.append(Content.styled(*_TICKS[bubble.tick]))
+    return Content(" ").join(part for part in parts if part.plain)
+
+
+def line_of(chat: Chat) -> Content:
+    """A conversation in the list of them."""
+    last, unread = chat.last, chat.unread
+    name = Content.styled(chat.title, "bold")
+    count = Content.styled(f"  {unread} ", "bold $success") if unread else Content("")
+    warning = Content.styled(" !", "bold $warning") if chat.has_new_identity else Content("")
+    below = _first_line(last.text) if last is not None else ""
+    return Content.assemble(name, warning, count, "\n", (below, "dim"))
+
+
+def time_of(at: datetime | None, zone: tzinfo | None) -> str:
+    """The time of day there; zone None: that of this machine."""
+    return "" if at is None else f"{at.astimezone(zone):%H:%M}"
+
+
+def qr_of(message: bytes) -> str:
+    """A QR code in half blocks, for dark on light."""
+    code = segno.make_qr(message, mode="byte", error="m")
+    rows = [[bool(module) for module in row] for row in code.matrix_iter(border=_QUIET_ZONE)]
+    if len(rows) % 2:
+        rows.append([False] * len(rows[0]))
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return "\n".join(
+        "".join(_BLOCKS[pair] for pair in zip(upper, lower, strict=True)) for upper, lower in pairs
+    )
+
+
+def groups_of(digits: str) -> str:
+    """The 60 digits of a safety number, as people read them to each other."""
+    groups = [digits[start : start + 5] for start in range(0, len(digits), 5)]
+    return "\n".join("  ".join(groups[start : start + 4]) for start in range(0, len(groups), 4))
+
+
+def _first_line(text: str) -> str:
+    line = text.partition("\n")[0]
+    return f"{line[:39]}…" if len(line) > 40 else line
+
+
+def _signs_of(bubble: Bubble) -> str:
+    counts = Counter(bubble.signs.values())
+    return "  ".join(sign if many == 1 else f"{sign} {many}" for sign, many in counts.items())

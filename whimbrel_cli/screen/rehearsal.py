@@ -1,0 +1,198 @@
+"""A client without a mesh that says what a script tells it: for the picture and the tests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from whimbrel_client import (
+    Conversation,
+    HandleUnknown,
+    IdentityChange,
+    IdentityUnknown,
+    LinkedDevice,
+    Message,
+    Outcome,
+    OutgoingMessage,
+    Receipt,
+    SendState,
+    SeqRanges,
+)
+from whimbrel_client.crypto import SafetyNumber, safety_number
+from whimbrel_client.kept import queued_of
+from whimbrel_client.payload import text
+
+if TYPE_CHECKING:
+    from whimbrel.content.v1.content_pb2 import Content
+
+T = TypeVar("T")
+
+_BEGIN = datetime(2026, 3, 27, 21, 4, tzinfo=UTC)
+
+
+class Rehearsal:
+    """Answers as a client does, from what a script told it; time goes a minute a message."""
+
+    def __init__(self, handle: str, *others: str) -> None:
+        self.handle = handle
+        self.device_id = 1
+        self.gateway: str | None = "localhost:50051"
+        self.user_id = _id_of(handle)
+        self.people = {other: _id_of(other) for other in others}
+        self.read: dict[bytes, int] = {}
+        self.sent: list[OutgoingMessage] = []
+        # Set: sends stay unanswered.
+        self.is_silent = False
+        self._received = _Kept[Message]()
+        self._receipts = _Kept[Receipt]()
+        self._changes = _Kept[IdentityChange]()
+        self._last_seq: dict[bytes, int] = {}
+        self._answered = asyncio.Condition()
+
+    # What the script does.
+
+    def hear(self, who: str, what: "str | Content") -> Message:
+        """Somebody said something."""
+        peer = self.people[who]
+        seq, at = self._next(peer)
+        content = text(what) if isinstance(what, str) else what
+        content.id = content.id or _id_of(f"{who} {seq}")
+        message = Message(
+            cursor=len(self._received.all) + 1,
+            conversation=peer,
+            seq=seq,
+            message_id=_id_of(f"at {seq}"),
+            sender=peer,
+            sender_device=1,
+            accepted_at=at,
+            content=content,
+        )
+        self._received.add(message)
+        return message
+
+    def receive_receipt(self, who: str, *, delivered: int, read: int) -> Receipt:
+        """Somebody has received and read so much."""
+        version, peer = len(self._receipts.all) + 1, self.people[who]
+        ranges = SeqRanges([(1, delivered)])
+        receipt = Receipt(version, peer, peer, ranges, read)
+        self._receipts.add(receipt)
+        return receipt
+
+    def change_identity(self, who: str) -> None:
+        """Somebody comes with another identity key."""
+        cursor = len(self._changes.all) + 1
+        self._changes.add(IdentityChange(cursor, self.people[who], b"old", b"new"))
+
+    def end(self, error: Exception) -> None:
+        """The client fails."""
+        self._received.end(error)
+
+    # What a client does.
+
+    async def user_named(self, handle: str) -> bytes:
+        if handle not in self.people:
+            raise HandleUnknown("HANDLE_UNKNOWN", f"nobody is called {handle}")
+        return self.people[handle]
+
+    async def handle_of(self, user_id: bytes) -> str | None:
+        return next((who for who, known in self.people.items() if known == user_id), None)
+
+    async def conversations(self) -> list[Conversation]:
+        return [
+            Conversation(peer, None, last_seq, self.read.get(peer, 0), unread=0, waiting=0)
+            for peer, last_seq in self._last_seq.items()
+        ]
+
+    async def send(self, to: bytes | str, what: "str | Content") -> OutgoingMessage:
+        """Queue it; the mesh answers at once, unless it is silent."""
+        peer = self.people[to] if isinstance(to, str) else to
+        content = text(what) if isinstance(what, str) else what
+        queued = queued_of(peer, content)
+        content.id, content.to = content.id or queued.client_message_id, peer
+        local_id = len(self.sent) + 1
+        message = OutgoingMessage(
+            local_id, peer, client_message_id=queued.client_message_id, content=content
+        )
+        message.author = self.user_id
+        self.sent.append(message)
+        if not self.is_silent:
+            await self.answer(message)
+        return message
+
+    async def answer(self, message: OutgoingMessage, *, reason: str | None = None) -> None:
+        """The mesh accepts the message, or refuses it for a reason."""
+        if reason is None:
+            seq, at = self._next(message.conversation)
+            message.outcome = Outcome(SendState.ACCEPTED, _id_of(f"at {seq}"), seq, at)
+        else:
+            message.outcome = Outcome(SendState.REFUSED, reason=reason)
+        async with self._answered:
+            self._answered.notify_all()
+
+    async def accepted(self, message: OutgoingMessage) -> Outcome:
+        async with self._answered:
+            await self._answered.wait_for(lambda: message.outcome is not None)
+        assert message.outcome is not None  # noqa: S101  # waited for
+        return message.outcome
+
+    async def outgoing(self, after: int = 0) -> list[OutgoingMessage]:
+        return self.sent[after:]
+
+    def messages(self) -> AsyncIterator[Message]:
+        return self._received.follow()
+
+    def receipts(self) -> AsyncIterator[Receipt]:
+        return self._receipts.follow()
+
+    def identity_changes(self) -> AsyncIterator[IdentityChange]:
+        return self._changes.follow()
+
+    async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
+        self.read[conversation] = up_to_seq
+
+    async def safety_number(self, user_id: bytes) -> SafetyNumber:
+        if not self._last_seq.get(user_id):
+            raise IdentityUnknown("nothing was exchanged with this account yet")
+        ids = (self.user_id, user_id)
+        own, theirs = (b"\x05" + one + one for one in ids)
+        return safety_number(
+            local_id=ids[0], local_identity=own, remote_id=ids[1], remote_identity=theirs
+        )
+
+    async def devices(self) -> list[LinkedDevice]:
+        return [LinkedDevice(1, _BEGIN, _BEGIN), LinkedDevice(2, _BEGIN, None)]
+
+    def _next(self, peer: bytes) -> tuple[int, datetime]:
+        seq = self._last_seq[peer] = self._last_seq.get(peer, 0) + 1
+        return seq, _BEGIN + timedelta(minutes=seq)
+
+
+class _Kept(Generic[T]):
+    """What came, for whoever follows it from the beginning."""
+
+    def __init__(self) -> None:
+        self.all: list[T] = []
+        self._more = asyncio.Event()
+        self._error: Exception | None = None
+
+    def add(self, one: T) -> None:
+        self.all.append(one)
+        self._more.set()
+
+    def end(self, error: Exception) -> None:
+        self._error = error
+        self._more.set()
+
+    async def follow(self) -> AsyncIterator[T]:
+        told = 0
+        while self._error is None:
+            while told < len(self.all):
+                told += 1
+                yield self.all[told - 1]
+            self._more.clear()
+            await self._more.wait()
+        raise self._error
+
+
+def _id_of(name: str) -> bytes:
+    return name.encode().rjust(16, b"\0")[:16]
