@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs; Python 3.11 is the only thing to have.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check format lint types imports protos fresh gen bench soak lock release-protos clean
+.PHONY: help up demo test check format lint types imports protos fresh gen bench soak screenshot lock release-protos clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -50,6 +50,9 @@ bench: $(INSTALLED) ## measure, print a table, write .whimbrel/bench.json
 
 soak: $(INSTALLED) ## run the tests that take minutes to hours
 	$(BIN)/pytest -m soak --timeout 0
+
+screenshot: $(INSTALLED) ## draw the picture of the terminal client in docs/screen.svg again
+	$(BIN)/whimbrel chat --as alice --screenshot docs/screen.svg
 
 release-protos: $(INSTALLED) ## declare the protos released: from now on they may only grow
 	$(BIN)/buf build --exclude-source-info -o $(RELEASED)

@@ -11,9 +11,9 @@ from whimbrel_cli.screen.chats import Chat
 from whimbrel_client import Mark, Tick
 
 _TICKS = {
-    Tick.WAITING: ("…", "dim"),
-    Tick.SENT: ("✓", "dim"),
-    Tick.DELIVERED: ("✓✓", "dim"),
+    Tick.WAITING: ("…", ""),
+    Tick.SENT: ("✓", ""),
+    Tick.DELIVERED: ("✓✓", ""),
     Tick.READ: ("✓✓", "bold #4db5ff"),
 }
 _QUIET_ZONE = 2
@@ -38,9 +38,9 @@ def words_of(bubble: Bubble, *, answered: Bubble | None) -> Content:
 
 def foot_of(bubble: Bubble, zone: tzinfo | None) -> Content:
     """When it was said, and what became of it."""
-    parts = [Content.styled(time_of(bubble.at, zone), "dim")]
+    parts = [Content(time_of(bubble.at, zone))]
     if bubble.mark is Mark.EDITED:
-        parts.insert(0, Content.styled("edited", "dim italic"))
+        parts.insert(0, Content.styled("edited", "italic"))
     if bubble.tick is not None and not bubble.trouble:
         parts.append(Content.styled(*_TICKS[bubble.tick]))
     return Content(" ").join(part for part in parts if part.plain)

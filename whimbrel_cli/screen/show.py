@@ -12,7 +12,7 @@ from whimbrel_cli.screen.app import ChatApp
 from whimbrel_cli.screen.rehearsal import Rehearsal
 from whimbrel_client.payload import edit, reaction, reply
 
-_SIZE = (96, 30)
+_SIZE = (96, 33)
 # The picture shall fetch nothing.
 _FONTS = re.compile(r"@font-face\s*{[^}]*}\s*")
 
