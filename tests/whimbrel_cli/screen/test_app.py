@@ -1,22 +1,14 @@
 """The terminal client under Textual's pilot, with a client that says what the test wants."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC
-
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Input, Label, Static
 
-from whimbrel_cli.screen.app import ChatApp
+from tests.whimbrel_cli.screen.screen import screen_of
 from whimbrel_cli.screen.panes import DevicesPane, SafetyPane
 from whimbrel_cli.screen.rehearsal import Rehearsal
-from whimbrel_cli.screen.widgets import BubbleRow, BubbleView, ChatList
-from whimbrel_client import ClientError, DeviceRevoked, Mark
+from whimbrel_cli.screen.widgets import BubbleRow, BubbleView
+from whimbrel_client import DeviceRevoked, Mark
 from whimbrel_client.payload import kind_of
-
-_SECONDS = 20
 
 
 @pytest.fixture
@@ -24,61 +16,11 @@ def client() -> Rehearsal:
     return Rehearsal("alice", "bob", "carol")
 
 
-class Screen:
-    """What a person sees and does."""
-
-    def __init__(self, app: ChatApp, pilot: Pilot[ClientError]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        """Return once it is so on the screen."""
-        async with asyncio.timeout(_SECONDS):
-            while not is_so():
-                await self.pilot.pause(0.01)
-
-    async def write(self, words: str) -> None:
-        self.app.query_one("#words", Input).value = words
-        await self.pilot.press("enter")
-
-    @property
-    def bubbles(self) -> list[tuple[bool, str, str]]:
-        """Whether it is an own one, what it says, what stands under it."""
-        return [
-            (row.has_class("own"), str(row.view.content), row.view.border_subtitle or "")
-            for row in self.app.screen_stack[0].query(BubbleRow)
-        ]
-
-    @property
-    def lines(self) -> list[str]:
-        """The list of conversations."""
-        return [str(line.label.content) for line in self.app.screen_stack[0].query(ChatList.Line)]
-
-    def shown(self, selector: str) -> str:
-        return str(self.app.screen.query_one(selector, Static).content)
-
-    def says(self, words: str) -> bool:
-        return any(words in text for _, text, _ in self.bubbles)
-
-    async def focus(self, words: str) -> None:
-        await self.until(lambda: self.says(words))
-        views = self.app.query(BubbleView)
-        next(view for view in views if words in str(view.content)).focus()
-        await self.pilot.pause()
-
-
-@asynccontextmanager
-async def screen_of(client: Rehearsal, peer: str | None = "bob") -> AsyncIterator[Screen]:
-    app = ChatApp(client, peer=client.people[peer] if peer else None, zone=UTC)
-    async with app.run_test(size=(100, 40)) as pilot:
-        yield Screen(app, pilot)
-
-
 async def test_own_bubbles_stand_right_and_others_left(client: Rehearsal) -> None:
     client.hear("bob", "hello")
     await client.send("bob", "hello yourself")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.until(lambda: len(screen.bubbles) == 2)
         left, right = (row.view for row in screen.app.query(BubbleRow))
         await screen.until(lambda: bool(left.region and right.region))
@@ -90,7 +32,7 @@ async def test_own_bubbles_stand_right_and_others_left(client: Rehearsal) -> Non
 async def test_what_is_written_is_sent_and_its_ticks_change_in_place(client: Rehearsal) -> None:
     client.is_silent = True
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.write("hello [bold]bob[/]")
         await screen.until(lambda: screen.says("hello [bold]bob[/]"))
         waiting = screen.bubbles[0][2]
@@ -115,7 +57,7 @@ async def test_unread_messages_are_counted_until_their_conversation_is_opened(
     client.hear("carol", "one")
     client.hear("carol", "two")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.until(lambda: any("2" in line for line in screen.lines))
         before = dict(client.read)
         await screen.pilot.press("ctrl+down")
@@ -132,7 +74,7 @@ async def test_a_message_is_signed_answered_edited_and_taken_back_by_keys(
     client.hear("bob", "well?")
     await client.send("bob", "helo")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.focus("well?")
         await screen.pilot.press("r")
         await screen.pilot.press("2")
@@ -156,7 +98,7 @@ async def test_a_message_is_signed_answered_edited_and_taken_back_by_keys(
 async def test_the_message_of_another_cannot_be_edited(client: Rehearsal) -> None:
     client.hear("bob", "mine")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.focus("mine")
         await screen.pilot.press("e", "d")
         await screen.pilot.pause()
@@ -169,7 +111,7 @@ async def test_search_opens_the_conversation_at_the_message(client: Rehearsal) -
     client.hear("bob", "hello")
     client.hear("carol", "the ferry leaves at nine")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.until(lambda: len(screen.lines) == 2)
         await screen.pilot.press("ctrl+f", *"ferry")
         await screen.until(lambda: bool(screen.app.screen.query("#found ListItem")))
@@ -185,7 +127,7 @@ async def test_the_safety_number_is_shown_as_code_and_digits(client: Rehearsal) 
     client.hear("bob", "hello")
     client.change_identity("bob")
 
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         warning = screen.app.query_one("#warning", Label)
         await screen.until(lambda: warning.display)
         await screen.pilot.press("f2")
@@ -201,7 +143,7 @@ async def test_the_safety_number_is_shown_as_code_and_digits(client: Rehearsal) 
 
 
 async def test_there_is_no_safety_number_before_the_first_message(client: Rehearsal) -> None:
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.pilot.press("f2")
         await screen.until(lambda: len(screen.app._notifications) == 1)
 
@@ -209,7 +151,7 @@ async def test_there_is_no_safety_number_before_the_first_message(client: Rehear
 
 
 async def test_the_own_devices_are_listed(client: Rehearsal) -> None:
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.pilot.press("f3")
         await screen.until(lambda: isinstance(screen.app.screen, DevicesPane))
         await screen.pilot.pause()
@@ -220,7 +162,7 @@ async def test_the_own_devices_are_listed(client: Rehearsal) -> None:
 
 
 async def test_a_new_conversation_is_begun_by_handle(client: Rehearsal) -> None:
-    async with screen_of(client, peer=None) as screen:
+    async with screen_of(client) as screen:
         await screen.pilot.press("ctrl+n", *"nobody", "enter")
         await screen.until(lambda: len(screen.app._notifications) == 1)
         await screen.pilot.press("ctrl+n", *"carol", "enter")
@@ -232,14 +174,14 @@ async def test_a_new_conversation_is_begun_by_handle(client: Rehearsal) -> None:
 
 
 async def test_the_connection_is_told_as_it_is(client: Rehearsal) -> None:
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.until(lambda: "localhost:50051" in screen.shown("#connection"))
         client.gateway = None
         await screen.until(lambda: "waiting for the mesh" in screen.shown("#connection"))
 
 
 async def test_a_device_that_is_revoked_ends_the_screen_and_says_so(client: Rehearsal) -> None:
-    async with screen_of(client) as screen:
+    async with screen_of(client, client.people["bob"]) as screen:
         await screen.pilot.pause()
         client.end(DeviceRevoked("DEVICE_REVOKED"))
         await screen.until(lambda: screen.app.return_value is not None)
