@@ -54,6 +54,8 @@ class EtcdSpace:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Nobody's own key ring is filled with the keys of tests.
+    os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     if not hasattr(config, "workerinput"):
         directory = Path(tempfile.gettempdir()) / f"whimbrel-tests-{uuid.uuid4().hex[:12]}"
         os.environ[_RUN] = f"{directory}:{os.getpid()}"

@@ -31,6 +31,10 @@ from whimbrel_client.errors import (
     ProfileMissing,
     SendRefused,
     StoreFailed,
+    StoreKeyFailed,
+    StoreKeyMissing,
+    StoreKeyUnsafe,
+    StoreKeyWrong,
     StoreTooNew,
     Unreachable,
 )
@@ -50,6 +54,7 @@ from whimbrel_client.model import (
 )
 from whimbrel_client.profile import Account, Profile
 from whimbrel_client.ranges import SeqRanges
+from whimbrel_client.store_key import Protection
 
 __all__ = [
     "Account",
@@ -77,11 +82,16 @@ __all__ = [
     "Profile",
     "ProfileInUse",
     "ProfileMissing",
+    "Protection",
     "Receipt",
     "SendRefused",
     "SendState",
     "SeqRanges",
     "StoreFailed",
+    "StoreKeyFailed",
+    "StoreKeyMissing",
+    "StoreKeyUnsafe",
+    "StoreKeyWrong",
     "StoreTooNew",
     "Tick",
     "Unreachable",

@@ -54,6 +54,7 @@ from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
+from whimbrel_client.store_key import BY_ITSELF, Protection
 from whimbrel_client.sync import Sending
 from whimbrel_client.upkeep import Upkeep
 
@@ -119,12 +120,14 @@ class Client:
         *,
         gateways: Sequence[str],
         credentials: grpc.ChannelCredentials | None = None,
+        protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make an account in this folder, or finish what an earlier call began.
 
-        Raises HandleTaken, CallFailed (HANDLE_INVALID and others), Unreachable and ProfileInUse.
+        `protection`: how the key of the local store is kept. Raises HandleTaken, CallFailed
+        (HANDLE_INVALID and others), Unreachable, ProfileInUse and StoreKeyFailed.
         """
-        folder = Profile(profile)
+        folder = Profile(profile, protection)
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
         return await registered(folder, calls, handle)
 
@@ -135,14 +138,16 @@ class Client:
         gateways: Sequence[str],
         show: Callable[[str], None],
         credentials: grpc.ChannelCredentials | None = None,
+        protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make this folder a device of somebody's account.
 
         `show` gets a code that the primary gives to its `link_device` within two minutes. Raises
-        LinkFailed, CallFailed (TOO_MANY_DEVICES and others), Unreachable and ProfileInUse.
+        LinkFailed, CallFailed (TOO_MANY_DEVICES and others), Unreachable, ProfileInUse and
+        StoreKeyFailed.
         """
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        return await linked(Profile(profile), calls, show)
+        return await linked(Profile(profile, protection), calls, show)
 
     @classmethod
     @asynccontextmanager
@@ -153,21 +158,23 @@ class Client:
         gateways: Sequence[str] = (),
         read_receipts: bool = True,
         credentials: grpc.ChannelCredentials | None = None,
+        protection: Protection = BY_ITSELF,
     ) -> AsyncIterator["Client"]:
         """Open the profile and stay connected; leaving the block ends the stream politely.
 
         Does not wait for the mesh: what can be done offline is; `online` waits.
         `gateways`: host:port of each; none: those at which the account was registered.
         `read_receipts=False`: what is read on this device is told to nobody.
-        Raises ProfileMissing, ProfileInUse and StoreTooNew.
+        `protection`: has the passphrase, if the local store needs one.
+        Raises ProfileMissing, ProfileInUse, StoreTooNew and StoreKeyFailed.
         """
-        folder = Profile(profile)
+        folder = Profile(profile, protection)
         account, key, clock = folder.account(), folder.key(), ServerClock()
         addresses = gateways_of(gateways, account)
         calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
         tokens = Tokens(account, key, calls=calls, clock=clock)
         own = DeviceId(account.user_id, account.device_id)
-        async with opened(Store(folder.store_path, own=own)) as store:
+        async with opened(Store(folder.store_path, protection, own=own)) as store:
             client = cls(
                 account,
                 store=store,

@@ -1,20 +1,35 @@
-"""One SQLite file, one thread, group commit: what waits together is committed together."""
+"""One SQLite file, encrypted; one thread; what waits together is committed together."""
 
 import asyncio
 import contextlib
 import os
-import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from whimbrel_client.errors import ClientClosed, ProfileInUse, StoreFailed, StoreTooNew
+from whimbrel_client.errors import (
+    ClientClosed,
+    ProfileInUse,
+    StoreFailed,
+    StoreKeyWrong,
+    StoreTooNew,
+)
+from whimbrel_client.files import hold
+from whimbrel_client.in_clear import encrypt, is_in_clear
+from whimbrel_client.sqlcipher import (
+    Connection,
+    DatabaseError,
+    Error,
+    OperationalError,
+    connect_with,
+)
+from whimbrel_client.store_key import Protection, StoreKey, store_key
 
 T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], Any]
+Operation = Callable[[Connection], Any]
 
-# The writer holds one lock for the life of the process: a second process is refused at once.
+# One process has the file open, which keeps the log's index out of the file system.
 # FULL makes each commit survive a power cut, not only a kill.
 _PRAGMAS = """
 PRAGMA locking_mode = EXCLUSIVE;
@@ -38,11 +53,14 @@ class Database:
     An operation may run twice (alone, after a batch failed): its only effect is on the database.
     """
 
-    def __init__(self, path: Path, *, migrations: Sequence[str]) -> None:
+    def __init__(self, path: Path, protection: Protection, *, migrations: Sequence[str]) -> None:
         self._path = path
+        self._protection = protection
         self._migrations = migrations
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="whimbrel-store")
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
+        # What keeps a second process out, for as long as this one lives.
+        self._hold: int | None = None
         self._waiting: list[_Waiting] = []
         self._is_running = False
         self._is_closing = False
@@ -51,7 +69,7 @@ class Database:
     async def open(self) -> None:
         """Open the file, made if it is not there, and bring it up to date.
 
-        Raises ProfileInUse and StoreTooNew.
+        Raises ProfileInUse, StoreTooNew and StoreKeyFailed.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -67,10 +85,10 @@ class Database:
             self._is_closing = True
             await last
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._connection.close)
+            await loop.run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
-    def run(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def run(self, operation: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Queue the operation; when the answer is there, it is committed. Raises StoreFailed."""
         if self._connection is None or self._is_closing:
             raise ClientClosed("the store is closed")
@@ -124,26 +142,63 @@ class Database:
             raise
         return results
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._hold = hold(self._path.parent)
+        except BlockingIOError:
+            raise ProfileInUse(f"{self._path} is open in another process") from None
+        try:
+            return self._unlocked(self._key())
+        except OperationalError as error:
+            self._let_go()
+            if "locked" in str(error):
+                raise ProfileInUse(f"{self._path} is open in another process") from error
+            raise StoreFailed(f"{self._path}: {error}") from error
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
+
+    def _key(self) -> StoreKey:
+        """The key, made for a new store; a store in the clear is encrypted with it first."""
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.2)
+        in_clear = is_in_clear(self._path)
+        is_new = in_clear or not self._path.stat().st_size
+        key = store_key(self._path, self._protection, may_be_new=is_new)
+        if in_clear:
+            encrypt(self._path, key)
+        return key
+
+    def _unlocked(self, key: StoreKey) -> Connection:
+        connection = connect_with(key, self._path)
         try:
             connection.executescript(_PRAGMAS)
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
             self._migrate(connection)
-        except sqlite3.OperationalError as error:
+        except DatabaseError as error:
             connection.close()
-            if "locked" in str(error):
-                raise ProfileInUse(f"{self._path} is open in another process") from error
-            raise StoreFailed(f"{self._path}: {error}") from error
+            if error.sqlite_errorname == "SQLITE_NOTADB":
+                raise StoreKeyWrong(
+                    f"{self._path} is not opened by {key.origin}, or is damaged"
+                ) from error
+            raise
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise StoreTooNew(f"{self._path} was written by a later version")
@@ -153,7 +208,7 @@ class Database:
 
 
 def _explained(error: Exception) -> Exception:
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, Error):
         failed = StoreFailed(f"the local store failed: {error}")
         failed.__cause__ = error
         return failed

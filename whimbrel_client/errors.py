@@ -16,6 +16,10 @@ ClientError
 ├── ProfileMissing          the folder holds no account
 ├── ProfileInUse            another process has the store open
 ├── StoreTooNew             the store was written by a later version
+├── StoreKeyFailed          the store cannot be opened for want of its key
+│   ├── StoreKeyMissing     it is not where it was kept, or no passphrase was given
+│   ├── StoreKeyUnsafe      others may read the file that has it
+│   └── StoreKeyWrong       it is not the key of this store, or the store is damaged
 ├── StoreFailed             the disk refused to keep something
 └── ClientClosed            the client ended before this could happen
 """
@@ -110,6 +114,22 @@ class ProfileInUse(ClientError):
 
 class StoreTooNew(ClientError):
     """The store was written by a later version of the SDK; it is left untouched."""
+
+
+class StoreKeyFailed(ClientError):
+    """The store is left untouched, for its key is not to be had."""
+
+
+class StoreKeyMissing(StoreKeyFailed):
+    """The key is not where it was kept, or it needs a passphrase that was not given."""
+
+
+class StoreKeyUnsafe(StoreKeyFailed):
+    """Others than the owner may read the file that has the key, or tells where it is."""
+
+
+class StoreKeyWrong(StoreKeyFailed):
+    """The passphrase, or the key, does not open this store, or the store is damaged."""
 
 
 class StoreFailed(ClientError):

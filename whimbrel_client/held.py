@@ -1,8 +1,7 @@
 """Which seqs a device holds, for ever: what is checked before anything is stored."""
 
-import sqlite3
-
 from whimbrel_client.ranges import SeqRanges
+from whimbrel_client.sqlcipher import Connection
 
 _HELD = "SELECT first, last FROM held WHERE conversation = ? ORDER BY first"
 _DROP_RANGE = "DELETE FROM held WHERE conversation = ? AND first = ?"
@@ -25,7 +24,7 @@ class Held:
         self._ranges.clear()
         self._unsaved.clear()
 
-    def add(self, connection: sqlite3.Connection, conversation: bytes, seq: int) -> bool:
+    def add(self, connection: Connection, conversation: bytes, seq: int) -> bool:
         """Take the seq in; False if it is held already."""
         ranges = self._ranges.get(conversation)
         if ranges is None:
@@ -39,7 +38,7 @@ class Held:
         self._unsaved[conversation, added.first] = added.last
         return True
 
-    def save(self, connection: sqlite3.Connection) -> None:
+    def save(self, connection: Connection) -> None:
         """Write what changed."""
         changes = self._unsaved.items()
         gone = [place for place, last in changes if last is None]

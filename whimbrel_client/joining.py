@@ -15,7 +15,7 @@ from whimbrel_client.upkeep import upload_first_pools
 
 async def registered(folder: Profile, calls: IdentityCalls, handle: str) -> Account:
     """Make an account with this folder's keys, or finish what an earlier call began."""
-    async with opened(Store(folder.store_path)) as store:
+    async with opened(Store(folder.store_path, folder.protection)) as store:
         keys = published(await store.keys.own_keys())
         account, token = await calls.register(handle, folder.key_or_new(), keys)
         folder.keep(account)
@@ -26,7 +26,7 @@ async def registered(folder: Profile, calls: IdentityCalls, handle: str) -> Acco
 async def linked(folder: Profile, calls: IdentityCalls, show: Callable[[str], None]) -> Account:
     """Show a code, wait until the primary has scanned it, and become a device of its account."""
     invitation = Invitation()
-    async with opened(Store(folder.store_path)) as store:
+    async with opened(Store(folder.store_path, folder.protection)) as store:
         show(str(invitation.code))
         secret = await invited(calls, invitation)
         identity = curve.pair_of(secret.identity_private_key)

@@ -1,7 +1,6 @@
 """What arrives is kept as people see it: edits, deletions, what is sent anew, requests for it."""
 
 import os
-import sqlite3
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from whimbrel.message.v1 import send_pb2
 from whimbrel_client.model import Mark
 from whimbrel_client.opening import MOST_RETRIES, Arrived, Opening
 from whimbrel_client.payload import is_shown, kind_of, retry_request
+from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
 
 # How often one message is sent anew.
@@ -83,7 +83,7 @@ class Queued(NamedTuple):
 class Keeping:
     """Keeps what one transaction brings."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     opening: Opening
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
@@ -163,12 +163,12 @@ def queued_of(conversation: bytes, content: Content, *, is_shown: bool = True) -
     return Queued(conversation, client_message_id, addressed.SerializeToString(), is_shown)
 
 
-def add_outgoing(connection: sqlite3.Connection, queued: Queued) -> int:
+def add_outgoing(connection: Connection, queued: Queued) -> int:
     """Put something into the queue; returns its local id."""
     return connection.execute(_ADD_OUTGOING, queued).lastrowid or 0
 
 
-def queue_own(connection: sqlite3.Connection, queued: Queued) -> int:
+def queue_own(connection: Connection, queued: Queued) -> int:
     """Put what a person says into the queue; an edit or a deletion is done here at once."""
     content = Content.FromString(queued.content)
     if kind_of(content) in {"edit", "delete"}:
@@ -177,7 +177,7 @@ def queue_own(connection: sqlite3.Connection, queued: Queued) -> int:
     return add_outgoing(connection, queued)
 
 
-def change(connection: sqlite3.Connection, conversation: bytes, content: Content) -> None:
+def change(connection: Connection, conversation: bytes, content: Content) -> None:
     """Do what an author's edit or deletion says to what was received."""
     target = _target(content)
     place = (conversation, target.id, target.author)
@@ -185,7 +185,7 @@ def change(connection: sqlite3.Connection, conversation: bytes, content: Content
         connection.execute(_CHANGE_MESSAGE, (*_changed(said, content), cursor))
 
 
-def change_own(connection: sqlite3.Connection, conversation: bytes, content: Content) -> None:
+def change_own(connection: Connection, conversation: bytes, content: Content) -> None:
     """Do the same to what was sent from this device."""
     target = _target(content)
     for local_id, said in connection.execute(_OWN_TARGETS, (conversation, target.id)).fetchall():

@@ -1,6 +1,5 @@
 """What the local store keeps of keys, as the rest of the SDK uses it; each call a transaction."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from whimbrel_client.device_keys import OwnKeys, Pools, bundles_of
 from whimbrel_client.model import IdentityChange
 from whimbrel_client.own_keys import own_keys, own_keys_or_new, pools
 from whimbrel_client.sessions import DeviceId, Sessions
+from whimbrel_client.sqlcipher import Connection
 
 _REFUSE = """
 UPDATE outgoing SET state = 2, reason = ? WHERE conversation = ? AND state = 0 AND send = x''
@@ -47,7 +47,7 @@ class KeyStore:
     async def lacking(self, user_id: bytes) -> list[int]:
         """The account's devices to which no session is open; ALL_DEVICES if none is known."""
 
-        def operation(connection: sqlite3.Connection) -> list[int]:
+        def operation(connection: Connection) -> list[int]:
             linked = Sessions(connection).linked(user_id)
             if not linked and user_id != self._own.user_id:
                 return [ALL_DEVICES]
@@ -61,7 +61,7 @@ class KeyStore:
         await self._database.run(lambda c: self._open_sessions(c, user_id, fetched))
 
     def _open_sessions(
-        self, connection: sqlite3.Connection, user_id: bytes, fetched: keys_pb2.FetchKeysResponse
+        self, connection: Connection, user_id: bytes, fetched: keys_pb2.FetchKeysResponse
     ) -> None:
         own, sessions = own_keys(connection), Sessions(connection)
         if own is None:
@@ -78,7 +78,7 @@ class KeyStore:
     async def unknown(self, user_id: bytes, device_id: int, reason: str) -> Sequence[Refusal]:
         """The mesh has no keys of the device, or of any: refuse what waits, or write without it."""
 
-        def operation(connection: sqlite3.Connection) -> list[Refusal]:
+        def operation(connection: Connection) -> list[Refusal]:
             if device_id == ALL_DEVICES:
                 refused = connection.execute(_REFUSE, (reason, user_id)).fetchall()
                 return [Refusal(local_id, key, reason) for local_id, key in refused]

@@ -4,7 +4,6 @@ A message that cannot be read is kept as it came, and its sender's device is ask
 """
 
 import logging
-import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from whimbrel_client.crypto import (
 )
 from whimbrel_client.own_keys import own_keys, prekeys_of, spend
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
+from whimbrel_client.sqlcipher import Connection
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class _NotToBeRead(Exception):
 class Opening:
     """Reads what one transaction brings."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     sessions: Sessions
     own: DeviceId
     # What could not be read, by the device to ask for it again.

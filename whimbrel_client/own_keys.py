@@ -1,7 +1,5 @@
 """This device's private keys in the local store: the SQL of them, each call in a transaction."""
 
-import sqlite3
-
 from whimbrel_client.crypto import (
     Device,
     KemKeyPair,
@@ -16,6 +14,7 @@ from whimbrel_client.crypto import (
     curve,
 )
 from whimbrel_client.device_keys import POOL, OwnKeys, Pools, new_keys, new_pools
+from whimbrel_client.sqlcipher import Connection
 
 # One-time keys that were handed out, and whose message may still be on its way, are kept so long.
 _KEPT_POOLS = 10
@@ -48,7 +47,7 @@ SELECT 1 FROM last_resort_use WHERE kem_id = ? AND signed_id = ? AND base_key = 
 _USE = "INSERT INTO last_resort_use (kem_id, signed_id, base_key) VALUES (?, ?, ?)"
 
 
-def own_keys(connection: sqlite3.Connection) -> OwnKeys | None:
+def own_keys(connection: Connection) -> OwnKeys | None:
     """This device's keys; None before it has made them."""
     row = connection.execute(_OWN).fetchone()
     if row is None:
@@ -58,7 +57,7 @@ def own_keys(connection: sqlite3.Connection) -> OwnKeys | None:
     return OwnKeys(Device(curve.pair_of(row[0]), row[1]), _signed(signed), _kem(last_resort))
 
 
-def own_keys_or_new(connection: sqlite3.Connection, identity: KeyPair | None = None) -> OwnKeys:
+def own_keys_or_new(connection: Connection, identity: KeyPair | None = None) -> OwnKeys:
     """This device's keys, made when there are none, or none of this identity."""
     known = own_keys(connection)
     if known is not None and identity in {None, known.device.identity}:
@@ -68,7 +67,7 @@ def own_keys_or_new(connection: sqlite3.Connection, identity: KeyPair | None = N
     return _keep(connection, new_keys(identity))
 
 
-def _keep(connection: sqlite3.Connection, keys: OwnKeys) -> OwnKeys:
+def _keep(connection: Connection, keys: OwnKeys) -> OwnKeys:
     """Keep the keys of a new device."""
     device = keys.device
     connection.execute(_PUT_OWN, (device.identity.private, device.registration_id))
@@ -78,7 +77,7 @@ def _keep(connection: sqlite3.Connection, keys: OwnKeys) -> OwnKeys:
     return keys
 
 
-def pools(connection: sqlite3.Connection, device: Device) -> Pools:
+def pools(connection: Connection, device: Device) -> Pools:
     """New one-time keys, kept before anybody is told of them."""
     (next_id,) = connection.execute(_TAKE_IDS, (POOL,)).fetchone()
     fresh = new_pools(device.identity, next_id - POOL)
@@ -90,7 +89,7 @@ def pools(connection: sqlite3.Connection, device: Device) -> Pools:
     return fresh
 
 
-def prekeys_of(connection: sqlite3.Connection, message: PrekeyMessage) -> PrivatePrekeys | None:
+def prekeys_of(connection: Connection, message: PrekeyMessage) -> PrivatePrekeys | None:
     """The private halves that a first message names; None if one of them is gone.
 
     Raises RepeatedMessage if it comes again to a key that outlives its use.
@@ -111,7 +110,7 @@ def prekeys_of(connection: sqlite3.Connection, message: PrekeyMessage) -> Privat
     return PrivatePrekeys(_signed(signed), _kem(kem), key)
 
 
-def spend(connection: sqlite3.Connection, spent: Spent) -> None:
+def spend(connection: Connection, spent: Spent) -> None:
     """What a message that was read has used up: deleted, or remembered as used."""
     if spent.one_time_id is not None:
         connection.execute(_DROP_ONE_TIME, (spent.one_time_id,))

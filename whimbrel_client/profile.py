@@ -1,7 +1,6 @@
 """The folder of one account on this device: its key, who it is, its store."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from whimbrel_client.errors import ProfileMissing
+from whimbrel_client.files import write_secret
+from whimbrel_client.store_key import BY_ITSELF, Protection
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Account:
 class Profile:
     """Reads and writes the folder; everything in it is for the owner's eyes only."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, protection: Protection = BY_ITSELF) -> None:
         self.folder = Path(folder)
+        self.protection = protection
 
     @property
     def store_path(self) -> Path:
@@ -49,7 +51,7 @@ class Profile:
         """The device's key, made when there is none; on the disk before it is returned."""
         path = self.folder / "device.key"
         if not path.exists():
-            _write_secret(path, _pem_of(Ed25519PrivateKey.generate()))
+            write_secret(path, _pem_of(Ed25519PrivateKey.generate()))
         return self.key()
 
     def account(self) -> Account:
@@ -74,7 +76,7 @@ class Profile:
             "device_id": account.device_id,
             "gateways": list(account.gateways),
         }
-        _write_secret(self.folder / "account.json", json.dumps(fields, indent=2).encode())
+        write_secret(self.folder / "account.json", json.dumps(fields, indent=2).encode())
 
 
 def gateways_of(addresses: Sequence[str], account: Account) -> tuple[str, ...]:
@@ -91,15 +93,3 @@ def _pem_of(key: Ed25519PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Replace the file as a whole: a crash leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_suffix(path.suffix + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

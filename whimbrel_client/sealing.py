@@ -1,6 +1,5 @@
 """Own messages become ciphertexts: one for each device of the recipient and each other own one."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import MessageKind, pad
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
+from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
 
 _CONTENT = "SELECT content FROM outgoing WHERE id = ?"
@@ -47,7 +47,7 @@ class Sealing:
     def __init__(self, own: DeviceId) -> None:
         self._own = own
 
-    def seal(self, connection: sqlite3.Connection, sends: Sequence[Sending]) -> Sealed:
+    def seal(self, connection: Connection, sends: Sequence[Sending]) -> Sealed:
         """Keep the bytes of the sends together with the sessions that made them."""
         sessions, sealed = Sessions(connection), Sealed()
         for sending in sends:
@@ -95,7 +95,7 @@ class Sealing:
         return [device for device in linked if device.device_id != self._own.device_id]
 
 
-def unseal(connection: sqlite3.Connection, sessions: Sessions, mismatched: Mismatched) -> None:
+def unseal(connection: Connection, sessions: Sessions, mismatched: Mismatched) -> None:
     """Believe the mesh about the devices, as of this send, and let it be sealed anew."""
     key = mismatched.client_message_id
     row = connection.execute(_SEND, (key,)).fetchone()

@@ -4,7 +4,6 @@ It loads what the transaction touches and saves what has changed at its end: the
 transaction is the lock of every session.
 """
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from whimbrel_client.crypto import (
     dump_record,
     load_record,
 )
+from whimbrel_client.sqlcipher import Connection
 
 _DEVICES = """
 SELECT device_id, registration_id, is_linked, failures, record FROM device
@@ -70,7 +70,7 @@ class KnownDevice:
 class Sessions:
     """What one transaction knows of other devices."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._accounts: dict[bytes, dict[int, KnownDevice]] = {}
         self.identity_changes = 0

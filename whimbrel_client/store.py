@@ -1,11 +1,10 @@
-"""What a device keeps: messages, its own sends, receipts, readings; SQLite, all SQL is here.
+"""What a device keeps: messages, its own sends, receipts, readings; all SQL is here.
 
 Each method is one transaction, committed when it returns. It knows no stream and no time.
 """
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,8 @@ from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, re
 from whimbrel_client.schema import MIGRATIONS
 from whimbrel_client.sealing import Mismatched, Sealed, Sealing, unseal
 from whimbrel_client.sessions import NOBODY, DeviceId, Sessions
+from whimbrel_client.sqlcipher import Connection
+from whimbrel_client.store_key import BY_ITSELF, Protection
 from whimbrel_client.sync import Sending, Wanted
 
 log = logging.getLogger(__name__)
@@ -164,16 +165,18 @@ class Applied:
 class Store:
     """The local store of one device."""
 
-    def __init__(self, path: Path, *, own: DeviceId = NOBODY) -> None:
+    def __init__(
+        self, path: Path, protection: Protection = BY_ITSELF, *, own: DeviceId = NOBODY
+    ) -> None:
         self._own = own
         self._sealing = Sealing(own)
-        self._database = Database(path, migrations=MIGRATIONS)
+        self._database = Database(path, protection, migrations=MIGRATIONS)
         self.keys = KeyStore(self._database, own)
         self._held = Held()
         self._database.on_rollback = self._held.forget
 
     async def open(self) -> None:
-        """Open it. Raises ProfileInUse and StoreTooNew."""
+        """Open it. Raises ProfileInUse, StoreTooNew and StoreKeyFailed."""
         await self._database.open()
 
     async def close(self) -> None:
@@ -185,7 +188,7 @@ class Store:
     def queue(self, sends: Sequence[Queued]) -> asyncio.Future[list[int]]:
         """Keep the sends, in this order; returns their local ids."""
 
-        def operation(connection: sqlite3.Connection) -> list[int]:
+        def operation(connection: Connection) -> list[int]:
             return [queue_own(connection, queued) for queued in sends]
 
         return self._database.run(operation)
@@ -202,7 +205,7 @@ class Store:
     async def load(self, wanted: Sequence[Wanted]) -> list[list[Sending]]:
         """For each that is wanted, the sends that wait, in order of queueing."""
 
-        def operation(connection: sqlite3.Connection) -> list[list[Sending]]:
+        def operation(connection: Connection) -> list[list[Sending]]:
             execute = connection.execute
             return [[Sending(*row) for row in execute(_LOAD_OUTGOING, one)] for one in wanted]
 
@@ -233,7 +236,7 @@ class Store:
         """Keep all that came, each message once."""
         return await self._database.run(lambda c: self._apply(c, changes))
 
-    def _apply(self, connection: sqlite3.Connection, changes: Changes) -> Applied:
+    def _apply(self, connection: Connection, changes: Changes) -> Applied:
         applied, sessions = Applied(), Sessions(connection)
         keeping = Keeping(connection, Opening(connection, sessions, self._own))
         for accepted in changes.accepted:
@@ -262,7 +265,7 @@ class Store:
             place = (delivered.conversation, delivered.seq)
             _compare(keeping.connection, place, delivered.message_id, applied)
 
-    def _accept(self, connection: sqlite3.Connection, accepted: Accepted, applied: Applied) -> None:
+    def _accept(self, connection: Connection, accepted: Accepted, applied: Applied) -> None:
         client_message_id, message_id, seq, accepted_at = accepted
         place = connection.execute(_ACCEPT, (message_id, seq, accepted_at, client_message_id))
         row = place.fetchone()
@@ -297,7 +300,7 @@ class Store:
     async def tick(self, local_id: int) -> Tick:
         """What a person sees beside a message of their own."""
 
-        def operation(connection: sqlite3.Connection) -> Tick:
+        def operation(connection: Connection) -> Tick:
             state, conversation, seq = connection.execute(
                 "SELECT state, conversation, seq FROM outgoing WHERE id = ?", (local_id,)
             ).fetchone()
@@ -328,7 +331,7 @@ class Store:
         `is_told`: the mesh is to be told; else this stays here.
         """
 
-        def operation(connection: sqlite3.Connection) -> int:
+        def operation(connection: Connection) -> int:
             row = connection.execute(_GREATEST_SEQ, (conversation, up_to_seq)).fetchone()
             seq = int(row[0] or 0)
             if seq:
@@ -358,15 +361,15 @@ class Store:
         return rows[0][0] if rows else None
 
 
-def _many(statement: str, rows: Sequence[tuple[Any, ...]]) -> Callable[[sqlite3.Connection], None]:
-    def operation(connection: sqlite3.Connection) -> None:
+def _many(statement: str, rows: Sequence[tuple[Any, ...]]) -> Callable[[Connection], None]:
+    def operation(connection: Connection) -> None:
         connection.executemany(statement, rows)
 
     return operation
 
 
 def _compare(
-    connection: sqlite3.Connection, place: tuple[bytes, int], message_id: bytes, applied: Applied
+    connection: Connection, place: tuple[bytes, int], message_id: bytes, applied: Applied
 ) -> None:
     """A place is claimed again: by the same message, or the server has broken its promise."""
     kept = connection.execute(_OTHER_AT, (*place, message_id)).fetchone()
@@ -376,14 +379,14 @@ def _compare(
     applied.alarms.append(Alarm(*place, kept[0], message_id))
 
 
-def _refuse(connection: sqlite3.Connection, refused: Refused, applied: Applied) -> None:
+def _refuse(connection: Connection, refused: Refused, applied: Applied) -> None:
     client_message_id, state, reason = refused
     row = connection.execute(_REFUSE, (state, reason, client_message_id)).fetchone()
     if row is not None:
         applied.settled.append((row[0], Outcome(state, reason=reason)))
 
 
-def _merge_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
+def _merge_receipt(connection: Connection, receipt: Receipt) -> None:
     """Union with what is kept: a receipt never goes back, whatever comes."""
     delivered, read_up_to, version = receipt.delivered, receipt.read_up_to, receipt.version
     key = (receipt.conversation, receipt.peer)

@@ -1,7 +1,6 @@
 """The server never holds what people say, nor a private key: a whole run is searched for both."""
 
 import secrets
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.meshes import own_mesh
+from tests.whimbrel_client.stored import looked_into
 from tests.whimbrel_client.test_talking import received
 from whimbrel.content.v1.content_pb2 import Content, Location
 from whimbrel_cli.stack.mesh import Mesh
@@ -68,9 +68,8 @@ async def talk(mesh: Mesh, folder: Path, said: list[str]) -> list[Path]:
 
 
 def private_keys(profile: Path) -> list[bytes]:
-    connection = sqlite3.connect(profile / "store.db")
-    keys = [row[0] for query in _PRIVATE for row in connection.execute(query)]
-    connection.close()
+    with looked_into(profile / "store.db") as connection:
+        keys = [row[0] for query in _PRIVATE for row in connection.execute(query)]
     return [*keys, (profile / "device.key").read_bytes().splitlines()[1]]
 
 

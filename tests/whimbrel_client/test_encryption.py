@@ -1,13 +1,13 @@
 """What the mesh sees and what it cannot do, and how sessions heal."""
 
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from tests.whimbrel_client.conftest import People
 from tests.whimbrel_client.fake_gateway import Event, FakeKeys, FakeMesh, rejection
+from tests.whimbrel_client.stored import looked_into
 from tests.whimbrel_client.test_reconnecting import until
 from tests.whimbrel_client.test_talking import received
 from whimbrel.content.v1.content_pb2 import Content
@@ -31,9 +31,8 @@ def device_of(profile: Path) -> FakeKeys:
 
 
 def _one(profile: Path, query: str) -> bytes:
-    connection = sqlite3.connect(profile / "store.db")
-    (value,) = connection.execute(query).fetchone()
-    connection.close()
+    with looked_into(profile / "store.db") as connection:
+        (value,) = connection.execute(query).fetchone()
     return value
 
 
@@ -288,10 +287,8 @@ async def test_a_device_that_lost_its_sessions_gets_what_it_could_not_read(
         await received(receiver, 1)
         await receiver.send("alice", "hello")
         await received(sender, 1)
-    connection = sqlite3.connect(bob / "store.db")
-    connection.execute("DELETE FROM device")
-    connection.commit()
-    connection.close()
+    with looked_into(bob / "store.db") as connection:
+        connection.execute("DELETE FROM device")
 
     async with Client.connect(alice) as sender, Client.connect(bob) as receiver:
         await sender.send_all("bob", map(str, range(20)))

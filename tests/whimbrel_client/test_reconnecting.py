@@ -167,11 +167,11 @@ async def test_a_replaced_stream_comes_back_only_after_a_second(
 
 
 async def test_a_revoked_device_stays_away_and_says_so(people: People, mesh: FakeMesh) -> None:
-    alice = await people.register("alice")
+    alice, _ = await people.register("alice"), await people.register("bob")
+    mesh.judge = lambda send: rejection(send, "OVERLOADED", 9.0)
 
     async with Client.connect(alice) as client:
-        waiting = await client.send(os.urandom(16), "never")
-        mesh.judge = lambda send: rejection(send, "OVERLOADED", 9.0)
+        waiting = await client.send("bob", "never")
         (await session_there(mesh, "alice")).end("DEVICE_REVOKED")
         with pytest.raises(DeviceRevoked):
             await client.accepted(waiting)

@@ -1,7 +1,6 @@
 """What a device keeps, and how it keeps it once."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.whimbrel_client.stored import looked_into
 from whimbrel_client import Alarm, ProfileInUse, Receipt, SendState, SeqRanges, StoreTooNew, Tick
 from whimbrel_client.kept import Delivered, Queued
 from whimbrel_client.payload import text as words
@@ -70,9 +70,8 @@ async def test_a_message_is_known_for_ever_even_when_it_was_deleted(
 ) -> None:
     await store.apply(Changes(delivered=[an_envelope(1)]))
     await store.close()
-    with sqlite3.connect(path) as connection:
+    with looked_into(path) as connection:
         connection.execute("DELETE FROM message")
-    connection.close()
 
     again = Store(path)
     await again.open()
@@ -122,10 +121,9 @@ async def test_the_kept_ranges_are_those_of_all_that_came_also_after_a_restart(
 
     expected = sorted({seq for seqs in batches for seq in seqs})
     if path.exists():
-        connection = sqlite3.connect(path)
-        rows = connection.execute("SELECT first, last FROM held ORDER BY first").fetchall()
-        kept = [row[0] for row in connection.execute("SELECT seq FROM message ORDER BY seq")]
-        connection.close()
+        with looked_into(path) as connection:
+            rows = connection.execute("SELECT first, last FROM held ORDER BY first").fetchall()
+            kept = [row[0] for row in connection.execute("SELECT seq FROM message ORDER BY seq")]
         assert list(SeqRanges((seq, seq) for seq in expected)) == rows
         assert kept == expected
 
@@ -226,9 +224,8 @@ async def test_a_second_opener_is_refused(store: Store, path: Path) -> None:
 
 async def test_a_store_of_a_later_version_is_left_alone(store: Store, path: Path) -> None:
     await store.close()
-    with sqlite3.connect(path) as connection:
+    with looked_into(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    connection.close()
 
     with pytest.raises(StoreTooNew):
         await Store(path).open()
