@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from mesh.errors import Unavailable
-from mesh.instances import Instance
+from mesh.instances import Instance, newest_at_each_address
 from mesh.rendezvous import Rendezvous
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
@@ -51,14 +51,18 @@ class Channels:
         return self._instances
 
     def update(self, instances: Mapping[str, Instance]) -> None:
-        """Take a new view; channels of those that left or moved are closed."""
+        """Take a new view; channels of those that left or moved are closed.
+
+        At an address only the instance that started last is there.
+        """
+        instances = newest_at_each_address(instances)
         for instance_id, channel in list(self._channels.items()):
             if instances.get(instance_id) != self._instances[instance_id]:
                 del self._channels[instance_id]
                 self._close_later(instance_id, channel)
         if instances.keys() != self._instances.keys():
             self.rendezvous = Rendezvous(instances)
-        self._instances = dict(instances)
+        self._instances = instances
 
     def channel(self, instance_id: str) -> grpc.aio.Channel:
         """The channel to an instance; Unavailable if it is not there (any more)."""

@@ -1,6 +1,7 @@
 """An instance of a service, as the others see it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mesh.ids import new_ulid, ulid_text
@@ -9,7 +10,7 @@ _FIELDS = ("address", "zone", "version")
 
 
 def new_instance_id() -> str:
-    """An id for this start of this process."""
+    """An id for this start of this process: a ULID, so a later start has a greater one."""
     return ulid_text(new_ulid())
 
 
@@ -38,3 +39,11 @@ class Instance:
         if not address:
             raise ValueError("an instance has an address")
         return cls(instance_id, service, address, zone, version)
+
+
+def newest_at_each_address(instances: Mapping[str, Instance]) -> dict[str, Instance]:
+    """Leave out those that have started again at their address: their old lease still lasts."""
+    newest: dict[str, str] = {}
+    for instance_id, instance in instances.items():
+        newest[instance.address] = max(instance_id, newest.get(instance.address, ""))
+    return {instance_id: instances[instance_id] for instance_id in newest.values()}

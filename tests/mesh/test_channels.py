@@ -10,7 +10,10 @@ from mesh.rendezvous import Rendezvous
 
 
 def instances(*ids, port=1):
-    return {name: Instance(name, "svc_x", f"127.0.0.1:{port}") for name in ids}
+    return {
+        name: Instance(name, "svc_x", f"127.0.0.1:{port}")
+        for port, name in enumerate(ids, start=port)
+    }
 
 
 @pytest.fixture
@@ -49,6 +52,16 @@ async def test_the_channel_of_one_that_leaves_is_closed_and_its_calls_end(listen
     with pytest.raises(Unavailable):
         channels.channel("a")
     await channels.close()
+
+
+async def test_who_starts_again_at_its_address_takes_the_place_of_who_was_there(channels):
+    before, after, other = sorted(new_instance_id() for _ in range(3))
+    there = {name: Instance(name, "svc_x", "127.0.0.1:1") for name in (after, before)}
+    channels.update(there | {other: Instance(other, "svc_x", "127.0.0.1:2")})
+
+    assert {*channels.instances} == {*channels.rendezvous.instance_ids} == {after, other}
+    with pytest.raises(Unavailable):
+        channels.channel(before)
 
 
 async def test_an_instance_at_a_new_address_gets_a_new_channel(channels):
