@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from whimbrel_cli.demo_tally import Heard, Said
-from whimbrel_client import Client, OutgoingMessage
+from whimbrel_client import Client, OutgoingMessage, Protection
 from whimbrel_client.bell import Bell
 
 # So many lines are under way at once; a person types no faster than the mesh takes it.
@@ -74,7 +74,9 @@ async def talker(
     handle: str, *, folder: Path, gateways: list[str], progress: Bell
 ) -> AsyncIterator[Talker]:
     """Register the person and connect them; they listen while the block lasts."""
-    await Client.register(folder / handle, handle, gateways=gateways)
+    # The demo leaves nothing behind in anybody's key ring.
+    in_file = Protection(key_ring=False)
+    await Client.register(folder / handle, handle, gateways=gateways, protection=in_file)
     async with Client.connect(folder / handle) as client, asyncio.TaskGroup() as tasks:
         person = Talker(handle, client, progress=progress)
         listening = tasks.create_task(person.listen(), name=f"listen-{handle}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,7 +14,7 @@ import typer
 
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import StackError
-from whimbrel_client import Client, ClientError, Mark, Message, Unreachable
+from whimbrel_client import Client, ClientError, Mark, Message, Protection, Unreachable
 
 T = TypeVar("T")
 
@@ -53,7 +54,14 @@ class Person:
 
     def client(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         """The person's client, connected while the block lasts."""
-        return Client.connect(self.profile, gateways=self.gateways, **options)
+        return Client.connect(
+            self.profile, gateways=self.gateways, protection=self.protection, **options
+        )
+
+    @property
+    def protection(self) -> Protection:
+        """What opens the local store: a passphrase, if the environment has one."""
+        return Protection(os.environ.get("WHIMBREL_PASSPHRASE") or None)
 
 
 def person(handle: str, data: Path | None, gateways: Sequence[str] | None) -> Person:

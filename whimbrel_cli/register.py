@@ -20,7 +20,9 @@ def register(
     async def main() -> None:
         if not who.gateways:
             raise ClientError(f"no mesh is up on {who.data}: `whimbrel up`, or name a --gateway")
-        account = await Client.register(who.profile, handle, gateways=who.gateways)
+        account = await Client.register(
+            who.profile, handle, gateways=who.gateways, protection=who.protection
+        )
         print(f"{handle} is {id_text(account.user_id)}; its key is in {who.profile}")
 
     run(main)

@@ -21,7 +21,6 @@ from whimbrel_client.sqlcipher import (
     Connection,
     DatabaseError,
     Error,
-    OperationalError,
     connect_with,
 )
 from whimbrel_client.store_key import Protection, StoreKey, store_key
@@ -150,7 +149,7 @@ class Database:
             raise ProfileInUse(f"{self._path} is open in another process") from None
         try:
             return self._unlocked(self._key())
-        except OperationalError as error:
+        except Error as error:
             self._let_go()
             if "locked" in str(error):
                 raise ProfileInUse(f"{self._path} is open in another process") from error

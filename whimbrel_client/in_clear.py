@@ -24,10 +24,10 @@ def encrypt(path: Path, key: StoreKey) -> None:
     """Put an encrypted store with the same content in the place of this one.
 
     A crash leaves the one or the other, whole. What the old file lay on is freed, not wiped.
-    Raises OperationalError if it is locked, or the disk is full.
+    Raises the driver's Error if it is locked or damaged, or the disk is full.
     """
     draft = path.with_suffix(".new")
-    for left in (draft, _journal_of(draft)):
+    for left in (draft, draft.with_name(f"{draft.name}-journal")):
         left.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o600))
     with closing(connect_with(None, path)) as clear:
@@ -40,10 +40,4 @@ def encrypt(path: Path, key: StoreKey) -> None:
         clear.execute("SELECT sqlcipher_export('draft')")
         clear.execute(f"PRAGMA draft.user_version = {version:d}")
         clear.execute("DETACH draft")
-        # Kept under an exclusive lock; spent, but full of words.
-        _journal_of(path).unlink(missing_ok=True)
         replace(draft, path)
-
-
-def _journal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-journal")

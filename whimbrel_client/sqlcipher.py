@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from whimbrel_client.store_key import StoreKey
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection, DatabaseError, Error, OperationalError, connect
+    from sqlite3 import Connection, DatabaseError, Error, connect
 else:
-    from sqlcipher3.dbapi2 import Connection, DatabaseError, Error, OperationalError, connect
+    from sqlcipher3.dbapi2 import Connection, DatabaseError, Error, connect
 
-__all__ = ["Connection", "DatabaseError", "Error", "OperationalError", "connect_with"]
+__all__ = ["Connection", "DatabaseError", "Error", "connect_with"]
 
 
 def connect_with(key: StoreKey | None, path: Path) -> Connection:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _KEY_BYTES = 32
 _SERVICE = "whimbrel"
 # What RFC 9106 recommends where memory is not plentiful; each card has its own, so this may grow.
-_COST = {"iterations": 3, "lanes": 4, "memory_cost": 64 * 1024}  # KiB
+_COST = {"iterations": 3, "lanes": 4, "memory_kib": 64 * 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def store_key(store: Path, protection: Protection, *, may_be_new: bool) -> Store
         write_secret(path, card)
     try:
         return _key_of(json.loads(card), path, protection)
-    except (OverflowError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         # Not the cause: it may quote the card.
         raise StoreKeyMissing(f"{path} is damaged, or was written by a later version") from None
 
@@ -131,8 +131,14 @@ def _stretched(protection: Protection, salt: bytes, cost: Mapping[str, int]) -> 
         raise StoreKeyMissing("the store is protected by a passphrase, and none was given")
     # Keyboards differ in how they write the same letter.
     passphrase = unicodedata.normalize("NFC", protection.passphrase).encode()
-    key = Argon2id(salt=salt, length=_KEY_BYTES, **cost).derive(passphrase)
-    return StoreKey(key, "this passphrase")
+    stretching = Argon2id(
+        salt=salt,
+        length=_KEY_BYTES,
+        iterations=cost["iterations"],
+        lanes=cost["lanes"],
+        memory_cost=cost["memory_kib"],
+    )
+    return StoreKey(stretching.derive(passphrase), "this passphrase")
 
 
 def _ring() -> KeyringBackend | None:

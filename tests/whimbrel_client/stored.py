@@ -5,12 +5,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from whimbrel_client.sqlcipher import Connection, connect_with
-from whimbrel_client.store_key import Protection, store_key
+from whimbrel_client.store_key import BY_ITSELF, store_key
 
 
 @contextmanager
 def looked_into(store: Path) -> Iterator[Connection]:
     """The connection; each statement is a transaction."""
-    key = store_key(store, Protection(), may_be_new=False)
+    key = store_key(store, BY_ITSELF, may_be_new=False)
     with closing(connect_with(key, store)) as connection:
         yield connection
