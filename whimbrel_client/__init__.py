@@ -19,16 +19,22 @@ from whimbrel_client.errors import (
     CallFailed,
     ClientClosed,
     ClientError,
+    CodeInvalid,
     DeviceRevoked,
+    DeviceUnknown,
     HandleTaken,
     HandleUnknown,
     IdentityUnknown,
     LinkFailed,
+    NameTooLong,
     NotConfirmed,
     NotSent,
     NotTheAuthor,
+    NumberTaken,
     ProfileInUse,
     ProfileMissing,
+    RateLimited,
+    RegistrationLocked,
     SendRefused,
     StoreFailed,
     StoreKeyFailed,
@@ -36,6 +42,7 @@ from whimbrel_client.errors import (
     StoreKeyUnsafe,
     StoreKeyWrong,
     StoreTooNew,
+    TooManyDevices,
     Unreachable,
 )
 from whimbrel_client.ids import id_text
@@ -54,6 +61,7 @@ from whimbrel_client.model import (
 )
 from whimbrel_client.profile import Account, Profile
 from whimbrel_client.ranges import SeqRanges
+from whimbrel_client.registering import CodeSent
 from whimbrel_client.store_key import Protection
 
 __all__ = [
@@ -64,8 +72,11 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientError",
+    "CodeInvalid",
+    "CodeSent",
     "Conversation",
     "DeviceRevoked",
+    "DeviceUnknown",
     "HandleTaken",
     "HandleUnknown",
     "IdentityChange",
@@ -74,16 +85,20 @@ __all__ = [
     "LinkedDevice",
     "Mark",
     "Message",
+    "NameTooLong",
     "NotConfirmed",
     "NotSent",
     "NotTheAuthor",
+    "NumberTaken",
     "Outcome",
     "OutgoingMessage",
     "Profile",
     "ProfileInUse",
     "ProfileMissing",
     "Protection",
+    "RateLimited",
     "Receipt",
+    "RegistrationLocked",
     "SendRefused",
     "SendState",
     "SeqRanges",
@@ -94,6 +109,7 @@ __all__ = [
     "StoreKeyWrong",
     "StoreTooNew",
     "Tick",
+    "TooManyDevices",
     "Unreachable",
     "id_text",
 ]

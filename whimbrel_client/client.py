@@ -18,10 +18,11 @@ import grpc
 
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.link_pb2 import LinkSecret
+from whimbrel_client.account_calls import AccountCalls
 from whimbrel_client.bell import Bell
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
-from whimbrel_client.crypto import SafetyNumber, safety_number
+from whimbrel_client.crypto import KeyPair, SafetyNumber, safety_number
 from whimbrel_client.device_calls import DeviceCalls
 from whimbrel_client.errors import (
     ClientClosed,
@@ -52,6 +53,7 @@ from whimbrel_client.model import (
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
+from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
 from whimbrel_client.store_key import BY_ITSELF, Protection
@@ -87,7 +89,7 @@ class Client:
         self._account = account
         self._store = store
         self._tokens = tokens
-        self._calls = calls
+        self._accounts = AccountCalls(calls, tokens.current)
         self._devices = DeviceCalls(calls, tokens.current)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
@@ -114,22 +116,43 @@ class Client:
         self._failure: ClientError | None = None
 
     @staticmethod
+    async def request_code(
+        number: str,
+        *,
+        gateways: Sequence[str],
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> CodeSent:
+        """Have a one-time code sent to a phone number, which `register` takes.
+
+        The number has the form +<country><number>. Raises RateLimited, CallFailed (FIELD_INVALID
+        and others) and Unreachable.
+        """
+        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        return await request_code(calls, number)
+
+    @staticmethod
     async def register(
         profile: Path | str,
         handle: str,
         *,
         gateways: Sequence[str],
+        number: str = "",
+        code: str = "",
+        pin: str = "",
         credentials: grpc.ChannelCredentials | None = None,
         protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make an account in this folder, or finish what an earlier call began.
 
-        `protection`: how the key of the local store is kept. Raises HandleTaken, CallFailed
-        (HANDLE_INVALID and others), Unreachable, ProfileInUse and StoreKeyFailed.
+        `number`, and the `code` that was sent to it: where the mesh asks for them, and to get the
+        number's account back on a new device. `pin`: if that account has a registration lock.
+        `protection`: how the key of the local store is kept. Raises HandleTaken, CodeInvalid,
+        NumberTaken, RegistrationLocked, RateLimited, CallFailed (HANDLE_INVALID and others),
+        Unreachable, ProfileInUse and StoreKeyFailed.
         """
         folder = Profile(profile, protection)
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        return await registered(folder, calls, handle)
+        return await registered(folder, calls, Applicant(handle, number, code, pin))
 
     @staticmethod
     async def link(
@@ -137,17 +160,18 @@ class Client:
         *,
         gateways: Sequence[str],
         show: Callable[[str], None],
+        name: str = "",
         credentials: grpc.ChannelCredentials | None = None,
         protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make this folder a device of somebody's account.
 
-        `show` gets a code that the primary gives to its `link_device` within two minutes. Raises
-        LinkFailed, CallFailed (TOO_MANY_DEVICES and others), Unreachable, ProfileInUse and
-        StoreKeyFailed.
+        `show` gets a code that the primary gives to its `link_device` within two minutes.
+        `name`: what the account's devices call this one. Raises LinkFailed, TooManyDevices,
+        NameTooLong, CallFailed, Unreachable, ProfileInUse and StoreKeyFailed.
         """
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
-        return await linked(Profile(profile, protection), calls, show)
+        return await linked(Profile(profile, protection), calls, show=show, name=name)
 
     @classmethod
     @asynccontextmanager
@@ -234,9 +258,23 @@ class Client:
         known = await self._store.user_named(handle)
         if known is not None:
             return known
-        user_id = await self._calls.look_up(handle, await self._tokens.current())
+        user_id = await self._accounts.user_named(handle)
         await self._store.remember(user_id, handle)
         return user_id
+
+    async def user_at(self, number: str) -> bytes:
+        """The account that has the phone number now; not remembered, as numbers change hands.
+
+        Raises HandleUnknown, RateLimited, CallFailed (FIELD_INVALID) and Unreachable.
+        """
+        return await self._accounts.user_at(number)
+
+    async def set_registration_lock(self, pin: str) -> None:
+        """From now on the number's account goes to a new device with this PIN only; empty: without.
+
+        Only the primary may. Raises CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
+        """
+        await self._accounts.set_registration_lock(pin)
 
     async def handle_of(self, user_id: bytes) -> str | None:
         """The handle of an account that was looked up here once."""
@@ -377,25 +415,30 @@ class Client:
         """Hand this account to the device that shows the code. Only the primary may.
 
         Whoever holds that device then reads and writes as this person. Raises LinkFailed,
-        CallFailed (CALLER_NOT_ALLOWED, TOO_MANY_DEVICES) and Unreachable.
+        TooManyDevices, CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
         """
-        own = await self._store.keys.own_keys()
+        identity = await self._identity()
         secret = LinkSecret(
-            user_id=self.user_id,
-            handle=self.handle,
-            identity_private_key=own.device.identity.private,
+            user_id=self.user_id, handle=self.handle, identity_private_key=identity.private
         )
         await self._devices.link(LinkCode.read(code), secret)
 
     async def devices(self) -> list[LinkedDevice]:
         """The devices of this account. Raises CallFailed and Unreachable."""
-        return await self._devices.devices()
+        return await self._devices.devices(await self._identity())
+
+    async def rename_device(self, device_id: int, name: str) -> None:
+        """Name a device; only the own devices can read it. Raises DeviceUnknown, NameTooLong."""
+        await self._devices.rename(device_id, name, await self._identity())
 
     async def revoke_device(self, device_id: int) -> None:
-        """Unlink a device: the primary any but itself, another one itself."""
+        """Unlink a device: the primary any but itself, another one itself. Raises DeviceUnknown."""
         await self._devices.revoke(device_id)
 
     # Inside.
+
+    async def _identity(self) -> KeyPair:
+        return (await self._store.keys.own_keys()).device.identity
 
     @asynccontextmanager
     async def _connected(self, connection: Connection) -> AsyncIterator[None]:

@@ -1,8 +1,9 @@
 """Calls that link, list and revoke the devices of the own account."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC
 
 import grpc
@@ -10,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel.identity.v1 import device_pb2, device_pb2_grpc, keys_pb2
-from whimbrel_client.errors import CallFailed, LinkFailed, Unreachable
+from whimbrel_client.crypto import KeyPair
+from whimbrel_client.device_names import open_name, seal_name
+from whimbrel_client.errors import CallFailed, DeviceUnknown, LinkFailed, Unreachable
 from whimbrel_client.identity import CALL_SECONDS, IdentityCalls, authorization, timestamp
 from whimbrel_client.linking import Invitation, LinkCode
 from whimbrel_client.model import LinkedDevice
@@ -48,35 +51,57 @@ class DeviceCalls:
         async def send(channel: grpc.aio.Channel) -> None:
             await Stub(channel).SendProvisioning(request, timeout=CALL_SECONDS, metadata=metadata)
 
-        await self._calls.anywhere(send)
+        with _link_failing():
+            await self._calls.anywhere(send)
 
-    async def devices(self) -> list[LinkedDevice]:
+    async def devices(self, identity: KeyPair) -> list[LinkedDevice]:
         """All devices of the account."""
+        return [
+            LinkedDevice(
+                one.device_id,
+                one.linked_at.ToDatetime(UTC),
+                one.last_seen_at.ToDatetime(UTC) if one.HasField("last_seen_at") else None,
+                open_name(one.encrypted_name, identity, one.registration_id),
+            )
+            for one in await self._listed()
+        ]
+
+    async def rename(self, device_id: int, name: str, identity: KeyPair) -> None:
+        """Name a device. Raises DeviceUnknown, NameTooLong."""
+        registrations = {one.device_id: one.registration_id for one in await self._listed()}
+        if device_id not in registrations:
+            raise _unknown(device_id)
+        request = device_pb2.RenameDeviceRequest(
+            device_id=device_id,
+            encrypted_name=seal_name(name, identity, registrations[device_id]),
+        )
+        metadata = authorization(await self._token())
+
+        async def call(channel: grpc.aio.Channel) -> None:
+            await Stub(channel).RenameDevice(request, timeout=CALL_SECONDS, metadata=metadata)
+
+        with _of_device(device_id):
+            await self._calls.anywhere(call)
+
+    async def _listed(self) -> Sequence[device_pb2.LinkedDevice]:
         metadata = authorization(await self._token())
 
         async def call(channel: grpc.aio.Channel) -> device_pb2.ListDevicesResponse:
             request = device_pb2.ListDevicesRequest()
             return await Stub(channel).ListDevices(request, timeout=CALL_SECONDS, metadata=metadata)
 
-        listed = (await self._calls.anywhere(call)).devices
-        return [
-            LinkedDevice(
-                one.device_id,
-                one.linked_at.ToDatetime(UTC),
-                one.last_seen_at.ToDatetime(UTC) if one.HasField("last_seen_at") else None,
-            )
-            for one in listed
-        ]
+        return (await self._calls.anywhere(call)).devices
 
     async def revoke(self, device_id: int) -> None:
-        """Unlink a device."""
+        """Unlink a device. Raises DeviceUnknown."""
         metadata = authorization(await self._token())
 
         async def call(channel: grpc.aio.Channel) -> None:
             request = device_pb2.RevokeDeviceRequest(device_id=device_id)
             await Stub(channel).RevokeDevice(request, timeout=CALL_SECONDS, metadata=metadata)
 
-        await self._calls.anywhere(call)
+        with _of_device(device_id):
+            await self._calls.anywhere(call)
 
 
 async def invited(calls: IdentityCalls, invitation: Invitation) -> LinkSecret:
@@ -102,9 +127,17 @@ async def invited(calls: IdentityCalls, invitation: Invitation) -> LinkSecret:
 
 
 async def link(
-    calls: IdentityCalls, secret: LinkSecret, key: Ed25519PrivateKey, keys: keys_pb2.DeviceKeys
+    calls: IdentityCalls,
+    secret: LinkSecret,
+    key: Ed25519PrivateKey,
+    keys: keys_pb2.DeviceKeys,
+    *,
+    sealed_name: bytes = b"",
 ) -> tuple[int, str]:
-    """Become a device of the account; returns its id and a first token."""
+    """Become a device of the account; returns its id and a first token.
+
+    Raises LinkFailed if the secret is too old or used, TooManyDevices, CallFailed and Unreachable.
+    """
 
     async def call(channel: grpc.aio.Channel) -> device_pb2.LinkDeviceResponse:
         at_ms = calls.now_ms()
@@ -115,10 +148,44 @@ async def link(
             link_token=secret.link_token,
             device_public_key=key.public_key().public_bytes_raw(),
             keys=keys,
+            encrypted_name=sealed_name,
             signed_at=timestamp(at_ms),
             signature=key.sign(signed),
         )
         return await Stub(channel).LinkDevice(request, timeout=CALL_SECONDS)
 
-    response = await calls.anywhere(call)
+    with _link_failing():
+        response = await calls.anywhere(call)
     return response.device_id, response.access_token
+
+
+_LINK_FAILURES = {
+    "LINK_TOKEN_INVALID": "the link is too old, or was used: begin again with a new code",
+    "PROVISIONING_TAKEN": "this code was answered before: have the new device show another",
+}
+
+
+@contextlib.contextmanager
+def _link_failing() -> Iterator[None]:
+    """Tell what a person can do about it."""
+    try:
+        yield
+    except CallFailed as error:
+        if error.reason in _LINK_FAILURES:
+            raise LinkFailed(_LINK_FAILURES[error.reason]) from error
+        raise
+
+
+@contextlib.contextmanager
+def _of_device(device_id: int) -> Iterator[None]:
+    """An unknown device is the one that was named, not this one."""
+    try:
+        yield
+    except CallFailed as error:
+        if error.reason == "DEVICE_UNKNOWN":
+            raise _unknown(device_id) from error
+        raise
+
+
+def _unknown(device_id: int) -> DeviceUnknown:
+    return DeviceUnknown("DEVICE_UNKNOWN", f"the account has no device {device_id}")

@@ -4,6 +4,12 @@ ClientError
 ├── CallFailed              a call to the mesh was refused
 │   ├── HandleTaken
 │   ├── HandleUnknown
+│   ├── CodeInvalid         of a phone number
+│   ├── NumberTaken
+│   ├── RegistrationLocked  the number wants its PIN
+│   ├── RateLimited
+│   ├── TooManyDevices
+│   ├── DeviceUnknown       the account has no such device
 │   └── DeviceRevoked       the device does not belong to the account (any more)
 ├── Unreachable             no gateway answered
 ├── NotSent
@@ -13,6 +19,7 @@ ClientError
 ├── NotTheAuthor            an edit or a deletion of somebody else's message
 ├── IdentityUnknown         no session was ever opened with the account
 ├── LinkFailed              a device was not linked
+├── NameTooLong             of a device
 ├── ProfileMissing          the folder holds no account
 ├── ProfileInUse            another process has the store open
 ├── StoreTooNew             the store was written by a later version
@@ -64,6 +71,35 @@ class HandleUnknown(CallFailed):
     """No account has this handle."""
 
 
+class CodeInvalid(CallFailed):
+    """The code is wrong, used or too old, or too many were tried: the mesh does not say which."""
+
+
+class NumberTaken(CallFailed):
+    """The number belongs to an account with another handle."""
+
+    @property
+    def handle(self) -> str:
+        """The handle under which that account can be registered again."""
+        return self.metadata.get("handle", "")
+
+
+class RegistrationLocked(CallFailed):
+    """The number's account has a PIN, and this was none or another."""
+
+
+class RateLimited(CallFailed):
+    """Too often, or too many wrong ones; `retry_after` says when again."""
+
+
+class TooManyDevices(CallFailed):
+    """The account has as many devices as it may have."""
+
+
+class DeviceUnknown(CallFailed):
+    """The own account has no such device."""
+
+
 class DeviceRevoked(CallFailed):
     """The device is not linked to the account; the client will not come back by itself."""
 
@@ -102,6 +138,10 @@ class IdentityUnknown(ClientError):
 
 class LinkFailed(ClientError):
     """The device was not linked: nobody came, or somebody who had not seen the code."""
+
+
+class NameTooLong(ClientError):
+    """The name of a device is longer than the mesh keeps."""
 
 
 class ProfileMissing(ClientError):
@@ -143,6 +183,11 @@ class ClientClosed(ClientError):
 _CALL_ERRORS: Mapping[str, type[CallFailed]] = {
     "HANDLE_TAKEN": HandleTaken,
     "HANDLE_UNKNOWN": HandleUnknown,
+    "CODE_INVALID": CodeInvalid,
+    "NUMBER_TAKEN": NumberTaken,
+    "REGISTRATION_LOCKED": RegistrationLocked,
+    "RATE_LIMITED": RateLimited,
+    "TOO_MANY_DEVICES": TooManyDevices,
     "DEVICE_UNKNOWN": DeviceRevoked,
     "DEVICE_REVOKED": DeviceRevoked,
     # The key here is not the account's any more.

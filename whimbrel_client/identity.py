@@ -1,4 +1,4 @@
-"""Registering, signing, looking up, and the access token that opens everything else."""
+"""Calls at whichever gateway answers, and the access token that opens most of them."""
 
 import asyncio
 import random
@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import grpc
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc, keys_pb2
+from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel_client.channels import open_channel
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.errors import CallFailed, Unreachable, error_of
@@ -28,7 +27,7 @@ _SPARE_SECONDS = 60.0
 
 
 class IdentityCalls:
-    """Calls the identity service at whichever gateway answers first."""
+    """Calls the mesh at whichever gateway answers first."""
 
     def __init__(
         self,
@@ -51,39 +50,6 @@ class IdentityCalls:
         """The server's time, for signing."""
         return self._clock.now_ms()
 
-    async def register(
-        self, handle: str, key: Ed25519PrivateKey, keys: keys_pb2.DeviceKeys
-    ) -> tuple[Account, str]:
-        """Make the account, or find it again; also returns a first token.
-
-        Raises HandleTaken, CallFailed, Unreachable.
-        """
-        public_key = key.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
-
-        public = (
-            keys.identity_key + keys.signed_prekey.public_key + keys.last_resort_prekey.public_key
-        )
-
-        async def call(channel: grpc.aio.Channel) -> tuple[Account, str]:
-            at_ms = self._clock.now_ms()
-            # Without a phone number, which would stand between the two zeros.
-            names = handle.encode() + b"\0\0"
-            signed = b"whimbrel register v2\0" + names + public + _eight_bytes(at_ms)
-            request = identity_pb2.RegisterRequest(
-                handle=handle,
-                device_public_key=public_key,
-                signed_at=timestamp(at_ms),
-                signature=key.sign(signed),
-                keys=keys,
-            )
-            response = await Stub(channel).Register(request, timeout=CALL_SECONDS)
-            account = Account(handle, response.user_id, response.device_id, self.gateways)
-            return account, response.access_token
-
-        return await self.anywhere(call)
-
     async def refresh(self, account: Account, key: Ed25519PrivateKey) -> tuple[str, int]:
         """The device's next token and when it ends. Raises DeviceRevoked, Unreachable."""
 
@@ -99,18 +65,6 @@ class IdentityCalls:
             )
             response = await Stub(channel).Refresh(request, timeout=CALL_SECONDS)
             return response.access_token, response.expires_at.ToMilliseconds()
-
-        return await self.anywhere(call)
-
-    async def look_up(self, handle: str, token: str) -> bytes:
-        """The account that has the handle. Raises HandleUnknown, Unreachable."""
-
-        async def call(channel: grpc.aio.Channel) -> bytes:
-            request = identity_pb2.LookUpRequest(handle=handle)
-            response = await Stub(channel).LookUp(
-                request, timeout=CALL_SECONDS, metadata=authorization(token)
-            )
-            return response.user_id
 
         return await self.anywhere(call)
 

@@ -177,6 +177,8 @@ class LinkedDevice:
     linked_at: datetime
     # The day on which it last connected; None: never.
     last_seen_at: datetime | None
+    # As the account's devices call it; empty: it has no name.
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

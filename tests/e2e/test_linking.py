@@ -6,10 +6,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.e2e.people import Account, register
+from whimbrel.content.v1.link_pb2 import LinkSecret
+from whimbrel.identity.v1 import device_pb2, device_pb2_grpc
 from whimbrel_cli.stack.mesh import Mesh
-from whimbrel_client import Client, DeviceRevoked, Message, Profile
+from whimbrel_client import (
+    Client,
+    DeviceRevoked,
+    DeviceUnknown,
+    LinkFailed,
+    Message,
+    Profile,
+    TooManyDevices,
+    device_calls,
+)
+from whimbrel_client.clock import ServerClock
+from whimbrel_client.crypto import curve
+from whimbrel_client.device_keys import new_keys, published
+from whimbrel_client.identity import IdentityCalls
+from whimbrel_client.linking import Invitation, LinkCode
 
 GREETING = "are you there?"
 
@@ -20,7 +39,7 @@ async def laptop_of(phone: Client, profile: Path, mesh: Mesh) -> AsyncIterator[C
     loop = asyncio.get_running_loop()
     code: asyncio.Future[str] = loop.create_future()
     linking = asyncio.create_task(
-        Client.link(profile, gateways=mesh.gateway_addresses, show=code.set_result)
+        Client.link(profile, gateways=mesh.gateway_addresses, show=code.set_result, name="laptop")
     )
     await phone.link_device(await code)
     await linking
@@ -50,6 +69,20 @@ async def spoken(
             if len(messages) == count:
                 break
     return messages
+
+
+@pytest.fixture
+async def phone(mesh: Mesh, tmp_path: Path) -> AsyncIterator[Client]:
+    """The primary of somebody."""
+    handle, profile = f"p{secrets.token_hex(8)}", tmp_path / "phone"
+    await Client.register(profile, handle, gateways=mesh.gateway_addresses)
+    async with Client.connect(profile) as client:
+        yield client
+
+
+@pytest.fixture
+def calls(mesh: Mesh) -> IdentityCalls:
+    return IdentityCalls(mesh.gateway_addresses, clock=ServerClock())
 
 
 async def test_a_linked_device_has_what_comes_and_what_the_other_one_sends(
@@ -110,5 +143,95 @@ async def test_a_revoked_device_ends_and_nobody_writes_to_it_any_more(
                 await spoken(laptop, 1)
         await other.accepted(await other.send(alice, "to the phone"))
         (at_phone,) = await spoken(phone, 1)
+        with pytest.raises(DeviceRevoked):
+            await after_all(tmp_path / "laptop")
+        await phone.revoke_device(2)  # once more is harmless
+        with pytest.raises(DeviceUnknown):
+            await phone.revoke_device(9)
 
     assert at_phone.text == "to the phone"
+
+
+async def after_all(profile: Path) -> None:
+    """Go on with a device that was revoked."""
+    async with Client.connect(profile) as laptop:
+        message = await laptop.send(bytes(16), "still here")
+        await laptop.accepted(message)
+
+
+async def test_devices_have_names_that_the_mesh_cannot_read(
+    mesh: Mesh, phone: Client, tmp_path: Path
+) -> None:
+    async with laptop_of(phone, tmp_path / "laptop", mesh) as laptop:
+        await laptop.rename_device(1, "phone ☕")
+        named = [(one.device_id, one.name) for one in await phone.devices()]
+        with pytest.raises(DeviceUnknown):
+            await phone.rename_device(9, "nobody's")
+
+    assert named == [(1, "phone ☕"), (2, "laptop")]
+
+
+async def test_an_answer_that_somebody_else_forged_links_nothing(
+    mesh: Mesh, phone: Client, tmp_path: Path
+) -> None:
+    mallory = await register(mesh.gateway_addresses[0])
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    linking = asyncio.create_task(
+        Client.link(tmp_path / "new", gateways=mesh.gateway_addresses, show=shown.set_result)
+    )
+    address = LinkCode.read(await shown).address
+    # To an address that was seen, but without the key beside it.
+    forged = LinkCode(address, curve.generate().public).seal(LinkSecret(user_id=mallory.user_id))
+    await leave(mesh, mallory, address, forged)
+
+    with pytest.raises(LinkFailed, match="not written to this device"):
+        await linking
+    with pytest.raises(LinkFailed, match="answered before"):
+        await phone.link_device(await shown)
+
+
+async def leave(mesh: Mesh, sender: Account, address: bytes, ciphertext: bytes) -> None:
+    """Leave something at an address, as any account can."""
+    async with grpc.aio.insecure_channel(mesh.gateway_addresses[0]) as channel:
+        request = device_pb2.SendProvisioningRequest(address=address, ciphertext=ciphertext)
+        stub = device_pb2_grpc.DeviceServiceStub(channel)
+        await stub.SendProvisioning(request, metadata=sender.metadata, timeout=10)
+
+
+async def test_a_link_is_good_once(phone: Client, calls: IdentityCalls) -> None:
+    invitation = Invitation()
+    await phone.link_device(str(invitation.code))
+    secret = await device_calls.invited(calls, invitation)
+    await join(calls, secret)
+
+    with pytest.raises(LinkFailed, match="too old, or was used"):
+        await join(calls, secret)
+    with pytest.raises(LinkFailed, match="answered before"):
+        await phone.link_device(str(invitation.code))
+
+
+async def test_a_code_that_nobody_scans_ends(
+    calls: IdentityCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_calls, "_WAIT_SECONDS", 0.3)
+
+    with pytest.raises(LinkFailed, match="nobody has scanned"):
+        await device_calls.invited(calls, Invitation())
+
+
+async def test_an_account_has_at_most_ten_devices(phone: Client, calls: IdentityCalls) -> None:
+    for _ in range(9):
+        invitation = Invitation()
+        await phone.link_device(str(invitation.code))
+        await join(calls, await device_calls.invited(calls, invitation))
+
+    with pytest.raises(TooManyDevices):
+        await phone.link_device(str(Invitation().code))
+
+    assert len(await phone.devices()) == 10
+
+
+async def join(calls: IdentityCalls, secret: LinkSecret) -> None:
+    """Become a device of the account, with a new key."""
+    keys = published(new_keys(curve.pair_of(secret.identity_private_key)))
+    await device_calls.link(calls, secret, Ed25519PrivateKey.generate(), keys)

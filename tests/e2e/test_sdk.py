@@ -28,6 +28,7 @@ from whimbrel_client.device_keys import new_keys, published
 from whimbrel_client.identity import IdentityCalls
 from whimbrel_client.kept import queued_of
 from whimbrel_client.payload import MAX_CONTENT_BYTES, text
+from whimbrel_client.registering import Applicant, register
 
 COUNT = 300
 
@@ -134,7 +135,7 @@ async def test_a_device_whose_date_is_wrong_learns_the_time_and_registers(
     calls = IdentityCalls(mesh.gateway_addresses, clock=clock)
 
     handle, keys = f"p{secrets.token_hex(8)}", published(new_keys())
-    account, _ = await calls.register(handle, Profile(tmp_path).key_or_new(), keys)
+    account, _ = await register(calls, Applicant(handle), Profile(tmp_path).key_or_new(), keys)
 
     assert len(account.user_id) == 16
     assert abs(clock.now_ms() / 1000 - time.time()) < 30
