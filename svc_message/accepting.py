@@ -24,7 +24,7 @@ _SOON = timedelta(milliseconds=50)
 _LATER = timedelta(seconds=1)
 _HELD = timedelta(seconds=30)
 
-_REFUSALS = {
+REFUSALS = {
     Outcome.CONFLICT: Refusal("CLIENT_MESSAGE_ID_CONFLICT"),
     Outcome.PREVIOUS_NOT_ACCEPTED: Refusal("PREVIOUS_NOT_ACCEPTED", {}, _SOON),
     Outcome.RECIPIENT_FULL: Refusal("RECIPIENT_FULL", {}, _HELD),
@@ -139,11 +139,11 @@ class Accepting:
         elif result.outcome == Outcome.REPEATED:
             self._answer(send, _first(result), None)
         elif result.outcome == Outcome.CONFLICT:
-            self._answer(send, _first(result), _REFUSALS[Outcome.CONFLICT])
+            self._answer(send, _first(result), REFUSALS[Outcome.CONFLICT])
         elif result.outcome == Outcome.DEVICE_MISMATCH:
             self._answer(send, None, None)
         else:
-            self._answer(send, None, _REFUSALS[Outcome(result.outcome)])
+            self._answer(send, None, REFUSALS[Outcome(result.outcome)])
 
     def _send_on(self, send: SendRequest, result: SendResult) -> None:
         for part in result.parts:
@@ -170,7 +170,7 @@ class Accepting:
 
     def _checked(self, check: AccountRequest, result: PlainResult | Refusal) -> None:
         send, go_on = check.origin
-        refusal = result if isinstance(result, Refusal) else _REFUSALS.get(Outcome(result.outcome))
+        refusal = result if isinstance(result, Refusal) else REFUSALS.get(Outcome(result.outcome))
         send.recipient_known = refusal is None
         go_on(refusal)
 

@@ -22,6 +22,7 @@ from mesh.service_auth import ServiceTokenInterceptor
 from mesh.tasks import Work, periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
+from svc_message.groups.wiring import build_group_service
 from svc_message.identity.code_senders import CodeSender
 from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import DeviceParts, build_devices
@@ -66,6 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         identity, devices = _identity(settings, core, redis, sender, telemetry)
         messages = MessageServicer(
             core.accepting,
+            core.groups.accepting,
             core.inbox,
             core.router,
             identity.accounts.ensure_service_account,
@@ -74,6 +76,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         server = _server(settings, messages, IdentityServicer(identity), health, telemetry)
         add_to_server(devices, server)
+        build_group_service(
+            core.shards,
+            redis,
+            redis_prefix=settings.redis_prefix,
+            most_members=settings.most_group_members,
+        ).add_to(server)
         address = bind(server, settings.listen)
         instance = Instance(
             instance_id,

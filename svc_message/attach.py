@@ -9,6 +9,10 @@ from mesh.clock import Clock
 from mesh.errors import InvalidArgument
 from mesh.ids import slot_of
 from svc_message.accepting import Accepting, FirstAnswer
+from svc_message.groups.accepting import GroupAccepting
+from svc_message.groups.requests import GroupSend
+from svc_message.groups.sending import read_group_send
+from svc_message.groups.wire import fill_changes
 from svc_message.inbox import Inbox
 from svc_message.link import EVENT_BYTES, FRAME_BYTES, GatewayLink
 from svc_message.model import Outcome, Refusal
@@ -50,10 +54,18 @@ class GatewayRequests:
     """Reads one gateway's requests and answers them on its link."""
 
     def __init__(
-        self, link: GatewayLink, accepting: Accepting, inbox: Inbox, router: Router, clock: Clock
+        self,
+        link: GatewayLink,
+        accepting: Accepting,
+        groups: GroupAccepting,
+        inbox: Inbox,
+        router: Router,
+        *,
+        clock: Clock,
     ) -> None:
         self._link = link
         self._accepting = accepting
+        self._groups = groups
         self._inbox = inbox
         self._router = router
         self._clock = clock
@@ -80,16 +92,19 @@ class GatewayRequests:
             taker(getattr(event, kind), event.id)
 
     def _send(self, message: attach_pb2.DeviceSend, request_id: int) -> None:
-        device = message.device
-        send = read_send(
-            message.send, device.user_id, device.device_id, self._clock.now(), request_id
-        )
-        if isinstance(send, Refusal):
+        device, now = message.device, self._clock.now()
+        read = read_group_send if message.send.WhichOneof("to") == "group_id" else read_send
+        send = read(message.send, device.user_id, device.device_id, now, request_id)
+        if isinstance(send, GroupSend):
+            self._groups.accept(send, self._sent)
+        elif isinstance(send, Refusal):
             self._reject(message.send.client_message_id, request_id, None, send)
         else:
             self._accepting.accept(send, self._sent)
 
-    def _sent(self, send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None) -> None:
+    def _sent(
+        self, send: SendRequest | GroupSend, first: FirstAnswer | None, refusal: Refusal | None
+    ) -> None:
         if refusal is not None:
             self._reject(send.client_message_id, send.origin, first, refusal)
         elif first is not None:
@@ -97,6 +112,11 @@ class GatewayRequests:
             fill_accepted(
                 accepted, send.client_message_id, first.message_id, first.seq, first.accepted_at
             )
+        elif isinstance(send, GroupSend):
+            changed = self._link.event(send.origin).group_changed
+            changed.client_message_id = send.client_message_id
+            if send.changes is not None:
+                fill_changes(changed, send.changes)
         elif send.mismatch is not None:
             event = self._link.event(send.origin)
             fill_mismatch(event.device_mismatch, send.client_message_id, send.mismatch)
@@ -174,7 +194,8 @@ class GatewayRequests:
                 origin=request_id,
                 user_id=user_id,
                 conversation_id=message.conversation_id,
-                author_id=message.read.user_id,
+                # What is read of a group concerns the group.
+                author_id=message.read.user_id or message.read.group_id,
                 up_to_seq=message.read.up_to_seq,
             )
         )

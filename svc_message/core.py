@@ -8,6 +8,7 @@ from mesh.failpoints import Failpoints
 from mesh.postgres import Pool
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting
+from svc_message.groups.wiring import GroupParts, build_groups
 from svc_message.inbox import Inbox
 from svc_message.relay import Relay
 from svc_message.routing import Registry, Router
@@ -27,16 +28,17 @@ class Core:
     accepting: Accepting
     inbox: Inbox
     sweeps: Sweeps
+    groups: GroupParts
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.router, self.relay, self.accepting, self.inbox):
+            for part in (self.router, self.relay, self.accepting, self.inbox, self.groups):
                 tasks.create_task(part.run(), name=type(part).__name__.lower())
 
     async def drained(self) -> None:
         """Return when all that was taken is done."""
-        for part in (self.accepting, self.inbox, self.relay):
+        for part in (self.accepting, self.inbox, self.relay, self.groups):
             await part.drained()
 
 
@@ -82,5 +84,8 @@ def build_core(
         telemetry=telemetry,
         failpoints=failpoints,
     )
+    groups = build_groups(
+        settings, shards, pools, router, telemetry=telemetry, failpoints=failpoints
+    )
     sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
-    return Core(shards, router, relay, accepting, inbox, sweeps)
+    return Core(shards, router, relay, accepting, inbox, sweeps, groups)

@@ -7,10 +7,11 @@ from typing import Any
 
 from mesh.metrics import DROPPED_BODIES
 from mesh.telemetry import Telemetry
+from svc_message.groups.requests import Run, RunPlace
 from svc_message.requests import Copy
 from svc_message.results import Place, ReceiptRow
 from svc_message.routing import Device
-from svc_message.to_gateway import fill_copy, fill_receipt
+from svc_message.to_gateway import fill_copy, fill_message, fill_receipt
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.message.v1 import attach_pb2
 
@@ -30,6 +31,7 @@ class GatewayLink:
         self._instance_id = instance_id
         self._frame = attach_pb2.AttachResponse()
         self._frame_bytes = 0
+        self._run: tuple[Run, attach_pb2.PushRun] | None = None  # the latest in the frame
         self._full: deque[attach_pb2.AttachResponse] = deque()
         self._bytes = 0
         self._doorbells: dict[Device, list[int]] = {}
@@ -49,6 +51,7 @@ class GatewayLink:
             self._full.append(self._frame)
             self._frame = attach_pb2.AttachResponse()
             self._frame_bytes = 0
+            self._run = None
         self._frame_bytes += size
         self._bytes += size
         self._wake.set()
@@ -68,6 +71,22 @@ class GatewayLink:
         ).deliver
         deliver.device.user_id, deliver.device.device_id = device
         fill_copy(deliver.envelope, copy, place)
+
+    def push_run(self, run: Run, place: RunPlace) -> None:
+        """Push a group's messages, the bodies once a frame, or a doorbell when too much waits."""
+        if self._bytes > _SOFT_BYTES:
+            self._dropped.add(1)
+            # Its session reads from there whatever there is.
+            self._ring((place.user_id, place.device_id), place.first_pos, 0)
+            return
+        if self._run is None or self._run[0] is not run:
+            size = sum(len(message.body) + 2 * EVENT_BYTES for message in run.messages)
+            self._run = run, self._new_run(run, size)
+        out = self._run[1].places.add()
+        out.device.user_id, out.device.device_id = place.user_id, place.device_id
+        out.first_seq, out.first_pos = place.first_seq, place.first_pos
+        self._frame_bytes += EVENT_BYTES
+        self._bytes += EVENT_BYTES
 
     def push_receipt(self, device: Device, row: ReceiptRow) -> None:
         """Push a receipt, or its doorbell when too much waits."""
@@ -127,11 +146,18 @@ class GatewayLink:
                 self._wake.clear()
                 self._tell_written()
 
+    def _new_run(self, run: Run, size: int) -> attach_pb2.PushRun:
+        pushed = self.event(0, size).run
+        for message in run.messages:
+            fill_message(pushed.envelopes.add(), message)
+        return pushed
+
     def _take(self) -> attach_pb2.AttachResponse | None:
         if self._full:
             frame = self._full.popleft()
         elif self._frame_bytes:
             frame, self._frame, self._frame_bytes = self._frame, attach_pb2.AttachResponse(), 0
+            self._run = None
         elif self._doorbells:
             frame = self._ringing()
         else:

@@ -25,6 +25,10 @@ class Outcome(IntEnum):
     DEVICE_MISMATCH = 25
     ABOVE_HEAD = 30
     DEVICE_UNKNOWN = 31
+    GROUP_UNKNOWN = 70
+    ROLE_TOO_LOW = 71
+    GROUP_CHANGED = 72
+    GROUP_AHEAD = 73
 
 
 @dataclass(frozen=True, slots=True)

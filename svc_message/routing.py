@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
 
+from svc_message.groups.requests import Run, RunPlace
 from svc_message.requests import Copy
 from svc_message.results import Place, ReceiptRow
 
@@ -34,6 +36,8 @@ class Gateway(Protocol):
     def instance_id(self) -> str: ...
 
     def push_delivery(self, copy: Copy, place: Place) -> None: ...
+
+    def push_run(self, run: Run, place: RunPlace) -> None: ...
 
     def push_receipt(self, device: Device, row: ReceiptRow) -> None: ...
 
@@ -124,6 +128,11 @@ class Router:
             (copy.user_id, place.device_id), lambda gateway: gateway.push_delivery(copy, place)
         )
 
+    def deliver_run(self, run: Run, places: Sequence[RunPlace]) -> None:
+        """Push a group's messages that stand in devices' queues."""
+        for place in places:
+            self._push((place.user_id, place.device_id), partial(_push_run, run, place))
+
     def tell(self, row: ReceiptRow, device_id: int = 1) -> None:
         """Push a receipt to the account it concerns."""
         device = (row.user_id, device_id)
@@ -199,3 +208,7 @@ class Router:
             self._pending.setdefault(device, []).append(push)
             self._pushes += 1
             self._wake.set()
+
+
+def _push_run(run: Run, place: RunPlace, gateway: Gateway) -> None:
+    gateway.push_run(run, place)

@@ -14,10 +14,13 @@ from whimbrel.message.v1 import send_pb2
 MOST_BODY_BYTES = 192 * 1024
 _OLDEST = timedelta(days=7).total_seconds()
 _EARLIEST = timedelta(hours=1).total_seconds()
-_DAY = 86400
+DAY = 86400
 _MOST_BODIES = 20
 _MOST_DEVICE_ID = 127
-_TYPES = frozenset(send_pb2.CiphertextType.values()) - {send_pb2.CIPHERTEXT_TYPE_UNSPECIFIED}
+_TYPES = frozenset(send_pb2.CiphertextType.values()) - {
+    send_pb2.CIPHERTEXT_TYPE_UNSPECIFIED,
+    send_pb2.CIPHERTEXT_TYPE_SENDER_KEY,
+}
 _NAME = struct.Struct(">BIB")
 
 
@@ -42,7 +45,7 @@ def read_send(
         recipient_slot=slot_of(send.user_id),
         client_message_id=send.client_message_id,
         after=send.after,
-        day=send.first_tried_at.seconds // _DAY % 10,
+        day=send.first_tried_at.seconds // DAY % 10,
         digest=_digest(send),
         message_id=new_ulid(),
         bodies=bodies,
@@ -64,16 +67,17 @@ def _bodies(send: send_pb2.Send) -> tuple[list[Body], list[Body]]:
 
 
 def _refusal(send: send_pb2.Send, sender_id: bytes, now: datetime) -> Refusal | None:
-    return _bad_id(send) or _bad_bodies(send, sender_id) or _bad_time(send, now)
+    return bad_id(send, send.user_id) or _bad_bodies(send, sender_id) or bad_time(send, now)
 
 
-def _bad_id(send: send_pb2.Send) -> Refusal | None:
+def bad_id(send: send_pb2.Send, to: bytes) -> Refusal | None:
+    """Which id of the send is none."""
     if len(send.client_message_id) != ID_BYTES:
-        return _bad_field("client_message_id", "16 bytes")
-    if len(send.user_id) != ID_BYTES:
-        return _bad_field("to", "a user_id of 16 bytes")
+        return bad_field("client_message_id", "16 bytes")
+    if len(to) != ID_BYTES:
+        return bad_field("to", "a user_id or a group_id of 16 bytes")
     if send.after and len(send.after) != ID_BYTES:
-        return _bad_field("after", "16 bytes, or empty")
+        return bad_field("after", "16 bytes, or empty")
     return None
 
 
@@ -85,22 +89,23 @@ def _bad_bodies(send: send_pb2.Send, sender_id: bytes) -> Refusal | None:
     if sum(sizes) > MOST_BODY_BYTES:
         return Refusal("BODY_TOO_LARGE", {"allowed": str(MOST_BODY_BYTES)})
     if any(body.type not in _TYPES for body in bodies):
-        return _bad_field("type", "a CiphertextType that is not UNSPECIFIED")
+        return bad_field("type", "PLAIN, RATCHET or PREKEY to a person")
     return _bad_names(send, sender_id)
 
 
 def _bad_names(send: send_pb2.Send, sender_id: bytes) -> Refusal | None:
     named = [(body.user_id, body.device_id) for body in send.per_device.bodies]
     if len(named) > _MOST_BODIES or len(set(named)) < len(named):
-        return _bad_field("per_device", f"at most {_MOST_BODIES} bodies, no device twice")
+        return bad_field("per_device", f"at most {_MOST_BODIES} bodies, no device twice")
     if any(user_id not in (send.user_id, sender_id) for user_id, _ in named):
-        return _bad_field("per_device.user_id", "the recipient or the sender")
+        return bad_field("per_device.user_id", "the recipient or the sender")
     if any(not 1 <= device_id <= _MOST_DEVICE_ID for _, device_id in named):
-        return _bad_field("per_device.device_id", f"1 to {_MOST_DEVICE_ID}")
+        return bad_field("per_device.device_id", f"1 to {_MOST_DEVICE_ID}")
     return None
 
 
-def _bad_time(send: send_pb2.Send, now: datetime) -> Refusal | None:
+def bad_time(send: send_pb2.Send, now: datetime) -> Refusal | None:
+    """Why the send is too old, or too far ahead, to be taken."""
     age = now.timestamp() - send.first_tried_at.seconds
     if -_EARLIEST <= age <= _OLDEST:
         return None
@@ -117,7 +122,8 @@ def _digest(send: send_pb2.Send) -> bytes:
     return digest.digest()
 
 
-def _bad_field(name: str, allowed: str) -> Refusal:
+def bad_field(name: str, allowed: str) -> Refusal:
+    """A field is missing, malformed or out of bounds."""
     return Refusal("FIELD_INVALID", {"field": name, "allowed": allowed})
 
 

@@ -15,6 +15,10 @@ from mesh.service_auth import caller
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.attach import GatewayRequests, receipt_row
+from svc_message.groups.accepting import GroupAccepting
+from svc_message.groups.requests import GroupSend
+from svc_message.groups.sending import read_group_send
+from svc_message.groups.wire import fill_changes
 from svc_message.inbox import Inbox
 from svc_message.link import GatewayLink
 from svc_message.model import Outcome, Refusal
@@ -59,6 +63,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
     def __init__(
         self,
         accepting: Accepting,
+        groups: GroupAccepting,
         inbox: Inbox,
         router: Router,
         service_account: ServiceAccount,
@@ -67,6 +72,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         telemetry: Telemetry,
     ) -> None:
         self._accepting = accepting
+        self._groups = groups
         self._inbox = inbox
         self._router = router
         self._service_account = service_account
@@ -84,7 +90,9 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
 
     async def Attach(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
         link = await self._greeted(context)
-        requests = GatewayRequests(link, self._accepting, self._inbox, self._router, self._clock)
+        requests = GatewayRequests(
+            link, self._accepting, self._groups, self._inbox, self._router, clock=self._clock
+        )
         self._router.attach(link)
         self._streams += 1
         self._all_gone.clear()
@@ -143,9 +151,12 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
             fill_time(request.send.first_tried_at, now)
         response = message_pb2.SendResponse()
         answered = asyncio.get_running_loop().create_future()
-        send = read_send(request.send, sender_id, _SERVICE_DEVICE, now, None)
+        read = read_group_send if request.send.WhichOneof("to") == "group_id" else read_send
+        send = read(request.send, sender_id, _SERVICE_DEVICE, now, None)
         if isinstance(send, Refusal):
             answered.set_result((None, send))
+        elif isinstance(send, GroupSend):
+            self._groups.accept(send, _into(answered))
         else:
             self._accepting.accept(send, _into(answered))
         first, refusal = await answered
@@ -157,6 +168,10 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
                 _fill(response.rejected.first_answer, client_message_id, first)
         elif first is not None:
             _fill(response.accepted, client_message_id, first)
+        elif isinstance(send, GroupSend):
+            response.group_changed.client_message_id = client_message_id
+            if send.changes is not None:
+                fill_changes(response.group_changed, send.changes)
         else:
             assert isinstance(send, SendRequest)  # noqa: S101  a Refusal is answered above
             assert send.mismatch is not None  # noqa: S101
@@ -189,7 +204,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
 
 
 def _into(answered: asyncio.Future[Any]) -> Any:
-    def answer(_send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None) -> None:
+    def answer(_send: Any, first: FirstAnswer | None, refusal: Refusal | None) -> None:
         _set(answered, (first, refusal))
 
     return answer

@@ -52,6 +52,11 @@ class Settings(StoreSettings):
     to a registration that was replaced meanwhile is not delivered."""
     relay_sweep: timedelta = timedelta(seconds=1)
     """How often overdue outbox entries are looked for."""
+    most_group_members: PositiveInt = 5000
+    """How many members a group may have."""
+    most_group_entries: PositiveInt = 100_000
+    """Messages of groups that may wait, on one shard, for shards that are down; then groups refuse
+    more."""
     keep_messages: timedelta = timedelta(days=30)
     """How long an undelivered message waits in a device's queue."""
     sweep: timedelta = timedelta(minutes=10)

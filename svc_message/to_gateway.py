@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from svc_message.groups.requests import GroupMessage
 from svc_message.model import Refusal
 from svc_message.requests import Copy, Mismatch
 from svc_message.results import Place, ReceiptRow
@@ -77,11 +78,26 @@ def fill_copy(into: envelope_pb2.Envelope, copy: Copy, place: Place) -> None:
     into.ciphertext = body.ciphertext
 
 
+def fill_message(into: envelope_pb2.Envelope, message: GroupMessage) -> None:
+    """Write a group's message as every device gets it, without a pos."""
+    into.message_id = message.message_id
+    into.group_id = message.group_id
+    into.seq = message.seq
+    into.sender_user_id = message.sender_id
+    into.sender_device_id = message.sender_device_id
+    fill_time(into.accepted_at, message.accepted_at)
+    into.type = send_pb2.CiphertextType.ValueType(message.type)
+    into.ciphertext = message.body
+
+
 def fill_row(into: envelope_pb2.Envelope, row: Any) -> None:
     """Write a row of a queue."""
     into.pos = row["pos"]
     into.message_id = row["message_id"]
-    into.user_id = row["peer_id"]
+    if row["is_group"]:
+        into.group_id = row["peer_id"]
+    else:
+        into.user_id = row["peer_id"]
     into.seq = row["seq"]
     into.sender_user_id = row["sender_id"]
     into.sender_device_id = row["sender_device_id"]

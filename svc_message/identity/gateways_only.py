@@ -6,7 +6,7 @@ from mesh.errors import PermissionDenied
 from mesh.interceptors import Continuation, Handler, refusal
 from mesh.service_auth import caller
 
-_FOR_PEOPLE = "/whimbrel.identity.v1."
+_FOR_PEOPLE = ("/whimbrel.identity.v1.", "/whimbrel.group.v1.")
 _GATEWAY = "gateway"
 
 

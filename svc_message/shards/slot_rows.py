@@ -18,8 +18,15 @@ _CHUNKS_AHEAD = 16
 
 _SLOT = "t.slot = $1"
 _USER = "t.user_id IN (SELECT a.user_id FROM account a WHERE a.slot = $1)"
+_GROUP = "t.group_id IN (SELECT g.group_id FROM chat_group g WHERE g.slot = $1)"
 _CONVERSATION = (
-    "t.conversation_id IN (SELECT c.conversation_id FROM conversation c WHERE c.slot = $1)"
+    "t.conversation_id IN (SELECT c.conversation_id FROM conversation c WHERE c.slot = $1"
+    " UNION ALL SELECT g.group_id FROM chat_group g WHERE g.slot = $1)"
+)
+# Whose receipts they are: an account, or a group.
+_OWNER = (
+    "t.user_id IN (SELECT a.user_id FROM account a WHERE a.slot = $1"
+    " UNION ALL SELECT g.group_id FROM chat_group g WHERE g.slot = $1)"
 )
 
 # An identity column is left out: the other shard gives entries ids of its own, in the same order.
@@ -66,6 +73,14 @@ TABLES = (
     Table("phone_number", _SLOT, "number_hash"),
     Table("registration_code", _SLOT, "number_hash"),
     Table("conversation", _SLOT, "conversation_id"),
+    Table("chat_group", _SLOT, "group_id"),
+    Table("group_profile", _GROUP, "group_id"),
+    Table("member", _GROUP, "group_id, user_id, joined_revision"),
+    Table("group_ban", _GROUP, "group_id, user_id"),
+    Table("join_request", _GROUP, "group_id, user_id"),
+    Table("group_change", _GROUP, "group_id, revision"),
+    Table("group_device_change", _GROUP, "group_id, device_epoch"),
+    Table("group_message", _GROUP, "group_id, seq"),
     Table("device", _USER, "user_id, device_id"),
     Table("thread", _USER, "user_id, conversation_id"),
     Table("device_queue", _USER, "user_id, device_id, pos"),
@@ -74,12 +89,14 @@ TABLES = (
     Table("one_time_kem_prekey", _USER, "user_id, device_id, place"),
     Table("link_token", _USER, "user_id"),
     Table("provisioning", _SLOT, "address"),
-    Table("receipt_counter", _USER, "user_id"),
-    Table("receipt", _USER, "user_id, conversation_id, peer_id"),
+    Table("receipt_counter", _OWNER, "user_id"),
+    Table("receipt", _OWNER, "user_id, conversation_id, peer_id"),
     Table("block", _USER, "user_id, blocked_id"),
     Table("mute", _USER, "user_id, conversation_id"),
     Table("copy_outbox", _SLOT, "entry_id"),
     Table("receipt_outbox", _SLOT, "entry_id"),
+    Table("group_outbox", _SLOT, "group_id, seq"),
+    Table("device_change_outbox", _SLOT, "entry_id"),
     *(
         Table(
             f"dedup_{day}",
@@ -144,7 +161,7 @@ async def remove_account(connection: Connection, *, slot: int, user_id: bytes) -
                 continue
             await connection.execute("SELECT FROM account WHERE user_id = $1 FOR UPDATE", user_id)
             for table in reversed(TABLES):
-                if table.where == _USER or table.name == "account":
+                if table.where in {_USER, _OWNER} or table.name == "account":
                     await connection.execute(_removal_of_user(table), user_id)
             return True
 

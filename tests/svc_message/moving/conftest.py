@@ -31,6 +31,25 @@ _MORE_ROWS = (
     "INSERT INTO block SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
     "INSERT INTO mute SELECT $2::bytea, 'a chat', now() WHERE $1::smallint >= 0",
     "INSERT INTO phone_number VALUES ('hash', $1::smallint, $2::bytea)",
+    (
+        "INSERT INTO chat_group (group_id, slot, revision, member_count, send_role)"
+        " VALUES ($2::bytea, $1::smallint, 1, 1, 2)"
+    ),
+    (
+        "INSERT INTO group_profile"
+        " SELECT $2::bytea, '', 3, 3, '0', NULL, false WHERE $1::smallint >= 0"
+    ),
+    "INSERT INTO member SELECT $2::bytea, 'somebody', 1, 0, NULL, 0, 2 WHERE $1::smallint >= 0",
+    "INSERT INTO group_ban SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
+    "INSERT INTO join_request SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
+    "INSERT INTO group_change SELECT $2::bytea, 1, '', now(), '' WHERE $1::smallint >= 0",
+    "INSERT INTO group_device_change SELECT $2::bytea, 1, '' WHERE $1::smallint >= 0",
+    "INSERT INTO group_message SELECT $2::bytea, 1, '', now() WHERE $1::smallint >= 0",
+    (
+        "INSERT INTO group_outbox"
+        " VALUES ($2::bytea, $1::smallint, 1, 1, 0, 0, 9, now(), now(), '', 1, NULL, 0, '', 1, '')"
+    ),
+    "INSERT INTO device_change_outbox (slot, user_id) VALUES ($1::smallint, $2::bytea)",
     """INSERT INTO registration_code
     VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)""",
 )
@@ -127,6 +146,8 @@ class World:
             order = "entry_id" if "entry_id" in columns else ", ".join(kept)
             if "slot" in columns:
                 condition, key = "slot = $1", self.slot
+            elif "group_id" in columns:
+                condition, key = "group_id = ANY ($1)", users
             elif "user_id" in columns:
                 condition, key = "user_id = ANY ($1)", users
             else:

@@ -94,7 +94,7 @@ class InviteLink(message.Message):
     USES_LEFT_FIELD_NUMBER: builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: builtins.int
     key_hash: builtins.bytes
-    """The SHA-256 of the key, 32 bytes."""
+    """The SHA-256 of the key, 32 bytes. Not in the log."""
     has_password: builtins.bool
     """Whether the key takes a password too; for who shows the link."""
     uses_left: builtins.int

@@ -1,0 +1,83 @@
+"""The parts of groups, wired to each other."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mesh.failpoints import Failpoints
+from mesh.postgres import Pool
+from mesh.redis import Redis
+from mesh.telemetry import Telemetry
+from svc_message.groups.accepting import GroupAccepting
+from svc_message.groups.device_changes import DeviceChanges
+from svc_message.groups.fanning import FanOut
+from svc_message.groups.groups import Groups
+from svc_message.groups.message_store import GroupMessageStore
+from svc_message.groups.servicer import GroupServicer
+from svc_message.groups.store import GroupStore
+from svc_message.identity.buckets import Buckets
+from svc_message.routing import Router
+from svc_message.settings import Settings
+from svc_message.shards.directory import Shards
+
+
+@dataclass(frozen=True, slots=True)
+class GroupParts:
+    """What works for groups behind the servicers."""
+
+    accepting: GroupAccepting
+    fan_out: FanOut
+    device_changes: DeviceChanges
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self.accepting, self.fan_out, self.device_changes):
+                tasks.create_task(part.run(), name=type(part).__name__.lower())
+
+    async def drained(self) -> None:
+        """Return when all that was taken is done."""
+        await self.accepting.drained()
+        await self.fan_out.drained()
+
+
+def build_groups(
+    settings: Settings,
+    shards: Shards,
+    pools: Mapping[str, Pool],
+    router: Router,
+    *,
+    telemetry: Telemetry,
+    failpoints: Failpoints,
+) -> GroupParts:
+    """Wire what accepts groups' messages and fans them out."""
+    stores = {name: GroupMessageStore(name, pool) for name, pool in pools.items()}
+    fan_out = FanOut(
+        shards,
+        stores,
+        router,
+        lanes_per_shard=settings.lanes_per_shard,
+        sweep=settings.relay_sweep,
+        most_pending=settings.most_group_entries,
+        telemetry=telemetry,
+        failpoints=failpoints,
+    )
+    accepting = GroupAccepting(
+        shards,
+        stores,
+        fan_out,
+        lanes_per_shard=settings.lanes_per_shard,
+        telemetry=telemetry,
+        failpoints=failpoints,
+    )
+    return GroupParts(accepting, fan_out, DeviceChanges(shards, every=settings.relay_sweep))
+
+
+def build_group_service(
+    shards: Shards, redis: Redis, *, redis_prefix: str, most_members: int
+) -> GroupServicer:
+    """Wire GroupService."""
+    groups = Groups(
+        GroupStore(shards), Buckets(redis, prefix=redis_prefix), most_members=most_members
+    )
+    return GroupServicer(groups)
