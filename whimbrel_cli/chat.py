@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from whimbrel_cli.chat_view import View, choose_view
-from whimbrel_cli.person import As, Data, Gateways, Person, person, run
+from whimbrel_cli.person import As, Data, Gateways, Person, account_of, person, run
 from whimbrel_cli.stdin import batches
 from whimbrel_client import (
     Client,
@@ -26,7 +26,9 @@ _GOODBYE_SECONDS = 5.0
 
 
 def chat(
-    to: Annotated[str | None, typer.Argument(help="The handle of whom you talk to.")] = None,
+    to: Annotated[
+        str | None, typer.Argument(help="Whom you talk to: a handle, or a number as +49…")
+    ] = None,
     *,
     as_: As,
     plain: Annotated[bool, typer.Option("--plain", help="Line by line: no screen.")] = False,
@@ -72,14 +74,14 @@ async def _chat(who: Person, to: str, *, read_receipts: bool) -> None:
     view.close()
 
 
-async def _found(client: Client, handle: str, view: View) -> bytes:
-    """The account of the handle; waits until somebody registers it."""
+async def _found(client: Client, to: str, view: View) -> bytes:
+    """The account; waits until somebody registers it."""
     is_told = False
     while True:
         with contextlib.suppress(HandleUnknown, Unreachable):
-            return await client.user_named(handle)
+            return await account_of(client, to)
         if not is_told:
-            view.say(f"waiting for {handle} …")
+            view.say(f"waiting for {to} …")
             is_told = True
         await asyncio.sleep(_POLL_SECONDS)
 

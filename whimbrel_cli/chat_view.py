@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from unicodedata import east_asian_width
 
-from whimbrel_cli.person import words_of
+from whimbrel_cli.wording import words_of
 from whimbrel_client import Message, Tick
 
 _PLAIN = {Tick.WAITING: "…", Tick.SENT: "✓", Tick.DELIVERED: "✓✓", Tick.READ: "✓✓ read"}

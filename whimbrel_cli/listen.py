@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from whimbrel_cli.person import As, Data, Gateways, Person, person, run, words_of
+from whimbrel_cli.person import As, Data, Gateways, Person, person, run
+from whimbrel_cli.wording import words_of
 from whimbrel_client import Message
 from whimbrel_client.ids import id_text
 
@@ -88,6 +89,7 @@ def _json(message: Message, handle: str | None) -> str:
         "sender": id_text(message.sender),
         "handle": handle,
         "accepted_at": message.accepted_at.isoformat(),
+        "kind": message.kind,
         "text": message.text,
     }
     return json.dumps(fields, ensure_ascii=False)

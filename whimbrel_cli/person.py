@@ -14,7 +14,7 @@ import typer
 
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import StackError
-from whimbrel_client import Client, ClientError, Mark, Message, Protection, Unreachable
+from whimbrel_client import Client, ClientError, Protection, Unreachable
 
 T = TypeVar("T")
 
@@ -25,7 +25,9 @@ FAILED = 1
 UNREACHABLE = 3
 INTERRUPTED = 130
 
-As = Annotated[str, typer.Option("--as", help="Your handle.", metavar="HANDLE")]
+As = Annotated[
+    str, typer.Option("--as", help="Your handle, or the name of a linked device.", metavar="NAME")
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +43,7 @@ Gateways = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One handle in one data directory."""
+    """Somebody in one data directory: by the handle, or by the name of a linked device."""
 
     handle: str
     data: Path
@@ -51,6 +53,12 @@ class Person:
     def profile(self) -> Path:
         """The folder of the account."""
         return self.data / "profiles" / self.handle
+
+    def demand_gateways(self) -> tuple[str, ...]:
+        """Where to go with a folder that knows no mesh yet. Raises ClientError."""
+        if not self.gateways:
+            raise ClientError(f"no mesh is up on {self.data}: `whimbrel up`, or name a --gateway")
+        return self.gateways
 
     def client(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         """The person's client, connected while the block lasts."""
@@ -90,15 +98,9 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def words_of(message: Message) -> str:
-    """What the message says, without what could move a terminal's cursor or fake a line."""
-    if message.content is None:
-        return "(could not be decrypted; asked to be sent again)"
-    if message.mark is Mark.DELETED:
-        return "(taken back)"
-    if message.text is None:
-        return f"({message.kind or 'a kind of message newer than this'})"
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in message.text)
+async def account_of(client: Client, to: str) -> bytes:
+    """The account of a handle, or of a phone number. Raises HandleUnknown, Unreachable."""
+    return await (client.user_at(to) if to.startswith("+") else client.user_named(to))
 
 
 async def _awaited(main: Callable[[], Awaitable[T]]) -> T:

@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from whimbrel_cli.person import As, Data, Gateways, Person, person, run
+from whimbrel_cli.person import As, Data, Gateways, Person, account_of, person, run
 from whimbrel_cli.stdin import batches
 from whimbrel_client import Client, OutgoingMessage, Unreachable
 
 # Lines that are queued and not yet accepted; reading waits while there are more.
 _MOST_UNSETTLED = 4000
 
-To = Annotated[str, typer.Argument(help="The handle of whom it is for.")]
+To = Annotated[str, typer.Argument(help="Whom it is for: a handle, or a number as +49…")]
 Text = Annotated[
     str | None, typer.Argument(help="The message; without it, every line of standard input.")
 ]
@@ -53,7 +53,7 @@ def send(
 
 async def _send(who: Person, to: str, text: str | None, *, wait: float) -> int:
     async with who.client() as client:
-        user_id = await client.user_named(to)
+        user_id = await account_of(client, to)
         with _progress(is_shown=text is None) as progress:
             pipeline = _Pipeline(client, user_id, progress, wait=wait)
             if text is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from whimbrel_cli.wording import UNREADABLE, about, printable
 from whimbrel_client import Mark, Message, OutgoingMessage, SendState, Tick
 from whimbrel_client.payload import Named
 
@@ -11,7 +12,6 @@ Name = tuple[bytes, bytes]
 
 # They change another message instead of being one.
 CHANGES = frozenset({"reaction", "edit", "delete"})
-_KEPT = frozenset("\n\t\u200d")  # the last one joins emoji
 
 
 @dataclass(slots=True)
@@ -87,7 +87,6 @@ class Bubble:
 def bubble_of_received(message: Message, *, own: bytes) -> Bubble:
     """From a message that came; own ones come from other devices of the account."""
     content = message.content
-    about = "" if content is not None else "could not be decrypted; asked to be sent again"
     is_own = message.sender == own
     return Bubble(
         # What cannot be read has no name but the server's.
@@ -95,7 +94,7 @@ def bubble_of_received(message: Message, *, own: bytes) -> Bubble:
         source=message,
         is_own=is_own,
         words=None if message.text is None else printable(message.text),
-        about=about or _about(message.kind),
+        about=UNREADABLE if content is None else about(content),
         mark=message.mark,
         answers=_answered(message),
         seq=message.seq,
@@ -104,14 +103,14 @@ def bubble_of_received(message: Message, *, own: bytes) -> Bubble:
     )
 
 
-def bubble_of_own(message: OutgoingMessage, kind: str) -> Bubble:
+def bubble_of_own(message: OutgoingMessage) -> Bubble:
     """From a message of this device."""
     bubble = Bubble(
         name=name_of(message),
         source=message,
         is_own=True,
         words=None if message.text is None else printable(message.text),
-        about=_about(kind),
+        about="" if message.content is None else about(message.content),
         mark=message.mark,
         answers=_answered(message),
         local_id=message.local_id,
@@ -124,15 +123,6 @@ def bubble_of_own(message: OutgoingMessage, kind: str) -> Bubble:
 def name_of(message: OutgoingMessage) -> Name:
     """How everybody names an own message."""
     return (message.author, message.client_message_id)
-
-
-def printable(text: str) -> str:
-    """Without what could move a terminal's cursor or turn the writing round."""
-    return "".join(c if c.isprintable() or c in _KEPT else "\ufffd" for c in text)
-
-
-def _about(kind: str) -> str:
-    return f"({kind.replace('_', ' ')})" if kind else "(newer than this version)"
 
 
 def _answered(message: Message | OutgoingMessage) -> Name | None:

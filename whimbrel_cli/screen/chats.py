@@ -11,8 +11,8 @@ from whimbrel_cli.screen.bubble import (
     bubble_of_own,
     bubble_of_received,
     name_of,
-    printable,
 )
+from whimbrel_cli.wording import printable
 from whimbrel_client import Message, OutgoingMessage, Receipt, Tick, id_text
 from whimbrel_client.payload import kind_of
 
@@ -78,7 +78,7 @@ class Chat:
         if message.content is not None and kind in CHANGES:
             self._change(message.content, author=self.own)
         else:
-            self._add(bubble_of_own(message, kind))
+            self._add(bubble_of_own(message))
 
     def settled(self, message: OutgoingMessage) -> None:
         """A send has ended."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
 
-from whimbrel_cli.person import Person
+from whimbrel_cli.person import Person, account_of
 from whimbrel_cli.screen.app import ChatApp
 from whimbrel_cli.screen.rehearsal import Rehearsal
 from whimbrel_client.payload import edit, reaction, reply
@@ -20,7 +20,7 @@ _FONTS = re.compile(r"@font-face\s*{[^}]*}\s*")
 async def show(who: Person, to: str | None, *, read_receipts: bool) -> None:
     """Talk on this terminal until the person quits; raises what ended the client before."""
     async with who.client(read_receipts=read_receipts) as client:
-        peer = None if to is None else await client.user_named(to)
+        peer = None if to is None else await account_of(client, to)
         app = ChatApp(client, peer=peer)
         with _log_to(who.profile / "chat.log"):
             failure = await app.run_async()

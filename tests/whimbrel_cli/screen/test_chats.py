@@ -159,7 +159,10 @@ async def test_what_has_no_words_is_named_and_what_is_unknown_too(
     chat.received(client.hear("bob", Content(location=Location(name="here"))))
     chat.received(client.hear("bob", Content.FromString(b"\x9a\x06\x05later")))
 
-    assert [bubble.text for bubble in chat.bubbles] == ["(location)", "(newer than this version)"]
+    assert [bubble.text for bubble in chat.bubbles] == [
+        "(place: here, 0.00000, 0.00000)",
+        "(newer than this version)",
+    ]
 
 
 async def test_words_cannot_move_the_cursor_nor_turn_the_writing(
