@@ -3,12 +3,16 @@
 import typer
 
 from whimbrel_cli.chat import chat
+from whimbrel_cli.devices import devices
+from whimbrel_cli.link import link
 from whimbrel_cli.listen import listen
+from whimbrel_cli.lock import lock
 from whimbrel_cli.register import register
 from whimbrel_cli.send import send
 
 
 def register_commands(app: typer.Typer) -> None:
     """Add them to the application."""
-    for command in (register, send, listen, chat):
+    for command in (register, lock, send, listen, chat, link):
         app.command()(command)
+    app.add_typer(devices, name="devices")

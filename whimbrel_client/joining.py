@@ -7,6 +7,7 @@ from whimbrel_client.crypto import curve
 from whimbrel_client.device_calls import invited, link
 from whimbrel_client.device_keys import published
 from whimbrel_client.device_names import seal_name
+from whimbrel_client.errors import LinkFailed
 from whimbrel_client.identity import IdentityCalls
 from whimbrel_client.linking import Invitation
 from whimbrel_client.profile import Account, Profile
@@ -29,6 +30,8 @@ async def linked(
     folder: Profile, calls: IdentityCalls, *, show: Callable[[str], None], name: str
 ) -> Account:
     """Show a code, wait until the primary has scanned it, and become a device of its account."""
+    if folder.has_account:
+        raise LinkFailed(f"{folder.folder} holds an account already")
     invitation = Invitation()
     async with opened(Store(folder.store_path, folder.protection)) as store:
         show(str(invitation.code))

@@ -54,11 +54,15 @@ class Profile:
             write_secret(path, _pem_of(Ed25519PrivateKey.generate()))
         return self.key()
 
+    @property
+    def has_account(self) -> bool:
+        """Whether it has come to an account."""
+        return self._account_path.exists()
+
     def account(self) -> Account:
         """Who this device is. Raises ProfileMissing before it has registered."""
-        path = self.folder / "account.json"
         try:
-            fields = json.loads(path.read_bytes())
+            fields = json.loads(self._account_path.read_bytes())
         except FileNotFoundError:
             raise ProfileMissing(f"{self.folder} holds no account: register first") from None
         return Account(
@@ -76,7 +80,11 @@ class Profile:
             "device_id": account.device_id,
             "gateways": list(account.gateways),
         }
-        write_secret(self.folder / "account.json", json.dumps(fields, indent=2).encode())
+        write_secret(self._account_path, json.dumps(fields, indent=2).encode())
+
+    @property
+    def _account_path(self) -> Path:
+        return self.folder / "account.json"
 
 
 def gateways_of(addresses: Sequence[str], account: Account) -> tuple[str, ...]:

@@ -2,55 +2,14 @@
 
 import asyncio
 import json
-import os
 import stat
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.whimbrel_client.fake_gateway import FakeGateway, FakeMesh, rejection, running_gateway
-
-_SECONDS = 40
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Terminal:
-    """Runs `whimbrel` commands in one data directory."""
-
-    def __init__(self, data: Path, gateway: FakeGateway) -> None:
-        self.data = data
-        self._gateway = gateway
-
-    async def start(self, *words: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from whimbrel_cli.main import main; main()",
-            *words,
-            "--gateway",
-            self._gateway.address,
-            env={**os.environ, "WHIMBREL_DATA": str(self.data), "GRPC_ENABLE_FORK_SUPPORT": "0"},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-
-    async def run(self, *words: str, typed: bytes = b"") -> Ended:
-        process = await self.start(*words)
-        async with asyncio.timeout(_SECONDS):
-            out, err = await process.communicate(typed)
-        return Ended(process.returncode or 0, out.decode(), err.decode())
+from tests.whimbrel_cli.terminal import SECONDS, Terminal
+from tests.whimbrel_client.fake_gateway import FakeMesh, rejection, running_gateway
 
 
 @pytest.fixture
@@ -61,7 +20,7 @@ def mesh() -> FakeMesh:
 @pytest.fixture
 async def terminal(tmp_path: Path, mesh: FakeMesh) -> AsyncIterator[Terminal]:
     async with running_gateway(mesh) as gateway:
-        terminal = Terminal(tmp_path, gateway)
+        terminal = Terminal(tmp_path, gateway.address)
         for handle in ("alice", "bob"):
             assert (await terminal.run("register", handle)).code == 0
         yield terminal
@@ -174,7 +133,7 @@ async def test_two_people_chat_and_see_their_ticks(terminal: Terminal) -> None:
     assert bob.stdin
     assert bob.stdout
 
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         alice.stdin.write(b"hello bob\n")
         at_bob = await bob.stdout.readline()
         ticks = [await alice.stdout.readline()]
@@ -198,7 +157,7 @@ async def test_a_chat_waits_for_someone_who_has_not_registered_yet(terminal: Ter
     assert alice.stdin
     assert alice.stdout
 
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         told = await alice.stdout.readline()
         await terminal.run("register", "carol")
         alice.stdin.write(b"welcome\n")

@@ -1,0 +1,40 @@
+"""`whimbrel link`: makes this machine a further device of somebody's account."""
+
+import sys
+from typing import Annotated
+
+import segno
+import typer
+
+from whimbrel_cli.person import Data, Gateways, Person, person, run
+from whimbrel_client import Client
+
+Name = Annotated[
+    str, typer.Argument(help="What this device is called: in your list of devices, and for --as.")
+]
+
+
+def link(name: Name, gateway: Gateways = None, data: Data = None) -> None:
+    """Show a code that your first device scans within two minutes, and be linked to its account.
+
+    From then on this device gets what comes and what the others send; nothing from before.
+    """
+    who = person(name, data, gateway)
+    run(lambda: _link(who))
+
+
+async def _link(who: Person) -> None:
+    account = await Client.link(
+        who.profile,
+        gateways=who.demand_gateways(),
+        show=_show,
+        name=who.handle,
+        protection=who.protection,
+    )
+    print(f"{who.handle} is device {account.device_id} of {account.handle}; use --as {who.handle}")
+
+
+def _show(code: str) -> None:
+    if sys.stdout.isatty():
+        segno.make_qr(code, error="l").terminal(compact=True)
+    print(f"On your first device: whimbrel devices link {code}", flush=True)
