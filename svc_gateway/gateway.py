@@ -116,7 +116,7 @@ class Gateway:
             self.attach,
             self.sessions,
             interval=self._settings.heads_interval,
-            interval_blind=self._settings.canary_interval,
+            interval_blind=self._settings.heads_interval_blind,
             spread=self._settings.heads_spread,
             clock=self._clock,
         )

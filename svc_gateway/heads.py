@@ -54,7 +54,7 @@ class Heads:
         """Whether routes cannot be registered, so that pushes do not find their way."""
         self._is_blind = is_blind
         if is_blind:
-            self._bring_forward(self._pause())
+            self.soon()
 
     async def run(self) -> None:
         """Compare in rounds; ends by cancellation only."""

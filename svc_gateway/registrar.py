@@ -64,8 +64,7 @@ class Registrar:
         self._claims: dict[DeviceStream, None] = {}
         self._releases: list[Route] = []
         self._work = asyncio.Event()
-        self._is_reachable = True
-        self._has_canary = False
+        self._is_reachable: bool | None = None  # nobody has looked
 
     def opened(self, stream: DeviceStream) -> None:
         """Claim the route of a session that has just been opened."""
@@ -159,22 +158,20 @@ class Registrar:
 
     def _seen(self, *, was_there: bool) -> None:
         if not self._is_reachable:
-            log.info("the registry can be reached again")
+            log.info("the registry can be reached")
             self._is_reachable = True
             self._heads.blind(is_blind=False)
             self._on_reachable(True)
-        elif was_there or not self._has_canary:
-            self._has_canary = True
+        elif was_there:
             return
         else:
             log.warning("the registry was emptied: all routes are made again")
-        self._has_canary = True
         for stream in self._sessions:
             self.opened(stream)
         self._heads.soon()
 
     def _lost(self) -> None:
-        if self._is_reachable:
+        if self._is_reachable is not False:
             log.warning("the registry cannot be reached: sessions look for themselves")
             self._is_reachable = False
             self._heads.blind(is_blind=True)

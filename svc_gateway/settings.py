@@ -70,11 +70,13 @@ class Settings(MeshSettings):
     """How long a route lives in Redis unless it is renewed."""
     registry_renewal: Span = timedelta(seconds=30)
     """How often routes are renewed."""
-    canary_interval: Span = timedelta(seconds=2)
+    canary_interval: Span = timedelta(seconds=0.5)
     """How often this instance looks whether Redis still knows it."""
     heads_interval: Span = timedelta(seconds=20)
     """How often at most the heads of all sessions are compared; at least 1.4 times as seldom."""
-    heads_spread: timedelta = timedelta(seconds=2)
+    heads_interval_blind: Span = timedelta(seconds=2)
+    """How often while Redis cannot be reached, so that most pushes find no way."""
+    heads_spread: timedelta = timedelta(seconds=1)
     """Over how long an extra comparison is spread, so that gateways do not come at once."""
 
     drain: timedelta = timedelta(seconds=20)

@@ -54,7 +54,7 @@ async def test_without_redis_lost_pushes_heal_within_two_seconds() -> None:
             only(lambda _event: False, proxies)
             mesh.kill("valkey")
             await mesh.ended("valkey")
-            await town.lives_for(3)  # a gateway looks for Redis every 2 s
+            await town.lives_for(2)  # a gateway looks for Redis every 0.5 s
             town.write(200)
 
             await town.settled()

@@ -7,7 +7,12 @@ from tests.svc_gateway.conftest import Edge
 from tests.svc_gateway.fake_message import until
 from whimbrel.error.v1 import reason_pb2
 
-FAST = {"heads_interval": 0.3, "canary_interval": 0.1, "heads_spread": 0.1}
+FAST = {
+    "heads_interval": 0.3,
+    "heads_interval_blind": 0.1,
+    "canary_interval": 0.1,
+    "heads_spread": 0.1,
+}
 
 
 def reason(device: Any) -> str:
@@ -72,7 +77,7 @@ async def test_after_a_flush_all_routes_are_made_again(edge: Edge) -> None:
 
 
 async def test_while_redis_is_away_devices_connect_and_nothing_waits_long(edge: Edge) -> None:
-    await edge.start(canary_interval=0.1, heads_interval=1000)
+    await edge.start(canary_interval=0.1, heads_interval=1000, heads_interval_blind=0.1)
     edge.registry.is_reachable = False
     device = await edge.connect()
     edge.store.put((device.user_id, 1))
@@ -170,7 +175,7 @@ async def test_a_revoked_device_ends_by_the_push(edge: Edge) -> None:
 
 
 async def test_a_revoked_device_ends_with_redis_away_and_the_push_lost(edge: Edge) -> None:
-    await edge.start(canary_interval=0.1, heads_interval=1000)
+    await edge.start(canary_interval=0.1, heads_interval=1000, heads_interval_blind=0.1)
     device = await edge.connect()
     edge.registry.is_reachable = False
 
