@@ -1,5 +1,6 @@
 """From what was seen of the servers to the figures: counting, reckoning, keeping."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,12 +9,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from whimbrel_cli.bench import crypto
 from whimbrel_cli.bench.counting import Counter, Sample
 from whimbrel_cli.bench.pairs import _gateway
 from whimbrel_cli.bench.plan import Milestone, Person, Plan
 from whimbrel_cli.bench.profiling import _counted
-from whimbrel_cli.bench.report import keep, rounded
+from whimbrel_cli.bench.report import keep, print_report, rounded
 from whimbrel_cli.bench.workloads import memory, queue, traffic
 
 # Burns CPU in a child that it reaps, in one that stays, and itself.
@@ -30,6 +33,8 @@ print(flush=True)
 input()
 child.communicate(b"\\n")
 """
+
+_MACHINE = {"cpu": "some", "cores": 2, "kernel": "6"}
 
 
 @dataclass
@@ -136,3 +141,28 @@ def test_a_profile_counts_a_function_once_a_sample_however_deep_it_calls_itself(
 
     assert own == {"f (b.py": 4, "main (a.py": 1}
     assert under == {"f (b.py": 4, "main (a.py": 5}
+
+
+def test_the_crypto_figures_are_measured_and_stand_in_the_table():
+    figures = crypto.figures(share=0.01)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+
+    print_report({"machine": _MACHINE, "versions": {}, "crypto": figures}, console)
+
+    assert len(figures) == 10
+    assert all(value > 0 for name, value in figures.items() if name.endswith("_per_s"))
+    table = console.file.getvalue()
+    assert table.count("crypto") == 8 + 1
+    assert "turns_per_s" in table
+
+
+@pytest.mark.parametrize(("rate", "growth", "met"), [(999_999, 0, True), (1, 99_999, False)])
+def test_a_rate_is_good_when_it_is_high_and_a_cost_when_it_is_low(rate, growth, met):
+    figures = dict.fromkeys(crypto.figures(share=0.01), rate) | {"attachment_growth_kib": growth}
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+
+    print_report({"machine": _MACHINE, "versions": {}, "crypto": figures}, console)
+
+    green, red = "\x1b[32m", "\x1b[31m"
+    assert console.file.getvalue().count(green if met else red) == 8
+    assert (red if met else green) not in console.file.getvalue()

@@ -12,12 +12,13 @@ from rich.console import Console
 
 from mesh import logs
 from mesh.errors import root_cause
+from whimbrel_cli.bench import crypto
 from whimbrel_cli.bench.machine import load_average, machine, versions
 from whimbrel_cli.bench.plan import Milestone
 from whimbrel_cli.bench.profiling import Sampler, Target, print_profile
 from whimbrel_cli.bench.report import keep, print_report, rounded
 from whimbrel_cli.bench.running import Size, run
-from whimbrel_cli.bench.workloads import WORKLOADS, Figures
+from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, WORKLOADS, Figures
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.up import DEFAULT_DATA
@@ -43,15 +44,15 @@ def bench(
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = DEFAULT_DATA / _RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure what a message, a connection and a stored message cost.
+    """Measure what a message, a connection and a stored message cost, and how fast the crypto is.
 
-    Every workload gets a fresh mesh on a temporary folder, without TLS and telemetry. The CPU of
-    all its servers counts, Postgres, Valkey and etcd too.
+    Every workload but crypto gets a fresh mesh on a temporary folder, without TLS and telemetry.
+    The CPU of all its servers counts, Postgres, Valkey and etcd too.
     """
     logs.configure(level="ERROR", service="bench", instance="")
-    unknown = [name for name in names or () if name not in WORKLOADS]
+    unknown = [name for name in names or () if name not in DESCRIPTIONS]
     if unknown:
-        raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+        raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(DESCRIPTIONS)}")
     size = Size(
         seconds=seconds,
         messages=messages,
@@ -64,7 +65,9 @@ def bench(
     console = Console(stderr=as_json)
     try:
         report = asyncio.run(
-            _run_all(names or [*WORKLOADS], size, Target(profile, native=native), results, console)
+            _run_all(
+                names or [*DESCRIPTIONS], size, Target(profile, native=native), results, console
+            )
         )
     except (StackError, ExceptionGroup) as error:
         cause = root_cause(error)
@@ -87,7 +90,7 @@ async def _run_all(
         "settings": {**vars(size), "tls": False, "telemetry": False},
     }
     for name in names:
-        console.print(f"{name}: {WORKLOADS[name].what} …", highlight=False)
+        console.print(f"{name}: {DESCRIPTIONS[name]} …", highlight=False)
         figures = await _run_one(name, size, target, console)
         report[name] = rounded({**figures, "load_average": load_average()})
         keep(report, results)  # a later workload may fail
@@ -95,6 +98,8 @@ async def _run_all(
 
 
 async def _run_one(name: str, size: Size, target: Target, console: Console) -> Figures:
+    if name == CRYPTO:
+        return dict(await crypto.measured())
     if not target.process:
 
         def show(milestone: Milestone, _mesh: Mesh) -> None:
