@@ -32,6 +32,7 @@ class Forwarded:
 _IDENTITY = "/whimbrel.identity.v1.IdentityService"
 _DEVICES = "/whimbrel.identity.v1.DeviceService"
 _KEYS = "/whimbrel.identity.v1.KeyService"
+_GROUPS = "/whimbrel.group.v1.GroupService"
 METHODS = {
     f"{_IDENTITY}/Register": Forwarded("message", needs_token=False),
     f"{_IDENTITY}/Refresh": Forwarded("message", needs_token=False),
@@ -56,6 +57,13 @@ METHODS = {
     **{
         f"{_KEYS}/{name}": Forwarded("message")
         for name in ("UploadKeys", "CountKeys", "FetchKeys", "CheckKeys", "CheckIdentities")
+    },
+    **{
+        f"{_GROUPS}/{name}": Forwarded("message")
+        for name in (
+            *("CreateGroup", "ChangeGroup", "GetGroup", "ListChanges", "ListGroups"),
+            *("JoinByLink", "ListJoinRequests", "DeclineJoinRequest", "GetMessageReceipts"),
+        )
     },
 }
 

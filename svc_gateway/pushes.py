@@ -22,6 +22,9 @@ class Pushes:
         if kind is None or kind not in _KINDS:
             return  # from a newer message service: a hint that we do not know
         push = getattr(event, kind)
+        if kind == "run":
+            self._run(push, attachment)
+            return
         device = push.device
         address = device.user_id, device.device_id
         if kind == "end":
@@ -35,6 +38,21 @@ class Pushes:
 
     def attachment_broke(self) -> None:
         self._on_lost()
+
+    def _run(self, push: attach_pb2.PushRun, attachment: Attachment) -> None:
+        for place in push.places:
+            address = place.device.user_id, place.device.device_id
+            stream = self._sessions.find(address)
+            if stream is None:
+                attachment.not_here(address)
+                continue
+            pos = place.first_pos
+            for envelope in push.envelopes:
+                sender = envelope.sender_user_id, envelope.sender_device_id
+                if envelope.seq >= place.first_seq and sender != address:
+                    envelope.pos = pos
+                    stream.session.push_delivery(envelope)
+                    pos += 1
 
 
 def _deliver(stream: DeviceStream, push: attach_pb2.PushDelivery) -> None:
@@ -59,4 +77,4 @@ _TAKE: dict[str, Callable[[DeviceStream, Any], None]] = {
     "doorbell": _doorbell,
     "low_prekeys": _low_prekeys,
 }
-_KINDS = frozenset((*_TAKE, "end"))
+_KINDS = frozenset((*_TAKE, "end", "run"))

@@ -31,6 +31,8 @@ class Send(Protocol):
     @property
     def user_id(self) -> bytes: ...
     @property
+    def group_id(self) -> bytes: ...
+    @property
     def after(self) -> bytes: ...
     @property
     def shared(self) -> Body: ...
@@ -49,8 +51,8 @@ def flaw_of(send: Send) -> Flaw | None:
 def _flaw_of_ids(send: Send) -> Flaw | None:
     if len(send.client_message_id) != ID_BYTES:
         return _field("client_message_id", "16 bytes")
-    if len(send.user_id) != ID_BYTES:
-        return _field("user_id", "16 bytes")
+    if len(send.user_id or send.group_id) != ID_BYTES:
+        return _field("to", "a user_id or a group_id of 16 bytes")
     if len(send.after) not in (0, ID_BYTES):
         return _field("after", "empty or 16 bytes")
     return None

@@ -10,9 +10,9 @@ from typing import ClassVar, Protocol
 from mesh.ids import slot_of
 from svc_gateway import session, to_device, to_service
 from svc_gateway.attach import Request
-from svc_gateway.conversation import Direct, direct
+from svc_gateway.conversation import Conversation, direct, group
 from svc_gateway.edge import Device, Edge
-from svc_gateway.reads import Reads
+from svc_gateway.reads import Peer, Reads
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 
 _MOST_READS = 500
@@ -63,8 +63,8 @@ class ServiceLink:
         """Ask again for the reads that were refused for now; False if none are left."""
         if not self._reads:
             return False
-        for peer_id in self._reads.waiting():
-            self._ask_read(peer_id, self._reads.next(peer_id))
+        for peer in self._reads.waiting():
+            self._ask_read(peer, self._reads.next(peer))
         return True
 
     # What is asked.
@@ -94,27 +94,31 @@ class ServiceLink:
         user_id, most = self._device.user_id, max_receipts
         self._ask(id_, to_service.fetch_receipts(id_, user_id, after_version, most))
 
-    def send_frame(self, chat: Direct, send: send_pb2.Send) -> tuple[int, bytes]:
+    def send_frame(self, chat: Conversation, send: send_pb2.Send) -> tuple[int, bytes]:
         """A send as it would be asked, with its id: its size decides whether it may be."""
         id_ = self._edge.attach.new_id()
         return id_, to_service.send(id_, self._device.address, chat, send)
 
-    def send(self, chat: Direct, id_: int, frame: bytes) -> None:
+    def send(self, chat: Conversation, id_: int, frame: bytes) -> None:
         self._edge.failpoints.hit("send.before_forward")
         self._edge.attach.ask(Request(id_, chat.slot, frame, self))
 
-    def read(self, peer_id: bytes, up_to_seq: int) -> None:
+    def read(self, peer: Peer, up_to_seq: int) -> None:
         """A person has read: of each conversation the greatest seq is asked for, one at a time."""
         if self._reads is None:
             self._reads = Reads()
-        self._ask_read(peer_id, self._reads.want(peer_id, up_to_seq))
+        self._ask_read(peer, self._reads.want(peer, up_to_seq))
 
-    def _ask_read(self, peer_id: bytes, up_to_seq: int | None) -> None:
+    def _ask_read(self, peer: Peer, up_to_seq: int | None) -> None:
         if up_to_seq is None:
             return
         id_ = self._edge.attach.new_id()
-        chat = direct(self._device.user_id, peer_id)
-        self._ask(id_, to_service.read(id_, self._device.address, chat, peer_id, up_to_seq))
+        kind, name = peer
+        read = receipt_pb2.Read(up_to_seq=up_to_seq)
+        setattr(read, kind, name)
+        chat = group(name) if read.group_id else direct(self._device.user_id, name)
+        address = self._device.address
+        self._ask(id_, to_service.read(id_, address, chat.conversation_id, read))
 
     def _ask(self, id_: int, frame: bytes) -> None:
         self._edge.attach.ask(Request(id_, self.slot, frame, self))
@@ -150,6 +154,10 @@ class ServiceLink:
         self._stream.say(to_device.device_mismatch(answer.device_mismatch))
         self._stream.session.send_answered(len(request.frame))
 
+    def _on_group_changed(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        self._stream.say(to_device.group_changed(answer.group_changed))
+        self._stream.session.send_answered(len(request.frame))
+
     def _on_acked(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         self._stream.session.ack_recorded(answer.acked.acked_pos)
 
@@ -166,9 +174,11 @@ class ServiceLink:
     def _on_read_recorded(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         if self._reads is None:
             return
-        peer_id = to_service.asked_by(request.frame).read.read.user_id
-        self._stream.say(to_device.read_recorded(peer_id, self._reads.recorded(peer_id)))
-        self._ask_read(peer_id, self._reads.next(peer_id))
+        read = to_service.asked_by(request.frame).read.read
+        peer = peer_of(read)
+        self._reads.recorded(peer)
+        self._stream.say(to_device.read_recorded(read))
+        self._ask_read(peer, self._reads.next(peer))
         self._stream.go_on()
 
     def _on_refused(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
@@ -176,7 +186,7 @@ class ServiceLink:
         is_final = not refused.HasField("retry_after")
         if asked.HasField("read"):
             if self._reads is not None:
-                self._reads.refused(asked.read.read.user_id, is_final=is_final)
+                self._reads.refused(peer_of(asked.read.read), is_final=is_final)
                 self._stream.watch()
             return
         self._stream.session.refused(
@@ -192,9 +202,16 @@ class ServiceLink:
         "accepted": _on_accepted,
         "rejected": _on_rejected,
         "device_mismatch": _on_device_mismatch,
+        "group_changed": _on_group_changed,
         "acked": _on_acked,
         "read_recorded": _on_read_recorded,
         "page": _on_page,
         "receipts": _on_receipts,
         "refused": _on_refused,
     }
+
+
+def peer_of(read: receipt_pb2.Read) -> Peer:
+    """The conversation that is read, as the device names it."""
+    kind = read.WhichOneof("conversation") or "user_id"
+    return kind, getattr(read, kind)

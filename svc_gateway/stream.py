@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 from mesh.errors import Unauthenticated
 from mesh.ids import ID_BYTES
 from svc_gateway import to_device
-from svc_gateway.conversation import direct
+from svc_gateway.conversation import direct, group
 from svc_gateway.edge import Device, Edge
 from svc_gateway.ends import SessionEnd, SessionTokenInvalid
 from svc_gateway.sending import flaw_of
-from svc_gateway.service_link import ServiceLink, Session
+from svc_gateway.service_link import ServiceLink, Session, peer_of
 from svc_gateway.session import Phase
 from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
@@ -154,7 +154,7 @@ class DeviceStream:
         if flaw is not None:
             self._refuse(send, *flaw)
             return
-        chat = direct(self.device.user_id, send.user_id)
+        chat = group(send.group_id) if send.group_id else direct(self.device.user_id, send.user_id)
         id_, frame = self.service.send_frame(chat, send)
         if not self.session.sends.has_room(len(frame)):
             self._refuse(send, "TOO_MANY_OUTSTANDING", {}, _BRIEFLY)
@@ -174,10 +174,10 @@ class DeviceStream:
         read = event.read
         if self.session.phase is not Phase.OPEN:
             self._out_of_place()
-        elif len(read.user_id) != ID_BYTES:
+        elif len(read.user_id or read.group_id) != ID_BYTES:
             self.session.violate("a read of no conversation")
         else:
-            self.service.read(read.user_id, read.up_to_seq)
+            self.service.read(peer_of(read), read.up_to_seq)
 
     def _on_reauthenticate(self, event: gateway_pb2.DeviceEvent) -> None:
         if self.session.phase is Phase.HELLO:

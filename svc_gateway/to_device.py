@@ -49,6 +49,13 @@ def device_mismatch(answer: send_pb2.DeviceMismatch) -> bytes:
     return frame.SerializeToString()
 
 
+def group_changed(answer: send_pb2.GroupChanged) -> bytes:
+    """A send was made for a group that has changed."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().group_changed.CopyFrom(answer)
+    return frame.SerializeToString()
+
+
 def refusal(
     client_message_id: bytes,
     reason: str,
@@ -85,11 +92,10 @@ def receipt(change: receipt_pb2.Receipt) -> bytes:
     return frame.SerializeToString()
 
 
-def read_recorded(peer_id: bytes, up_to_seq: int) -> bytes:
+def read_recorded(read: receipt_pb2.Read) -> bytes:
     """A read is durable."""
     frame = gateway_pb2.ConnectResponse()
-    event = frame.events.add().read_recorded
-    event.user_id, event.up_to_seq = peer_id, up_to_seq
+    frame.events.add().read_recorded.CopyFrom(read)
     return frame.SerializeToString()
 
 

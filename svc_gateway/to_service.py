@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from svc_gateway.conversation import Direct
+from svc_gateway.conversation import Conversation
 from svc_gateway.sides import Request
-from whimbrel.message.v1 import attach_pb2, send_pb2
+from whimbrel.message.v1 import attach_pb2, receipt_pb2, send_pb2
 
 Address = tuple[bytes, int]  # a user id and a device id
 
@@ -17,7 +17,7 @@ def open_session(id_: int, address: Address, credential_version: int) -> bytes:
     return frame.SerializeToString()
 
 
-def send(id_: int, address: Address, chat: Direct, message: send_pb2.Send) -> bytes:
+def send(id_: int, address: Address, chat: Conversation, message: send_pb2.Send) -> bytes:
     """A message of a device."""
     frame, event = _frame(id_)
     out = event.send
@@ -35,13 +35,13 @@ def ack(id_: int, address: Address, up_to_pos: int) -> bytes:
     return frame.SerializeToString()
 
 
-def read(id_: int, address: Address, chat: Direct, peer_id: bytes, up_to_seq: int) -> bytes:
+def read(id_: int, address: Address, conversation_id: bytes, message: receipt_pb2.Read) -> bytes:
     """A person has read a conversation."""
     frame, event = _frame(id_)
     out = event.read
     _set(out.device, address)
-    out.conversation_id = chat.conversation_id
-    out.read.user_id, out.read.up_to_seq = peer_id, up_to_seq
+    out.conversation_id = conversation_id
+    out.read.CopyFrom(message)
     return frame.SerializeToString()
 
 

@@ -15,6 +15,8 @@ from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import receipt_pb2, send_pb2
 
+BAD_TO = {"field": "to", "allowed": "a user_id or a group_id of 16 bytes"}
+
 ACK_ONE = gateway_pb2.DeviceEvent(ack=gateway_pb2.Ack(up_to_pos=1))
 HELLO = gateway_pb2.DeviceEvent(hello=gateway_pb2.Hello())
 
@@ -180,8 +182,8 @@ async def test_a_hello_out_of_bounds_ends_the_stream(edge: Edge) -> None:
             "FIELD_INVALID",
             {"field": "client_message_id", "allowed": "16 bytes"},
         ),
-        (a_send(b"short"), "FIELD_INVALID", {"field": "user_id", "allowed": "16 bytes"}),
-        (a_send(b""), "FIELD_INVALID", {"field": "user_id", "allowed": "16 bytes"}),
+        (a_send(b"short"), "FIELD_INVALID", BAD_TO),
+        (a_send(b""), "FIELD_INVALID", BAD_TO),
     ],
     ids=["empty", "none", "large", "id", "user", "nobody"],
 )

@@ -107,6 +107,8 @@ def test_the_closed_list_is_this() -> None:
         *("AwaitProvisioning", "SendProvisioning", "CreateLinkToken", "LinkDevice"),
         *("ListDevices", "RenameDevice", "RevokeDevice"),
         *("UploadKeys", "CountKeys", "FetchKeys", "CheckKeys", "CheckIdentities"),
+        *("CreateGroup", "ChangeGroup", "GetGroup", "ListChanges", "ListGroups"),
+        *("JoinByLink", "ListJoinRequests", "DeclineJoinRequest", "GetMessageReceipts"),
     }
 
 

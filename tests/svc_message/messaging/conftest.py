@@ -31,9 +31,13 @@ class RecordingGateway:
     receipts: list = field(default_factory=list)
     ended: list = field(default_factory=list)
     rung: list = field(default_factory=list)
+    runs: list = field(default_factory=list)
 
     def push_delivery(self, copy, place):
         self.deliveries.append((copy, place))
+
+    def push_run(self, run, place):
+        self.runs.append((run, place))
 
     def push_receipt(self, device, row):
         self.receipts.append((device, row))
