@@ -3,10 +3,12 @@
 A public key is 33 bytes everywhere outside this module: the type byte 0x05 and the u-coordinate.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import xeddsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from whimbrel_client.crypto import randomness
@@ -54,19 +56,26 @@ def agree(private: bytes, public: bytes) -> bytes:
         raise InvalidKey("a public key of small order") from error
 
 
-def signing_scalar(private: bytes) -> bytes:
-    """Return the form of a private key that signs: its Edwards key has the sign bit 0."""
-    return xeddsa.priv_force_sign(private, set_sign_bit=False)
-
-
 def sign(private: bytes, content: bytes) -> bytes:
-    """XEdDSA, 64 bytes."""
-    return sign_with_scalar(signing_scalar(private), content)
-
-
-def sign_with_scalar(scalar: bytes, content: bytes) -> bytes:
-    """XEdDSA for whoever signs often and keeps the `signing_scalar`."""
+    """XEdDSA, 64 bytes, with the key that also agrees."""
+    scalar = xeddsa.priv_force_sign(private, set_sign_bit=False)
     return xeddsa.ed25519_priv_sign(scalar, content, randomness.draw(_NONCE_SIZE))
+
+
+def generate_for_signing() -> tuple[bytes, bytes]:
+    """Make a seed for `sign_with_seed` and its public key, whose signatures `verify` knows."""
+    while True:
+        seed = randomness.draw(PRIVATE_KEY_SIZE)
+        edwards = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        # XEdDSA shows only one coordinate of a point, and takes the other's sign to be 0.
+        if not edwards[-1] & _SIGN_BIT:
+            scalar = hashlib.sha512(seed).digest()[:PRIVATE_KEY_SIZE]
+            return seed, pair_of(scalar).public
+
+
+def sign_with_seed(seed: bytes, content: bytes) -> bytes:
+    """Ed25519 (RFC 8032), for a key that only signs: a third of the time of XEdDSA."""
+    return Ed25519PrivateKey.from_private_bytes(seed).sign(content)
 
 
 def verify(public: bytes, content: bytes, signature: bytes) -> None:

@@ -43,7 +43,7 @@ class SenderKey:
     chain_id: int
     iteration: int
     chain_key: bytes
-    signing_scalar: bytes
+    signing_seed: bytes
     signing_key: bytes
 
     def distribution(self) -> bytes:
@@ -67,13 +67,13 @@ class SenderKey:
             ciphertext=cbc.encrypt(key, iv, plaintext),
         )
         covered = _FIRST_BYTE + message.SerializeToString()
-        signature = curve.sign_with_scalar(self.signing_scalar, covered)
+        signature = curve.sign_with_seed(self.signing_seed, covered)
         after = SenderKey(
             self.distribution_id,
             self.chain_id,
             self.iteration + 1,
             mac(self.chain_key, _NEXT_CHAIN),
-            self.signing_scalar,
+            self.signing_seed,
             self.signing_key,
         )
         return after, Ciphertext(MessageKind.SENDER_KEY, covered + signature)
@@ -155,14 +155,14 @@ class SenderKeyReader:
 
 def create(distribution_id: bytes) -> SenderKey:
     """Begin a new chain; needed at first, and whenever a member or a device has left."""
-    signing = curve.generate()
+    signing_seed, signing_key = curve.generate_for_signing()
     return SenderKey(
         distribution_id=distribution_id,
         chain_id=int.from_bytes(randomness.draw(4)) >> 1,
         iteration=0,
         chain_key=randomness.draw(_CHAIN_KEY_SIZE),
-        signing_scalar=curve.signing_scalar(signing.private),
-        signing_key=signing.public,
+        signing_seed=signing_seed,
+        signing_key=signing_key,
     )
 
 

@@ -1,7 +1,8 @@
 """How sender keys are kept."""
 
 from whimbrel.crypto.v1 import state_pb2
-from whimbrel_client.crypto import versioned
+from whimbrel_client.crypto import curve, versioned
+from whimbrel_client.crypto.errors import MalformedState
 from whimbrel_client.crypto.sender_keys import ReadingChain, SenderKey, SenderKeyReader
 
 
@@ -13,7 +14,7 @@ def dump_sender_key(key: SenderKey) -> bytes:
             chain_id=key.chain_id,
             iteration=key.iteration,
             chain_key=key.chain_key,
-            signing_scalar=key.signing_scalar,
+            signing_seed=key.signing_seed,
             signing_key=key.signing_key,
         )
     )
@@ -23,12 +24,14 @@ def load_sender_key(stored: bytes) -> SenderKey:
     """Raises MalformedState or StateTooNew."""
     state = state_pb2.SenderKeyState()
     versioned.load(state, stored)
+    if len(state.signing_seed) != curve.PRIVATE_KEY_SIZE:
+        raise MalformedState("the sender key cannot sign")
     return SenderKey(
         state.distribution_id,
         state.chain_id,
         state.iteration,
         state.chain_key,
-        state.signing_scalar,
+        state.signing_seed,
         state.signing_key,
     )
 

@@ -47,6 +47,19 @@ def test_a_signature_fits_its_key_and_content_only() -> None:
         curve.verify(pair.public, b"content", signature[:-1])
 
 
+def test_a_key_that_only_signs_is_verified_like_any_other_and_its_signs_are_zero() -> None:
+    for content in (b"", b"content", bytes(1000)):
+        for _ in range(8):
+            seed, public = curve.generate_for_signing()
+            signature = curve.sign_with_seed(seed, content)
+
+            curve.verify(public, content, signature)
+
+            assert signature[-1] < 0x20
+            with pytest.raises(InvalidSignature):
+                curve.verify(public, content + b"x", signature)
+
+
 def test_a_signature_with_any_bit_flipped_is_refused() -> None:
     pair = curve.generate()
     signature = curve.sign(pair.private, b"content")

@@ -67,7 +67,7 @@ def test_a_reader_cannot_write_in_the_senders_name() -> None:
         known.chain_id,
         known.iteration,
         known.chain_key,
-        own.signing_scalar,
+        own.signing_seed,
         own.signing_key,
     )
 
@@ -134,7 +134,7 @@ def test_the_bounds_on_skipped_messages_hold() -> None:
         key.chain_id,
         key.iteration + double_ratchet.FARTHEST_JUMP + 1,
         key.chain_key,
-        key.signing_scalar,
+        key.signing_seed,
         key.signing_key,
     )
     with pytest.raises(MessageTooFarAhead):

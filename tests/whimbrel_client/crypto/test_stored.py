@@ -28,6 +28,7 @@ from whimbrel_client.crypto import (
     load_sender_key,
     load_signed,
     one_time_prekey,
+    sender_keys,
     signed_prekey,
 )
 
@@ -108,6 +109,17 @@ def test_a_session_whose_braid_is_in_no_state_is_refused() -> None:
 
     with pytest.raises(MalformedState):
         load_record(b"\x01" + state.SerializeToString())
+
+
+def test_a_sender_key_from_before_there_were_seeds_is_refused() -> None:
+    from whimbrel.crypto.v1 import state_pb2
+
+    state = state_pb2.SenderKeyState.FromString(dump_sender_key(sender_keys.create(bytes(16)))[1:])
+    state.ClearField("signing_seed")
+    state.signing_scalar = bytes(32)
+
+    with pytest.raises(MalformedState, match="cannot sign"):
+        load_sender_key(b"\x01" + state.SerializeToString())
 
 
 def test_secrets_are_not_shown() -> None:

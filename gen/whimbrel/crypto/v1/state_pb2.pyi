@@ -18,6 +18,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
@@ -799,6 +804,7 @@ class SenderKeyState(message.Message):
     CHAIN_KEY_FIELD_NUMBER: builtins.int
     SIGNING_SCALAR_FIELD_NUMBER: builtins.int
     SIGNING_KEY_FIELD_NUMBER: builtins.int
+    SIGNING_SEED_FIELD_NUMBER: builtins.int
     distribution_id: builtins.bytes
     """16 bytes that name the group's key distribution."""
     chain_id: builtins.int
@@ -807,10 +813,24 @@ class SenderKeyState(message.Message):
     """The place of the next message."""
     chain_key: builtins.bytes
     """The chain key, 32 bytes."""
-    signing_scalar: builtins.bytes
-    """The private signing scalar, 32 bytes, with its sign already forced."""
+    @builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def signing_scalar(self) -> builtins.bytes:
+        """What a chain was signed with before there were seeds. Neither written nor read: such a chain
+        is given up for a new one.
+        """
+
+    @signing_scalar.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def signing_scalar(self, value: builtins.bytes) -> None:
+        """What a chain was signed with before there were seeds. Neither written nor read: such a chain
+        is given up for a new one.
+        """
+
     signing_key: builtins.bytes
     """The public signing key: 0x05 and 32 bytes."""
+    signing_seed: builtins.bytes
+    """The seed of the private signing key, 32 bytes."""
     def __init__(
         self,
         *,
@@ -820,10 +840,11 @@ class SenderKeyState(message.Message):
         chain_key: builtins.bytes = ...,
         signing_scalar: builtins.bytes = ...,
         signing_key: builtins.bytes = ...,
+        signing_seed: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["chain_id", b"chain_id", "chain_key", b"chain_key", "distribution_id", b"distribution_id", "iteration", b"iteration", "signing_key", b"signing_key", "signing_scalar", b"signing_scalar"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["chain_id", b"chain_id", "chain_key", b"chain_key", "distribution_id", b"distribution_id", "iteration", b"iteration", "signing_key", b"signing_key", "signing_scalar", b"signing_scalar", "signing_seed", b"signing_seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
