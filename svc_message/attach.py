@@ -12,6 +12,7 @@ from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.groups.accepting import GroupAccepting
 from svc_message.groups.requests import GroupSend
 from svc_message.groups.sending import read_group_send
+from svc_message.groups.tallying import told_row
 from svc_message.groups.wire import fill_changes
 from svc_message.inbox import Inbox
 from svc_message.link import EVENT_BYTES, FRAME_BYTES, GatewayLink
@@ -331,4 +332,6 @@ class _Comparison:
 
 def receipt_row(user_id: bytes, row: Any) -> ReceiptRow:
     """A receipt as the store read it."""
+    if row["is_group"]:
+        return told_row(user_id, row["peer_id"], row)
     return ReceiptRow(user_id, row["peer_id"], row["version"], row["delivered"], row["read_up_to"])

@@ -85,7 +85,7 @@ def build_core(
         failpoints=failpoints,
     )
     groups = build_groups(
-        settings, shards, pools, router, telemetry=telemetry, failpoints=failpoints
+        settings, shards, pools, router, relay, telemetry=telemetry, failpoints=failpoints
     )
     sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
     return Core(shards, router, relay, accepting, inbox, sweeps, groups)

@@ -6,7 +6,7 @@ often and in whatever order it happens.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -65,6 +65,8 @@ class Relay:
             "merge", self._merge, shards, per_shard=lanes_per_shard, telemetry=telemetry
         )
         self._settlers = {name: _Settler(stores[name]) for name in shards.names}
+        # Takes what was merged into a group's receipts; then settles it, or lets it come again.
+        self.note_group: Callable[[ReceiptChange], None] = self.settle_receipt
         self._refusing: set[str] = set()
 
     def refuses(self, user_slot: int) -> bool:
@@ -122,13 +124,22 @@ class Relay:
                 self._router.deliver(copy, place)
 
     def _merge_done(self, change: ReceiptChange, result: MergeResult | Refusal) -> None:
-        settler = self._settlers[change.home]
         if isinstance(result, Refusal):
-            settler.receipts.postpone(change)
-            return
-        settler.receipts.remove(change)
-        if result.row is not None:
-            self._router.tell(result.row)
+            self.postpone_receipt(change)
+        elif change.user_id == change.conversation_id:
+            self.note_group(change)
+        else:
+            self.settle_receipt(change)
+            if result.row is not None:
+                self._router.tell(result.row)
+
+    def settle_receipt(self, change: ReceiptChange) -> None:
+        """Remove a change's entry: nothing is left to be done."""
+        self._settlers[change.home].receipts.remove(change)
+
+    def postpone_receipt(self, change: ReceiptChange) -> None:
+        """Let a change's entry come up again."""
+        self._settlers[change.home].receipts.postpone(change)
 
     def _again(self, copy: Copy, settler: "_Settler") -> None:
         copy.tries += 1

@@ -56,6 +56,8 @@ class ReceiptRow:
     version: int
     delivered: Sequence[Any]  # asyncpg.Range of seqs, the upper bound not included
     read_up_to: int
+    # Of a group, `peer_id` then: of each message its seq, delivered to, read by.
+    tallies: Sequence[tuple[int, int, int]] | None = None
 
 
 @dataclass(slots=True)

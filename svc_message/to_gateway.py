@@ -109,6 +109,11 @@ def fill_row(into: envelope_pb2.Envelope, row: Any) -> None:
 def fill_receipt(into: receipt_pb2.Receipt, row: ReceiptRow) -> None:
     """Write a receipt."""
     into.version = row.version
+    if row.tallies is not None:
+        into.group_id = row.peer_id
+        for seq, delivered_to, read_by in row.tallies:
+            into.tallies.add(seq=seq, delivered_to=delivered_to, read_by=read_by)
+        return
     into.user_id = row.peer_id
     into.read_up_to = row.read_up_to
     fill_ranges(into, row.delivered)

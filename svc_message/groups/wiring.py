@@ -15,7 +15,9 @@ from svc_message.groups.groups import Groups
 from svc_message.groups.message_store import GroupMessageStore
 from svc_message.groups.servicer import GroupServicer
 from svc_message.groups.store import GroupStore
+from svc_message.groups.tallying import Tallies
 from svc_message.identity.buckets import Buckets
+from svc_message.relay import Relay
 from svc_message.routing import Router
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
@@ -28,17 +30,19 @@ class GroupParts:
     accepting: GroupAccepting
     fan_out: FanOut
     device_changes: DeviceChanges
+    tallies: Tallies
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.accepting, self.fan_out, self.device_changes):
+            for part in (self.accepting, self.fan_out, self.device_changes, self.tallies):
                 tasks.create_task(part.run(), name=type(part).__name__.lower())
 
     async def drained(self) -> None:
         """Return when all that was taken is done."""
         await self.accepting.drained()
         await self.fan_out.drained()
+        await self.tallies.drained()
 
 
 def build_groups(
@@ -46,6 +50,7 @@ def build_groups(
     shards: Shards,
     pools: Mapping[str, Pool],
     router: Router,
+    relay: Relay,
     *,
     telemetry: Telemetry,
     failpoints: Failpoints,
@@ -70,7 +75,18 @@ def build_groups(
         telemetry=telemetry,
         failpoints=failpoints,
     )
-    return GroupParts(accepting, fan_out, DeviceChanges(shards, every=settings.relay_sweep))
+    tallies = Tallies(
+        shards,
+        pools,
+        tell=router.tell,
+        done=relay.settle_receipt,
+        failed=relay.postpone_receipt,
+        telemetry=telemetry,
+    )
+    relay.note_group = tallies.note
+    return GroupParts(
+        accepting, fan_out, DeviceChanges(shards, every=settings.relay_sweep), tallies
+    )
 
 
 def build_group_service(
