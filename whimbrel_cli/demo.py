@@ -13,16 +13,18 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Column, Table
 
 from mesh.redis import open_redis
-from whimbrel_cli.demo_people import Talker, talker
+from whimbrel_cli.demo_people import Cast, Talker
 from whimbrel_cli.demo_tally import Tally, tally
 from whimbrel_cli.person import FAILED, run
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_cli.wording import groups_of
 from whimbrel_client.bell import Bell
 
 # How long everything may take to arrive and be read once all is said.
@@ -37,33 +39,54 @@ def demo(
 ) -> None:
     """Bring a mesh up, let two people talk, kill parts of it in between, and count.
 
-    The exit code is 0 only if every message was accepted, delivered and read, each once, in order.
+    The exit code is 0 only if every message was accepted, delivered and read, each once, in order,
+    on every device, and only if both people see the same safety number.
     """
     console = Console()
     with _folder(console) as folder:
         try:
-            tallies = run(lambda: _demo(folder, messages, console))
+            shown = run(lambda: _demo(folder, messages, console))
         except StackError as error:
             console.print(f"[red]{error}[/]")
             raise typer.Exit(FAILED) from None
-        if not _print(tallies, console):
+        if not _print(shown, console):
             raise typer.Exit(FAILED)
 
 
-async def _demo(folder: Path, messages: int, console: Console) -> dict[str, Tally]:
+async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
     began = time.monotonic()
     # Never someone else's servers: one of ours is flushed, and others are killed.
     stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None)
     console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards …")
     async with Mesh(folder / "mesh", gateways=2, message=2, shards=2, settings=stack) as mesh:
         console.print(f"It is up after {time.monotonic() - began:.1f} s.")
-        gateways, progress = mesh.gateway_addresses, Bell()
-        async with (
-            talker("alice", folder=folder, gateways=gateways, progress=progress) as alice,
-            talker("bob", folder=folder, gateways=gateways, progress=progress) as bob,
-        ):
-            stage = Stage(mesh, alice, bob, progress, console)
-            return await stage.play(messages)
+        progress = Bell()
+        cast = Cast(folder, mesh, console, progress=progress)
+        await cast.register("alice", "+4915100000001")
+        await cast.register("bob", "+4915100000002")
+        async with cast.online("alice") as alice, cast.online("bob") as bob:
+            # Before anybody has written to alice: no instance remembers her with one device.
+            await cast.link(alice, "laptop")
+            async with cast.online("laptop", read_receipts=False) as laptop:
+                return await Stage(mesh, alice, bob, laptop, progress, console).play(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What became of it."""
+
+    tallies: dict[str, Tally]
+    # What alice's second device saw of both.
+    laptop: Tally
+    # The digits of the safety number, as each of the two sees it.
+    safety_numbers: tuple[str, str]
+
+    @property
+    def is_right(self) -> bool:
+        """The mesh kept its promises."""
+        alice, bob = self.safety_numbers
+        is_talk_right = all(one.is_right for one in self.tallies.values())
+        return is_talk_right and not self.laptop.faults and alice == bob
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +96,17 @@ class Stage:
     mesh: Mesh
     alice: Talker
     bob: Talker
+    laptop: Talker
     progress: Bell
     console: Console
 
-    async def play(self, messages: int) -> dict[str, Tally]:
-        """Let them talk while the mesh is being killed; returns the count by direction."""
+    async def play(self, messages: int) -> Shown:
+        """Let them talk while the mesh is being killed, and count."""
         began = time.monotonic()
         half = messages // 2
-        self.console.print(f"alice and bob write each other {messages:,} messages.")
+        self.console.print(
+            f"alice and bob write each other {messages:,} messages, encrypted for each device."
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.alice.talk("bob", messages - half), name="alice-talks")
             tasks.create_task(self.bob.talk("alice", half), name="bob-talks")
@@ -88,11 +114,25 @@ class Stage:
         self.console.print(f"All is said after {time.monotonic() - began:.1f} s.")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_SECONDS):
-                await asyncio.gather(self.alice.all_read(), self.bob.all_read())
-        return {
-            "alice → bob": tally(await self.alice.said(), self.bob.heard),
-            "bob → alice": tally(await self.bob.said(), self.alice.heard),
-        }
+                await asyncio.gather(
+                    self.alice.all_read(), self.bob.all_read(), self.laptop.has_heard(messages)
+                )
+        return await self._counted()
+
+    async def _counted(self) -> Shown:
+        alice, bob, laptop = self.alice, self.bob, self.laptop
+        by_alice, by_bob = await alice.said(), await bob.said()
+        own = await alice.client.safety_number(bob.client.user_id)
+        theirs = await bob.client.safety_number(alice.client.user_id)
+        return Shown(
+            tallies={
+                "alice → bob": tally(by_alice, bob.heard_from(alice)),
+                "bob → alice": tally(by_bob, alice.heard_from(bob)),
+            },
+            laptop=tally(by_alice, laptop.heard_from(alice))
+            + tally(by_bob, laptop.heard_from(bob)),
+            safety_numbers=(own.digits(), theirs.digits()),
+        )
 
     async def _break_things(self, messages: int) -> None:
         async with asyncio.TaskGroup() as restarts:
@@ -132,20 +172,39 @@ class Stage:
         self.console.print(f"  after {self._count():,} accepted: {what}")
 
 
-def _print(tallies: dict[str, Tally], console: Console) -> bool:
-    total = sum(tallies.values(), Tally())
-    columns = {**tallies, "together": total}
-    table = Table("", *(Column(name, justify="right") for name in columns), box=SIMPLE_HEAD)
-    for name in _ROWS:
-        counts = [getattr(one, name.replace(" ", "_")) for one in columns.values()]
-        is_fault = name in _FAULTS and any(counts)
-        table.add_row(name, *(f"{count:,}" for count in counts), style="red" if is_fault else "")
-    console.print(table)
-    if total.is_right:
+def _print(shown: Shown, console: Console) -> bool:
+    _print_table(shown.tallies, console)
+    laptop = shown.laptop
+    faults = ", ".join(f"{getattr(laptop, _field(name)):,} {name}" for name in _FAULTS)
+    console.print(f"alice's laptop, of the same {laptop.sent:,}: {faults}.")
+    _print_safety_numbers(*shown.safety_numbers, console)
+    if shown.is_right:
         console.print("[green]Nothing was lost, doubled or out of order.[/]")
     else:
         console.print("[red]The mesh broke its promise.[/]")
-    return total.is_right
+    return shown.is_right
+
+
+def _print_table(tallies: dict[str, Tally], console: Console) -> None:
+    columns = {**tallies, "together": sum(tallies.values(), Tally())}
+    table = Table("", *(Column(name, justify="right") for name in columns), box=SIMPLE_HEAD)
+    for name in _ROWS:
+        counts = [getattr(one, _field(name)) for one in columns.values()]
+        is_fault = name in _FAULTS and any(counts)
+        table.add_row(name, *(f"{count:,}" for count in counts), style="red" if is_fault else "")
+    console.print(table)
+
+
+def _print_safety_numbers(alice: str, bob: str, console: Console) -> None:
+    if alice == bob:
+        console.print("Both see the same safety number, so nobody sits between them:")
+        console.print(Padding(groups_of(alice), (0, 2)), highlight=False)
+    else:
+        console.print("[red]They see different safety numbers: somebody sits between them.[/]")
+
+
+def _field(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class Heard:
     text: str
     message_id: bytes
     seq: int
+    is_encrypted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,18 @@ class Tally:
     lost: int = 0
     seen_twice: int = 0
     out_of_order: int = 0
-    # Seen, but never said, or at another place than the sender was told.
+    # Seen, but never said, at another place than the sender was told, or in the clear.
     wrong: int = 0
 
     @property
     def is_right(self) -> bool:
         """All went through, each once, in order."""
-        faults = self.lost + self.seen_twice + self.out_of_order + self.wrong
-        return self.sent == self.accepted == self.delivered == self.read and not faults
+        return self.sent == self.accepted == self.delivered == self.read and not self.faults
+
+    @property
+    def faults(self) -> int:
+        """How often a promise was broken."""
+        return self.lost + self.seen_twice + self.out_of_order + self.wrong
 
     def __add__(self, other: "Tally") -> "Tally":
         names = [field.name for field in fields(self)]
@@ -80,6 +85,6 @@ def _out_of_order(said: Sequence[Said], heard: Sequence[Heard]) -> int:
 
 def _is_as_said(heard: Heard, by_text: dict[str, Said]) -> bool:
     said = by_text.get(heard.text)
-    if said is None:
+    if said is None or not heard.is_encrypted:
         return False
     return said.seq is None or (said.message_id, said.seq) == (heard.message_id, heard.seq)

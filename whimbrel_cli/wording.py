@@ -61,6 +61,12 @@ def about(content: "Content") -> str:
     return f"({printable(told)})"
 
 
+def groups_of(digits: str) -> str:
+    """The 60 digits of a safety number in three rows, as people read them to each other."""
+    groups = [digits[start : start + 5] for start in range(0, len(digits), 5)]
+    return "\n".join("  ".join(groups[start : start + 4]) for start in range(0, len(groups), 4))
+
+
 def _media(media: "Media") -> str:
     # A kind that is newer than this version is a file too.
     kind = _MEDIA[media.kind] if media.kind < len(_MEDIA) else _MEDIA[0]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from whimbrel_cli.demo import Shown
 from whimbrel_cli.demo_tally import Heard, Said, Tally, tally
 from whimbrel_client import Tick
 
@@ -52,6 +53,21 @@ def test_a_message_that_nobody_said_or_that_is_at_another_place_is_wrong() -> No
     assert not moved.is_right
 
 
+def test_a_message_that_came_in_the_clear_is_wrong() -> None:
+    count = tally(said(1), [Heard("line 1", b"\x01", 1, is_encrypted=False)])
+
+    assert (count.wrong, count.is_right) == (1, False)
+
+
+def test_a_second_device_that_lacks_something_and_another_safety_number_are_not_right() -> None:
+    right, short = tally(said(1, 2), heard(1, 2)), tally(said(1, 2), heard(2))
+
+    assert Shown({"": right}, right, ("1", "1")).is_right
+    assert not Shown({"": right}, short, ("1", "1")).is_right
+    assert not Shown({"": right}, right, ("1", "2")).is_right
+    assert not Shown({"": short}, right, ("1", "1")).is_right
+
+
 @pytest.mark.parametrize("tick", [Tick.SENT, Tick.DELIVERED])
 def test_what_is_not_read_in_the_end_is_not_right(tick: Tick) -> None:
     assert not tally(said(1, 2, tick=tick), heard(1, 2)).is_right
@@ -70,6 +86,10 @@ def test_a_short_demo_loses_nothing() -> None:
         timeout=170,
     )
 
+    assert "with the code" in ended.stdout
+    assert "it is device 2" in ended.stdout
     assert "killed with SIGKILL" in ended.stdout
+    assert "alice's laptop, of the same 400: 0 lost" in ended.stdout
+    assert "the same safety number" in ended.stdout
     assert "Nothing was lost" in ended.stdout
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -73,12 +73,6 @@ def qr_of(message: bytes) -> str:
     )
 
 
-def groups_of(digits: str) -> str:
-    """The 60 digits of a safety number, as people read them to each other."""
-    groups = [digits[start : start + 5] for start in range(0, len(digits), 5)]
-    return "\n".join("  ".join(groups[start : start + 4]) for start in range(0, len(groups), 4))
-
-
 def _first_line(text: str) -> str:
     line = text.partition("\n")[0]
     return f"{line[:39]}…" if len(line) > 40 else line

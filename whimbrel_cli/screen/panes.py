@@ -13,7 +13,8 @@ from textual.widgets import Input, Label, ListItem, ListView, Static
 
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat
-from whimbrel_cli.screen.drawing import groups_of, qr_of
+from whimbrel_cli.screen.drawing import qr_of
+from whimbrel_cli.wording import groups_of
 from whimbrel_client import LinkedDevice
 from whimbrel_client.crypto import SafetyNumber
 
