@@ -356,7 +356,7 @@ END $$;
 
 -- Writes runs of groups' messages into the queues of members who are here. A run is messages of one group (m_*), consecutive in seq. An
 -- item is one member's run: the messages u_first to u_last, behind u_prev. Items are sorted by (user, group, seq). Rows: one a device that
--- got something, with the first seq it got and its pos, or one a member with a NULL device_id. No queue is full for a group: what waits
+-- got something, with the first seq that it did not have (perhaps one it has sent itself) and its first new pos, or one a member with a NULL device_id. No queue is full for a group: what waits
 -- too long expires. A row covers, for receipts, what the member sent before it: those seqs are in no queue of the sending device.
 CREATE FUNCTION write_runs(p_slots smallint[], m_group bytea[], m_seq bigint[], m_at timestamptz[], m_sender bytea[],
     m_device smallint[], m_last_sender bytea[], m_sender_prev bigint[], m_message bytea[], m_type smallint[], m_body bytea[],
@@ -376,6 +376,12 @@ DECLARE
     v_count integer;
     v_pos bigint;
     v_written boolean;
+    -- What to insert: for a device, from a pos on, some of the messages.
+    r_user bytea[] := '{}';
+    r_device smallint[] := '{}';
+    r_pos bigint[] := '{}';
+    r_first integer[] := '{}';
+    r_last integer[] := '{}';
 BEGIN
     FOR i IN 1..v_total LOOP
         v_group := m_group[u_first[i]];
@@ -413,15 +419,24 @@ BEGIN
                     + CASE WHEN v_is_own THEN sent_of_run(d.user_id, d.device_id, v_senders, v_devices) ELSE 0 END
             LOOP
                 first_pos := v_pos + 1;
-                first_seq := NULL;
-                FOR m IN v_first[i]..u_last[i] LOOP
-                    CONTINUE WHEN v_is_own AND m_sender[m] = u_user[i] AND m_device[m] = device_id;
-                    v_pos := v_pos + 1;
-                    first_seq := coalesce(first_seq, m_seq[m]);
-                    INSERT INTO device_queue VALUES (u_user[i], device_id, v_pos, m_seq[m],
-                        CASE WHEN m_last_sender[m] = u_user[i] THEN m_sender_prev[m] ELSE m_seq[m] - 1 END, m_at[m], m_device[m],
-                        m_type[m], v_group, v_group, m_sender[m], m_message[m], m_body[m]);
-                END LOOP;
+                first_seq := m_seq[v_first[i]];
+                IF NOT v_is_own THEN
+                    r_user := r_user || u_user[i];
+                    r_device := r_device || device_id;
+                    r_pos := r_pos || first_pos;
+                    r_first := r_first || v_first[i];
+                    r_last := r_last || u_last[i];
+                ELSE
+                    FOR m IN v_first[i]..u_last[i] LOOP
+                        CONTINUE WHEN m_sender[m] = u_user[i] AND m_device[m] = device_id;
+                        v_pos := v_pos + 1;
+                        r_user := r_user || u_user[i];
+                        r_device := r_device || device_id;
+                        r_pos := r_pos || v_pos;
+                        r_first := r_first || m;
+                        r_last := r_last || m;
+                    END LOOP;
+                END IF;
                 v_written := true;
                 RETURN NEXT;
             END LOOP;
@@ -433,6 +448,13 @@ BEGIN
             RETURN NEXT;
         END IF;
     END LOOP;
+    -- At once: a statement a row would cost four times as much.
+    INSERT INTO device_queue
+    SELECT r.user_id, r.device_id, r.pos + m - r.first, m_seq[m],
+        CASE WHEN m_last_sender[m] = r.user_id THEN m_sender_prev[m] ELSE m_seq[m] - 1 END, m_at[m], m_device[m], m_type[m], m_group[m],
+        m_group[m], m_sender[m], m_message[m], m_body[m]
+    FROM unnest(r_user, r_device, r_pos, r_first, r_last) AS r (user_id, device_id, pos, first, last),
+        generate_series(r.first, r.last) AS m;
 END $$;
 
 -- Takes overdue messages, and keeps others from them for the lease. Leaves out those whose rest is on shards that are down.

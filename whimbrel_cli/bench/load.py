@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from mesh.errors import root_cause
-from whimbrel_cli.bench import idle, pairs, stored
+from whimbrel_cli.bench import groups, idle, pairs, stored
 from whimbrel_cli.bench.plan import LINE_BYTES, Milestone, Plan
 from whimbrel_cli.bench.telling import Tell
 
@@ -22,6 +22,9 @@ WORKLOADS: Mapping[str, Callable[[Plan, Tell], Awaitable[Mapping[str, Any]]]] = 
     "answers": pairs.in_turn,
     "idle": idle.connect_and_wait,
     "stored": stored.store_and_drain,
+    "crowd": groups.crowd,
+    "mass": groups.mass,
+    "hot": groups.hot,
 }
 
 

@@ -128,10 +128,11 @@ def _result(score: _Score, devices: Sequence[Device]) -> Mapping[str, Any]:
     ordered = sorted(score.latencies)
     result: dict[str, Any] = {"retries": sum(device.retries for device in devices)}
     with contextlib.suppress(IndexError):
-        result["p50_ms"] = _percentile(ordered, 50) * 1000
-        result["p99_ms"] = _percentile(ordered, 99) * 1000
+        result["p50_ms"] = percentile(ordered, 50) * 1000
+        result["p99_ms"] = percentile(ordered, 99) * 1000
     return result
 
 
-def _percentile(ordered: Sequence[float], per_cent: int) -> float:
+def percentile(ordered: Sequence[float], per_cent: int) -> float:
+    """The value below which so many per cent of the others are."""
     return ordered[min(len(ordered) - 1, len(ordered) * per_cent // _PER_CENT)]

@@ -85,6 +85,7 @@ def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) 
         messages=messages,
         mark_every=MARK_EVERY if messages >= 2 * MARK_EVERY else 0,
         rounds=workload.rounds,
+        shards=mesh.shards,
     )
 
 

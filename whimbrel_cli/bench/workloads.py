@@ -77,6 +77,20 @@ def queue(seen: Seen) -> Figures:
     }
 
 
+def group(seen: Seen) -> Figures:
+    """Rate and cost between two milestones, and what the load process has measured itself."""
+    by_name = {milestone.name: (milestone, sample) for milestone, sample in seen}
+    (opened, before), (closed, after) = by_name["open"], by_name["close"]
+    done = closed.done - opened.done
+    by_process = after.cpu_us_since(before, done)
+    return {
+        "per_s": done / (closed.seconds - opened.seconds),
+        "cpu_us": sum(by_process.values()),
+        "cpu_us_by_process": by_process,
+        **by_name["finished"][0].result,
+    }
+
+
 WORKLOADS: Mapping[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -111,6 +125,14 @@ WORKLOADS: Mapping[str, Workload] = {
             figures=memory,
         ),
         Workload(
+            name="W3",
+            what="a group of 200 who are online, 50 messages at once, each copy acked",
+            kind="crowd",
+            people=200,
+            rounds=20,
+            figures=group,
+        ),
+        Workload(
             name="W4",
             what=f"{_STORED:,} messages of 10 senders stored for an absent device, then drained",
             kind="stored",
@@ -119,6 +141,21 @@ WORKLOADS: Mapping[str, Workload] = {
             messages=_STORED,
             rounds=_ROUNDS,
             figures=queue,
+        ),
+        Workload(
+            name="W5",
+            what="a group of 1,000 of whom 100 are online",
+            kind="mass",
+            people=1_000,
+            figures=group,
+        ),
+        Workload(
+            name="W6",
+            what="one hot group, 64 senders at once",
+            kind="hot",
+            people=64,
+            outstanding=2,
+            figures=group,
         ),
     )
 }

@@ -831,9 +831,9 @@ class RunPlace(message.Message):
     FIRST_SEQ_FIELD_NUMBER: builtins.int
     FIRST_POS_FIELD_NUMBER: builtins.int
     first_seq: builtins.int
-    """The seq of the first envelope that the device gets; earlier ones it got before."""
+    """The first seq that the device does not have; earlier ones it got before."""
     first_pos: builtins.int
-    """Its pos."""
+    """The pos of the first envelope from there on that it has not sent itself."""
     @builtins.property
     def device(self) -> DeviceAddress:
         """The device."""
