@@ -67,7 +67,8 @@ class Group:
     profile: Profile
     roles: Mapping[bytes, Role] = field(default_factory=dict)
     banned: frozenset[bytes] = frozenset()
-    now: datetime | None = None  # the shard's clock; None where nothing was to be decided
+    # The shard's clock; None where nothing was to be decided.
+    now: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

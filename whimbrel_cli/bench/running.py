@@ -57,7 +57,7 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
             shards=size.shards,
             env=size.env,
         ) as mesh:
-            people = await _people(mesh, workload.people)
+            people = await bulk_people(mesh, workload.people)
             try:
                 seen = await _drive(mesh, _plan(workload, size, mesh, people), on_milestone)
             except BenchFailed as failure:
@@ -89,7 +89,8 @@ def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) 
     )
 
 
-async def _people(mesh: Mesh, count: int) -> list[Person]:
+async def bulk_people(mesh: Mesh, count: int) -> list[Person]:
+    """So many accounts on the mesh, each with a token for a day."""
     async with contextlib.AsyncExitStack() as stack:
         pools = {
             name: await stack.enter_async_context(open_pool(dsn, size=1, application_name="bench"))
