@@ -1,7 +1,7 @@
 """A mesh, and people on it who use the example client."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class Foreigners:
         self._mesh = mesh
         self._folder = folder
 
-    def client(self, handle: str = "", **options: Any) -> NodeClient:
-        """A new person, or one that was here before, with what they kept."""
+    def client(
+        self, handle: str = "", *, gateways: Sequence[str] = (), **options: Any
+    ) -> NodeClient:
+        """A new person, or one that was here before, with what they kept; at these gateways."""
         handle = handle or f"n{secrets.token_hex(8)}"
-        return NodeClient(handle, self._folder / handle, self._mesh.gateway_addresses, **options)
+        chosen = gateways or self._mesh.gateway_addresses
+        return NodeClient(handle, self._folder / handle, chosen, **options)
 
 
 @pytest.fixture

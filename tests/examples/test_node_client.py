@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.test_sdk import read
 from tests.examples.conftest import Foreigners
+from tests.faults.breaking import died, dying_at
 from tests.whimbrel_client.crypto.libsignal import install
 from tests.whimbrel_client.test_talking import received
 from whimbrel_cli.stack.mesh import Mesh
@@ -79,6 +80,30 @@ async def test_a_foreign_client_that_is_killed_loses_and_doubles_nothing(
 
     assert other.texts + again.texts == texts
     assert one.texts == ["all here"]
+
+
+@pytest.mark.parametrize("point", ["send.before_forward", "accepted.before_device"])
+async def test_a_gateway_that_dies_in_the_middle_of_sends_loses_and_doubles_nothing(
+    foreigners: Foreigners, mesh: Mesh, point: str
+) -> None:
+    texts = [f"{number}" for number in range(40)]
+    dying, other_gateway = mesh.gateway_addresses
+    async with (
+        foreigners.client(gateways=[other_gateway]) as other,
+        foreigners.client(gateways=[dying]) as one,
+    ):
+        async with dying_at(mesh, "gateway-1", point, count=10):
+            await one.send(other.handle, *texts)
+            await died(mesh, "gateway-1")
+            answered = len(one.all("accepted"))
+        await one.accepted(len(texts))
+        await other.received(len(texts))
+
+    # The others were under way, some of them accepted already.
+    assert answered < 10
+    assert other.texts == texts
+    assert [message["seq"] for message in other.all("message")] == list(range(1, 41))
+    assert len({accepted["id"] for accepted in one.all("accepted")}) == len(texts)
 
 
 async def test_a_foreign_client_and_the_sdk_talk_and_see_each_others_ticks(
