@@ -1,0 +1,92 @@
+"""Fan-out under fault: each member at a seq gets the message, nobody else, all in one order."""
+
+import asyncio
+
+import pytest
+
+from mesh.ids import SLOTS, slot_of
+from tests.e2e.device import name_of
+from tests.e2e.meshes import own_mesh
+from tests.faults.breaking import died, dying_at, kill
+from tests.faults.crowd import Crowd, a_crowd, check, queues_of, waiting_on
+from tests.faults.town import eventually
+from whimbrel_cli.stack.mesh import Mesh
+
+POINTS = [
+    ("accept_group.before_commit", 4),
+    ("accept_group.after_commit", 4),
+    ("fan_out.before_chunk", 2),
+    ("fan_out.before_chunk", 3),
+    ("fan_out.chunk_written", 1),
+    ("fan_out.chunk_written", 2),
+    ("fan_out.chunk_written", 3),
+    ("fan_out.before_settle", 3),
+]
+CHANGES_PER_SECOND = 50
+
+
+@pytest.mark.parametrize(("point", "count"), POINTS)
+async def test_a_worker_that_dies_leaves_nobody_out_and_lets_nobody_in(
+    mesh: Mesh, point: str, count: int
+) -> None:
+    async with dying_at(mesh, "message-1", point, count=count):
+        # So many that some of them fall to the instance, whatever its name is this time.
+        crowds = [await a_crowd(mesh, members=20, strangers=10, seed=n) for n in range(6)]
+
+        changes = await live(crowds, messages=25)
+        await died(mesh, "message-1")
+
+        assert changes > 0
+        await check(mesh, *crowds)
+
+
+async def test_a_shard_that_is_away_for_a_while_stops_nobody_else_and_misses_nothing() -> None:
+    env = {"WHIMBREL_MESSAGE_MOST_GROUP_ENTRIES": "30"}
+    async with own_mesh(clusters=2, env=env) as mesh:
+        crowd = await crowd_at_home_on_shard_0(mesh)
+        await crowd.write(5)
+        await kill(mesh, "postgres-2")
+
+        # Accepted while a shard is away, and written for those who are not on it.
+        await crowd.write(20)
+        assert crowd.refusals == []
+        await eventually(lambda: has_all(crowd, on="shard-0"))
+        # Then the outbox is full, and says so.
+        writing = asyncio.create_task(crowd.write(600))
+        await eventually(lambda: len(crowd.refusals) > 1)
+        assert {name_of(refused.reason) for refused in crowd.refusals} == {"OVERLOADED"}
+        assert 30 <= await waiting_on(mesh, "shard-0") < 600
+        await mesh.start("postgres-2")
+        await writing
+
+        await check(mesh, crowd)
+
+
+async def crowd_at_home_on_shard_0(mesh: Mesh) -> Crowd:
+    """A group whose own rows are on the first shard, and its members on both."""
+    for seed in range(50):
+        crowd = await a_crowd(mesh, members=30, strangers=0, seed=seed)
+        if slot_of(crowd.group.group_id) < SLOTS // 2:
+            return crowd
+    raise AssertionError("no group of fifty is at home there")
+
+
+async def has_all(crowd: Crowd, *, on: str) -> bool:
+    """Whether those members who are on the shard have every message."""
+    queues = await queues_of(crowd, on)
+    expected = crowd.expected()
+    return bool(queues) and all(queue == expected[user] for user, queue in queues.items())
+
+
+async def live(crowds: list[Crowd], *, messages: int) -> int:
+    """Let all groups be written to and changed at once; how many changes there were."""
+    written = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        churning = [
+            tasks.create_task(crowd.churn(written.is_set, every=len(crowds) / CHANGES_PER_SECOND))
+            for crowd in crowds
+        ]
+        writing = [tasks.create_task(crowd.write(messages)) for crowd in crowds]
+        await asyncio.wait(writing)
+        written.set()
+    return sum(task.result() for task in churning)
