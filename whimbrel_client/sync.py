@@ -12,6 +12,8 @@ Sending, for each conversation by itself:
 4. What was on its way when a stream ended is repeated on the next one, in order.
 5. A send that was tried once and is older than 6 days is given up: the mesh forgets after 7.
 6. A send that is not sealed (encrypted for the devices of now) waits as one that is refused does.
+7. What is behind a send that must be sealed anew is sealed anew with it, and nothing else is sealed
+   before it: a device gets messages in the order of their sealing, as it keeps few old chains.
 
 Receiving: what is stored, with all before it, is acked; a hole in the positions is never acked.
 """
@@ -45,6 +47,8 @@ class Sending:
     behind: "Sending | None" = field(default=None, repr=False)
     retry_at: float = 0.0
     is_in_flight: bool = False
+    # On its way, sealed for other devices than the mesh has named since.
+    is_doubtful: bool = False
     # How often it had to be sealed anew.
     repairs: int = 0
 
@@ -72,6 +76,7 @@ class _Lane:
     loaded_up_to: int = 0
     queued_up_to: int = 0
     size: int = 0
+    doubtful: int = 0
 
     def is_due(self, now: float) -> bool:
         """Whether its first send may be written."""
@@ -191,21 +196,23 @@ class Outbox:
         if sending is None or not sending.is_in_flight:
             return
         sending.retry_at = retry_at
-        self._land(sending)
-        self._wait(self._lanes[sending.conversation], sending)
+        self._return(sending)
 
     def stream_ended(self) -> None:
         """Nobody will answer what is in flight: all of it waits to be repeated."""
         for sending in self._unsettled.values():
             if sending.is_in_flight:
-                self._land(sending)
-                self._wait(self._lanes[sending.conversation], sending)
+                self._return(sending)
 
     # Sealing.
 
     def unsealed(self, limit: int, *, lacking: Collection[bytes]) -> list[Sending]:
         """What is to be sealed next, in order; not what is for the accounts that lack a session."""
-        wanted = (one for one in self._unsealed.values() if one.conversation not in lacking)
+        wanted = (
+            one
+            for one in self._unsealed.values()
+            if one.conversation not in lacking and not self._lanes[one.conversation].doubtful
+        )
         return heapq.nsmallest(limit, wanted)
 
     def seal(self, sending: Sending, send: bytes) -> None:
@@ -214,14 +221,20 @@ class Outbox:
             sending.send = send
 
     def unseal(self, client_message_id: bytes, retry_at: float) -> None:
-        """The send must get other bytes; not tried before the monotonic clock says `retry_at`."""
+        """The send must get other bytes, and so must all behind it that has some.
+
+        It is not tried before the monotonic clock says `retry_at`.
+        """
         sending = self._unsettled.get(client_message_id)
         if sending is None or not sending.is_in_flight:
             return
         self.refuse_for_now(client_message_id, retry_at)
-        sending.send = b""
+        self._strip(sending)
         sending.repairs += 1
-        self._unsealed[client_message_id] = sending
+        behind = sending.behind
+        while behind is not None:
+            self._doubt(behind)
+            behind = behind.behind
 
     # What goes out.
 
@@ -298,7 +311,29 @@ class Outbox:
             self._has_turn.add(conversation)
             self._turns.append(conversation)
 
+    def _doubt(self, sending: Sending) -> None:
+        if not sending.is_in_flight:
+            self._strip(sending)
+        elif not sending.is_doubtful:
+            sending.is_doubtful = True
+            self._lanes[sending.conversation].doubtful += 1
+
+    def _strip(self, sending: Sending) -> None:
+        sending.send = b""
+        self._unsealed[sending.client_message_id] = sending
+
+    def _return(self, sending: Sending) -> None:
+        """It was on its way, and waits again."""
+        is_doubtful = sending.is_doubtful
+        self._land(sending)
+        if is_doubtful:
+            self._strip(sending)
+        self._wait(self._lanes[sending.conversation], sending)
+
     def _land(self, sending: Sending) -> None:
+        if sending.is_doubtful:
+            sending.is_doubtful = False
+            self._lanes[sending.conversation].doubtful -= 1
         sending.is_in_flight = False
         self._in_flight -= 1
         self._in_flight_bytes -= sending.size

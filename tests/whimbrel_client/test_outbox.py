@@ -27,6 +27,10 @@ def take(outbox: Outbox, *, now: float = 0.0, limits: SendLimits = LIMITS) -> li
     return [sending.local_id for sending in turn.sends]
 
 
+def unsealed(outbox: Outbox) -> list[int]:
+    return [sending.local_id for sending in outbox.unsealed(100, lacking=())]
+
+
 def take_turn(
     outbox: Outbox, *, now: float = 0.0, now_ms: int = NOW_MS, limits: SendLimits = LIMITS
 ) -> Turn:
@@ -93,6 +97,47 @@ def test_nothing_overtakes_a_send_that_was_refused_for_now() -> None:
     assert early == []
     assert retry_at == 10.0
     assert due == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_behind_a_send_that_must_be_sealed_anew_is_sealed_anew_in_order() -> None:
+    sends = [a_send(number) for number in range(1, 7)]
+    outbox = an_outbox(*sends[:4], a_send(9, to=CAROL))
+    take(outbox)
+
+    outbox.unseal(sends[0].client_message_id, 0.0)
+    outbox.offer([Sending(5, BOB, (5).to_bytes(16, "big"))])
+    while_some_are_on_their_way = unsealed(outbox)
+    for sending in sends[1:3]:
+        outbox.refuse_for_now(sending.client_message_id, 0.0)
+    outbox.settle(sends[3].client_message_id)  # a twin of it had been accepted
+
+    assert while_some_are_on_their_way == []
+    assert unsealed(outbox) == [1, 2, 3, 5]
+
+
+def test_what_waits_sealed_behind_it_is_sealed_anew_too() -> None:
+    sends = [a_send(number) for number in range(1, 8)]
+    outbox = an_outbox(*sends)
+
+    first_five = take(outbox)
+    for sending in sends[1:5]:
+        outbox.refuse_for_now(sending.client_message_id, 0.0)
+    outbox.unseal(sends[0].client_message_id, 0.0)
+
+    assert first_five == [1, 2, 3, 4, 5]
+    assert unsealed(outbox) == [1, 2, 3, 4, 5, 6, 7]
+    assert take(outbox) == []
+
+
+def test_what_is_in_doubt_when_the_stream_ends_is_sealed_anew() -> None:
+    sends = [a_send(1), a_send(2)]
+    outbox = an_outbox(*sends)
+    take(outbox)
+
+    outbox.unseal(sends[0].client_message_id, 0.0)
+    outbox.stream_ended()
+
+    assert unsealed(outbox) == [1, 2]
 
 
 def test_a_conversation_that_waits_does_not_hold_up_another() -> None:
