@@ -102,8 +102,8 @@ async def test_a_gateway_that_dies_in_the_middle_of_sends_loses_and_doubles_noth
     # The others were under way, some of them accepted already.
     assert answered < 10
     assert other.texts == texts
-    assert [message["seq"] for message in other.all("message")] == list(range(1, 41))
-    assert len({accepted["id"] for accepted in one.all("accepted")}) == len(texts)
+    # A repeat has the place of the first try, even if its reader would not show it twice.
+    assert [accepted["seq"] for accepted in one.all("accepted")] == list(range(1, 41))
 
 
 async def test_a_foreign_client_and_the_sdk_talk_and_see_each_others_ticks(
