@@ -37,4 +37,4 @@ async def _link(who: Person) -> None:
 def _show(code: str) -> None:
     if sys.stdout.isatty():
         segno.make_qr(code, error="l").terminal(compact=True)
-    print(f"On your first device: whimbrel devices link {code}", flush=True)
+    print(f"On your first device: whimbrel devices link --as HANDLE {code}", flush=True)

@@ -14,7 +14,7 @@ import typer
 
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import StackError
-from whimbrel_client import Client, ClientError, Protection, Unreachable
+from whimbrel_client import Client, ClientError, DeviceRevoked, Protection, Unreachable
 
 T = TypeVar("T")
 
@@ -92,6 +92,8 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         return asyncio.run(_awaited(main))
     except Unreachable as error:
         raise _exit(str(error), UNREACHABLE) from None
+    except DeviceRevoked as error:
+        raise _exit(f"this device is not linked, or not any more: {error}", FAILED) from None
     except ClientError as error:
         raise _exit(str(error), FAILED) from None
     except KeyboardInterrupt:

@@ -86,6 +86,8 @@ def _explained(error: CallFailed) -> ClientError:
             told = (
                 f"too many codes or PINs; again in {after.total_seconds():,.0f} s, or with --code"
             )
+        case CallFailed(metadata={"allowed": allowed}):
+            told = f"{error}: allowed is {allowed}"
         case _:
             return error
-    return ClientError(f"{told} ({error.reason})")
+    return ClientError(told if error.reason in told else f"{told} ({error.reason})")

@@ -48,9 +48,10 @@ async def test_a_person_registers_by_the_code_and_is_written_to_by_number(
     registering = await terminal.start("register", alice, "--number", number)
     code = await code_sent_to(number, mesh)
     wrong = f"{(int(code) + 1) % 10**6:06}"
-    refused, too_soon = await asyncio.gather(
+    refused, too_soon, mistyped = await asyncio.gather(
         terminal.run("register", alice, "--number", number, "--code", wrong),
         terminal.run("register", alice, "--number", number),
+        terminal.run("register", alice, "--number", "0151"),
     )
     async with asyncio.timeout(SECONDS):
         out, err = await registering.communicate(f"{code}\n".encode())
@@ -62,6 +63,7 @@ async def test_a_person_registers_by_the_code_and_is_written_to_by_number(
     assert f"{alice} is " in out.decode()
     assert (refused.code, "CODE_INVALID" in refused.err) == (1, True)
     assert (too_soon.code, "again in" in too_soon.err) == (1, True)
+    assert (mistyped.code, "allowed is" in mistyped.err) == (1, True)
     assert (sent.code, message.text) == (0, "found you")
 
 
@@ -92,4 +94,4 @@ async def test_a_device_is_linked_named_and_unlinked(mesh: Mesh, terminal: Termi
     assert (renamed.code, "my phone (this one)" in shown.out) == (0, True)
     assert (again.code, "holds an account already" in again.err) == (1, True)
     assert (revoked.code, after.code) == (0, 1)
-    assert "DEVICE_" in after.err
+    assert "this device is not linked" in after.err
