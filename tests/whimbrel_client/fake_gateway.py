@@ -286,14 +286,15 @@ class FakeMesh:
 class FakeSession:
     """One open stream of a device."""
 
-    def __init__(self, mesh: FakeMesh, account: FakeAccount, after_receipts: int) -> None:
+    def __init__(self, mesh: FakeMesh, account: FakeAccount, hello: gateway_pb2.Hello) -> None:
         self.mesh = mesh
         self.account = account
+        self.max_unacked = hello.max_unacked or mesh.limits.max_unacked
         self.wake = asyncio.Event()
         self.wake.set()
         self.answers: list[Event] = []
         self.last_pos = account.acked_pos
-        self.last_receipt = after_receipts
+        self.last_receipt = hello.after_receipts
         self.head_at_open = account.head_pos
         self.has_caught_up = False
         self.half_closed = False
@@ -327,7 +328,7 @@ class FakeSession:
         """All that can be written now."""
         answers, self.answers = self.answers, []
         events = answers
-        room = self.mesh.limits.max_unacked - (self.last_pos - self.account.acked_pos)
+        room = self.max_unacked - (self.last_pos - self.account.acked_pos)
         for envelope in [e for e in self.account.queue if e.pos > self.last_pos][: max(0, room)]:
             events.append(Event(deliver=envelope))
             self.last_pos = envelope.pos
@@ -373,7 +374,7 @@ class FakeGateway(
         account.epoch += 1
         if account.session is not None:
             account.session.end("STREAM_REPLACED", 0.0)
-        session = account.session = FakeSession(self.mesh, account, hello.after_receipts)
+        session = account.session = FakeSession(self.mesh, account, hello)
         welcome = gateway_pb2.Welcome(
             epoch=account.epoch,
             head_pos=account.head_pos,
@@ -482,7 +483,8 @@ class FakeGateway(
 
     async def _account(self, context) -> FakeAccount:
         token = dict(context.invocation_metadata()).get("authorization", "")
-        account = self.mesh.accounts.get(bytes.fromhex(token.removeprefix("Bearer ")))
+        by_token = {f"Bearer {one.hex()}": account for one, account in self.mesh.accounts.items()}
+        account = by_token.get(token)
         if account is None or self.mesh.refuse_tokens:
             await abort(context, _error("TOKEN_INVALID"))
         return account
