@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -100,9 +100,16 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         raise typer.Exit(INTERRUPTED) from None
 
 
-async def account_of(client: Client, to: str) -> bytes:
+class Finder(Protocol):
+    """Finds accounts; a Client does."""
+
+    async def user_named(self, handle: str) -> bytes: ...
+    async def user_at(self, number: str) -> bytes: ...
+
+
+async def account_of(finder: Finder, to: str) -> bytes:
     """The account of a handle, or of a phone number. Raises HandleUnknown, Unreachable."""
-    return await (client.user_at(to) if to.startswith("+") else client.user_named(to))
+    return await (finder.user_at(to) if to.startswith("+") else finder.user_named(to))
 
 
 async def _awaited(main: Callable[[], Awaitable[T]]) -> T:

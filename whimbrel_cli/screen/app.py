@@ -13,6 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Footer, Input, Label, ListView
 
+from whimbrel_cli.person import account_of
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat, Chats
 from whimbrel_cli.screen.feed import Feed
@@ -246,11 +247,11 @@ class ChatApp(App[ClientError]):
     @work
     async def action_begin(self) -> None:
         """Ask whom to talk to, and open the conversation."""
-        handle = await self.push_screen_wait(NamePane())
-        if handle is None:
+        who = await self.push_screen_wait(NamePane())
+        if who is None:
             return
         try:
-            peer = await self._client.user_named(handle)
+            peer = await account_of(self._client, who)
         except ClientError as error:
             self.notify(str(error), severity="error", markup=False)
             return

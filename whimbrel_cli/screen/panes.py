@@ -14,7 +14,7 @@ from textual.widgets import Input, Label, ListItem, ListView, Static
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat
 from whimbrel_cli.screen.drawing import qr_of
-from whimbrel_cli.wording import groups_of
+from whimbrel_cli.wording import groups_of, printable
 from whimbrel_client import LinkedDevice
 from whimbrel_client.crypto import SafetyNumber
 
@@ -102,11 +102,11 @@ class NamePane(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="pane"):
             yield Label("Whom do you want to talk to?", classes="title")
-            yield Input(placeholder="handle", id="handle")
+            yield Input(placeholder="handle, or number as +49…", id="handle")
 
     @on(Input.Submitted)
     def take(self, event: Input.Submitted) -> None:
-        """Return the handle."""
+        """Return the handle or number."""
         _ = self.dismiss(event.value.strip() or None)
 
 
@@ -131,9 +131,11 @@ class SignPane(ModalScreen[str | None]):
 
 def _line_of(device: LinkedDevice, *, own: int) -> str:
     kind = "primary" if device.device_id == 1 else "linked"
+    name = f"{printable(device.name)}, " if device.name else ""
     seen = f"{device.last_seen_at:%Y-%m-%d}" if device.last_seen_at else "never"
     this = ", this one" if device.device_id == own else ""
-    return f"{device.device_id}  {kind}{this}   since {device.linked_at:%Y-%m-%d}, last seen {seen}"
+    times = f"since {device.linked_at:%Y-%m-%d}, last seen {seen}"
+    return f"{device.device_id}  {name}{kind}{this}   {times}"
 
 
 def _hit(chat: Chat, bubble: Bubble) -> Content:

@@ -39,6 +39,8 @@ class Rehearsal:
         self.gateway: str | None = "localhost:50051"
         self.user_id = _id_of(handle)
         self.people = {other: _id_of(other) for other in others}
+        # Handles by phone number.
+        self.numbers: dict[str, str] = {}
         self.read: dict[bytes, int] = {}
         self.sent: list[OutgoingMessage] = []
         # Set: sends stay unanswered.
@@ -93,6 +95,11 @@ class Rehearsal:
         if handle not in self.people:
             raise HandleUnknown("HANDLE_UNKNOWN", f"nobody is called {handle}")
         return self.people[handle]
+
+    async def user_at(self, number: str) -> bytes:
+        if number not in self.numbers:
+            raise HandleUnknown("HANDLE_UNKNOWN", f"nobody has {number}")
+        return self.people[self.numbers[number]]
 
     async def handle_of(self, user_id: bytes) -> str | None:
         return next((who for who, known in self.people.items() if known == user_id), None)
@@ -160,7 +167,7 @@ class Rehearsal:
         )
 
     async def devices(self) -> list[LinkedDevice]:
-        return [LinkedDevice(1, _BEGIN, _BEGIN), LinkedDevice(2, _BEGIN, None)]
+        return [LinkedDevice(1, _BEGIN, _BEGIN), LinkedDevice(2, _BEGIN, None, "laptop")]
 
     def _next(self, peer: bytes) -> tuple[int, datetime]:
         seq = self._last_seq[peer] = self._last_seq.get(peer, 0) + 1

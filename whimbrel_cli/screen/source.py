@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
+from whimbrel_cli.person import Finder
 from whimbrel_client import (
     Conversation,
     IdentityChange,
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from whimbrel.content.v1.content_pb2 import Content
 
 
-class Talker(Protocol):
+class Talker(Finder, Protocol):
     """One device of one account, connected."""
 
     @property
@@ -29,7 +30,6 @@ class Talker(Protocol):
     def handle(self) -> str: ...
     @property
     def gateway(self) -> str | None: ...
-    async def user_named(self, handle: str) -> bytes: ...
     async def handle_of(self, user_id: bytes) -> str | None: ...
     async def conversations(self) -> list[Conversation]: ...
     async def send(self, to: bytes | str, what: "str | Content") -> OutgoingMessage: ...

@@ -158,6 +158,7 @@ async def test_the_own_devices_are_listed(client: Rehearsal) -> None:
         lines = [str(line.content) for line in screen.app.screen.query(".device").results(Static)]
 
     assert "primary, this one" in lines[0]
+    assert "laptop, linked" in lines[1]
     assert "last seen never" in lines[1]
 
 
@@ -171,6 +172,14 @@ async def test_a_new_conversation_is_begun_by_handle(client: Rehearsal) -> None:
         await screen.until(lambda: screen.says("hi"))
 
     assert [message.conversation for message in client.sent] == [client.people["carol"]]
+
+
+async def test_a_new_conversation_is_begun_by_number(client: Rehearsal) -> None:
+    client.numbers["+4915112345678"] = "carol"
+
+    async with screen_of(client) as screen:
+        await screen.pilot.press("ctrl+n", *"+4915112345678", "enter")
+        await screen.until(lambda: screen.shown("#peer") == "carol")
 
 
 async def test_the_connection_is_told_as_it_is(client: Rehearsal) -> None:
