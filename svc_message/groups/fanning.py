@@ -9,7 +9,7 @@ have the message, and whoever begins again finds what is written by that test al
 import asyncio
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import Any
@@ -204,7 +204,9 @@ class FanOut:
 
     async def _write(self, shard: str, chunks: Sequence[Chunk]) -> Sequence[ChunkResult]:
         self._failpoints.hit("fan_out.before_chunk")
-        results = await self._stores[shard].write(chunks)
+        results: list[ChunkResult] = []
+        for some in _disjoint(chunks):
+            results += await self._stores[shard].write(some)
         self._failpoints.hit("fan_out.chunk_written")
         return results
 
@@ -253,3 +255,18 @@ class FanOut:
 
 def _resolve(chunk: Chunk, result: Any) -> None:
     chunk.origin.set_result(result)
+
+
+def _disjoint(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """The chunks in their order, in as few parts as have nobody twice."""
+    part: list[Chunk] = []
+    users: set[bytes] = set()
+    for chunk in chunks:
+        theirs = {member.user_id for member in chunk.recipients}
+        if not users.isdisjoint(theirs):
+            yield part
+            part, users = [], set()
+        part.append(chunk)
+        users |= theirs
+    if part:
+        yield part

@@ -95,7 +95,7 @@ class GroupMessageStore:
         return PlainResult(Outcome.DONE, sorted(found, key=_slot))
 
     async def write(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
-        """Write runs into the queues of members who are here."""
+        """Write runs into the queues of members who are here; no member is in two chunks."""
         runs = list(dict.fromkeys(chunk.run for chunk in chunks))
         first: dict[Run, int] = {}
         messages: list[GroupMessage] = []
@@ -103,7 +103,7 @@ class GroupMessageStore:
             first[run] = len(messages) + 1
             messages += run.messages
         items = [(member, chunk) for chunk in chunks for member in chunk.recipients]
-        items.sort(key=lambda item: (item[0].user_id, item[1].run.group_id, item[1].run.first_seq))
+        items.sort(key=lambda item: item[0].user_id)
         rows = await self._fetch(
             _WRITE,
             list({member.slot for member, _ in items}),

@@ -354,107 +354,88 @@ BEGIN
     RETURN v_count;
 END $$;
 
+-- Puts each member's run behind what they have, one by one. What write_runs finds out for all members at once, if it is what nearly
+-- always is so. Sets v_outcome and, where that is 1, the first message that the member does not have.
+CREATE FUNCTION advance_runs(v_owned smallint[], m_group bytea[], m_seq bigint[], u_slot smallint[], u_user bytea[], u_prev bigint[],
+    u_first integer[], u_last integer[], OUT v_outcome smallint[], OUT v_first integer[])
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_advanced record;
+BEGIN
+    v_outcome := array_fill(1::smallint, ARRAY[cardinality(u_user)]);
+    v_first := u_first;
+    FOR i IN 1..cardinality(u_user) LOOP
+        IF NOT u_slot[i] = ANY (v_owned) THEN
+            v_outcome[i] := slot_outcome(u_slot[i]);
+        ELSE
+            v_advanced := advance_run(u_user[i], m_group[u_first[i]], u_prev[i], m_seq[u_first[i]], m_seq[u_last[i]]);
+            v_outcome[i] := v_advanced.outcome;
+            v_first[i] := u_first[i] + (v_advanced.first_seq - m_seq[u_first[i]])::integer;
+        END IF;
+    END LOOP;
+END $$;
+
 -- Writes runs of groups' messages into the queues of members who are here. A run is messages of one group (m_*), consecutive in seq. An
--- item is one member's run: the messages u_first to u_last, behind u_prev. Items are sorted by (user, group, seq). Rows: one a device that
--- got something, with the first seq that it did not have (perhaps one it has sent itself) and its first new pos, or one a member with a NULL device_id. No queue is full for a group: what waits
--- too long expires. A row covers, for receipts, what the member sent before it: those seqs are in no queue of the sending device.
+-- item is one member's run: the messages u_first to u_last, behind u_prev. Items are sorted by user, and no user comes twice. Rows: one a
+-- device that got something, with the first seq that it did not have (perhaps one it has sent itself) and its first new pos; then one a
+-- member who did not, with a NULL device_id. No queue is full for a group: what waits too long expires. A row covers, for receipts, what
+-- the member sent before it: those seqs are in no queue of the sending device.
+--
+-- Statements for all members at once, which is a third of what a statement a member costs. None of them is a join, so that the planner
+-- has no choice that grows wrong with the tables: rows are found, and locked, by their keys in key order, and their items by a binary search.
 CREATE FUNCTION write_runs(p_slots smallint[], m_group bytea[], m_seq bigint[], m_at timestamptz[], m_sender bytea[],
     m_device smallint[], m_last_sender bytea[], m_sender_prev bigint[], m_message bytea[], m_type smallint[], m_body bytea[],
     u_slot smallint[], u_user bytea[], u_prev bigint[], u_first integer[], u_last integer[])
 RETURNS TABLE (item integer, outcome smallint, device_id smallint, first_seq bigint, first_pos bigint)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_owned smallint[] := owned_slots(p_slots);
-    v_total integer := cardinality(u_user);
-    v_outcome smallint[] := array_fill(1::smallint, ARRAY[v_total]);
+    v_groups bytea[] := ARRAY(SELECT DISTINCT g FROM unnest(m_group) AS g);
+    v_outcome smallint[] := array_fill(1::smallint, ARRAY[cardinality(u_user)]);
     v_first integer[] := u_first;
-    v_advanced record;
-    v_group bytea;
-    v_is_own boolean;
-    v_senders bytea[];
-    v_devices smallint[];
-    v_count integer;
-    v_pos bigint;
-    v_written boolean;
-    -- What to insert: for a device, from a pos on, some of the messages.
-    r_user bytea[] := '{}';
-    r_device smallint[] := '{}';
-    r_pos bigint[] := '{}';
-    r_first integer[] := '{}';
-    r_last integer[] := '{}';
+    v_users bytea[] := u_user;
+    v_moved integer;
 BEGIN
-    FOR i IN 1..v_total LOOP
-        v_group := m_group[u_first[i]];
-        IF NOT u_slot[i] = ANY (v_owned) THEN
-            v_outcome[i] := slot_outcome(u_slot[i]);
-        ELSE
-            -- The common case in one statement; advance_run tells the others apart.
-            UPDATE thread t SET fanned_seq = m_seq[u_last[i]]
-            WHERE t.user_id = u_user[i] AND t.conversation_id = v_group AND t.fanned_seq = u_prev[i];
-            IF NOT FOUND THEN
-                v_advanced := advance_run(u_user[i], v_group, u_prev[i], m_seq[u_first[i]], m_seq[u_last[i]]);
-                v_outcome[i] := v_advanced.outcome;
-                v_first[i] := u_first[i] + (v_advanced.first_seq - m_seq[u_first[i]])::integer;
-            END IF;
+    BEGIN
+        UPDATE thread t SET fanned_seq = m_seq[u_last[width_bucket(t.user_id, u_user)]]
+        WHERE t.user_id = ANY (u_user) AND t.conversation_id = ANY (v_groups)
+            AND t.fanned_seq = u_prev[width_bucket(t.user_id, u_user)]
+            AND t.conversation_id = m_group[u_first[width_bucket(t.user_id, u_user)]];
+        GET DIAGNOSTICS v_moved = ROW_COUNT;
+        IF v_moved < cardinality(u_user) OR cardinality(v_owned) < cardinality(p_slots) THEN
+            RAISE EXCEPTION SQLSTATE 'WB001';
         END IF;
-    END LOOP;
-    FOR i IN 1..v_total LOOP
-        item := i;
-        outcome := v_outcome[i];
-        v_written := false;
-        IF outcome = 1 THEN
-            v_group := m_group[u_first[i]];
-            v_senders := m_sender[v_first[i]:u_last[i]];
-            v_is_own := u_user[i] = ANY (v_senders);
-            IF v_is_own THEN
-                v_devices := m_device[v_first[i]:u_last[i]];
-            END IF;
-            v_count := u_last[i] - v_first[i] + 1;
-            FOR device_id, v_pos IN
-                UPDATE device d SET head_pos = d.head_pos + v_count
-                    - CASE WHEN v_is_own THEN sent_of_run(d.user_id, d.device_id, v_senders, v_devices) ELSE 0 END
-                WHERE d.user_id = u_user[i] AND d.linked AND d.has_queue
-                    AND NOT (v_is_own AND sent_of_run(d.user_id, d.device_id, v_senders, v_devices) = v_count)
-                RETURNING d.device_id, d.head_pos - v_count
-                    + CASE WHEN v_is_own THEN sent_of_run(d.user_id, d.device_id, v_senders, v_devices) ELSE 0 END
-            LOOP
-                first_pos := v_pos + 1;
-                first_seq := m_seq[v_first[i]];
-                IF NOT v_is_own THEN
-                    r_user := r_user || u_user[i];
-                    r_device := r_device || device_id;
-                    r_pos := r_pos || first_pos;
-                    r_first := r_first || v_first[i];
-                    r_last := r_last || u_last[i];
-                ELSE
-                    FOR m IN v_first[i]..u_last[i] LOOP
-                        CONTINUE WHEN m_sender[m] = u_user[i] AND m_device[m] = device_id;
-                        v_pos := v_pos + 1;
-                        r_user := r_user || u_user[i];
-                        r_device := r_device || device_id;
-                        r_pos := r_pos || v_pos;
-                        r_first := r_first || m;
-                        r_last := r_last || m;
-                    END LOOP;
-                END IF;
-                v_written := true;
-                RETURN NEXT;
-            END LOOP;
-        END IF;
-        IF NOT v_written THEN
-            device_id := NULL;
-            first_seq := NULL;
-            first_pos := NULL;
-            RETURN NEXT;
-        END IF;
-    END LOOP;
-    -- At once: a statement a row would cost four times as much.
-    INSERT INTO device_queue
-    SELECT r.user_id, r.device_id, r.pos + m - r.first, m_seq[m],
-        CASE WHEN m_last_sender[m] = r.user_id THEN m_sender_prev[m] ELSE m_seq[m] - 1 END, m_at[m], m_device[m], m_type[m], m_group[m],
-        m_group[m], m_sender[m], m_message[m], m_body[m]
-    FROM unnest(r_user, r_device, r_pos, r_first, r_last) AS r (user_id, device_id, pos, first, last),
-        generate_series(r.first, r.last) AS m;
+    EXCEPTION WHEN SQLSTATE 'WB001' THEN
+        -- What was locked is free again, so that it is locked in order.
+        SELECT a.v_outcome, a.v_first INTO v_outcome, v_first
+        FROM advance_runs(v_owned, m_group, m_seq, u_slot, u_user, u_prev, u_first, u_last) AS a;
+        v_users := ARRAY(SELECT u FROM unnest(u_user, v_outcome) AS o (u, outcome) WHERE o.outcome = 1);
+    END;
+    RETURN QUERY
+        WITH moved AS (
+            UPDATE device d SET head_pos = d.head_pos + u_last[width_bucket(d.user_id, u_user)] - v_first[width_bucket(d.user_id, u_user)] + 1
+                - CASE WHEN d.user_id = ANY (m_sender) THEN sent_of_run(d.user_id, d.device_id,
+                    m_sender[v_first[width_bucket(d.user_id, u_user)]:u_last[width_bucket(d.user_id, u_user)]],
+                    m_device[v_first[width_bucket(d.user_id, u_user)]:u_last[width_bucket(d.user_id, u_user)]]) ELSE 0 END
+            WHERE d.user_id = ANY (v_users) AND d.linked AND d.has_queue
+            RETURNING d.user_id, d.device_id, d.head_pos, width_bucket(d.user_id, u_user) AS item),
+        placed AS (
+            SELECT p.*, p.head_pos - (p.last - p.first + 1 - p.sent) AS before FROM (
+                SELECT o.*, v_first[o.item] AS first, u_last[o.item] AS last, CASE WHEN o.user_id = ANY (m_sender) THEN
+                    sent_of_run(o.user_id, o.device_id, m_sender[v_first[o.item]:u_last[o.item]], m_device[v_first[o.item]:u_last[o.item]])
+                    ELSE 0 END AS sent
+                FROM moved AS o) AS p),
+        written AS (
+            INSERT INTO device_queue
+            SELECT p.user_id, p.device_id, p.before + 1 + m - p.first - CASE WHEN p.sent = 0 THEN 0 ELSE
+                    sent_of_run(p.user_id, p.device_id, m_sender[p.first:m], m_device[p.first:m]) END, m_seq[m],
+                CASE WHEN m_last_sender[m] = p.user_id THEN m_sender_prev[m] ELSE m_seq[m] - 1 END, m_at[m], m_device[m], m_type[m],
+                m_group[m], m_group[m], m_sender[m], m_message[m], m_body[m]
+            FROM placed AS p, generate_series(p.first, p.last) AS m
+            WHERE p.sent = 0 OR m_sender[m] <> p.user_id OR m_device[m] <> p.device_id)
+        SELECT p.item, 1::smallint, p.device_id, m_seq[p.first], p.before + 1 FROM placed AS p WHERE p.sent < p.last - p.first + 1;
+    RETURN QUERY SELECT o.n::integer, o.outcome, NULL::smallint, NULL::bigint, NULL::bigint
+        FROM unnest(v_outcome) WITH ORDINALITY AS o (outcome, n) WHERE o.outcome <> 1;
 END $$;
 
 -- Takes overdue messages, and keeps others from them for the lease. Leaves out those whose rest is on shards that are down.

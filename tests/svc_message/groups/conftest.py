@@ -89,6 +89,7 @@ class World:
                 await self.shards.pool(name).fetchval(
                     "SELECT (SELECT count(*) FROM group_outbox)"
                     " + (SELECT count(*) FROM receipt_outbox)"
+                    " + (SELECT count(*) FROM device_change_outbox)"
                 )
                 for name in self.shards.names
             ]

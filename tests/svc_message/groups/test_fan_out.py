@@ -4,6 +4,7 @@ import asyncio
 
 from mesh.ids import random_id
 from svc_message.groups.model import Add, Leave, Remove
+from svc_message.groups.requests import Chunk, Run
 
 
 async def test_a_message_reaches_every_member_on_every_shard_and_nobody_else(world, people):
@@ -44,10 +45,12 @@ async def test_the_senders_other_devices_get_the_message_and_the_sending_one_doe
 ):
     owner, member = people[:2]
     await world.link_device(owner, 3)
+    await world.quiet()
     group = await world.create(owner, [member])
 
-    for device in (1, 3, 1):
-        await world.send(owner, group.group_id, b"from %d" % device, device=device)
+    for number, device in enumerate((1, 3, 1), 1):
+        answer = await world.send(owner, group.group_id, b"from %d" % device, device=device)
+        assert answer.seq == number
     await world.quiet()
 
     assert await world.bodies(owner) == [b"from 3"]
@@ -143,3 +146,51 @@ async def test_online_members_of_one_gateway_share_the_body(world, people):
     assert {place.user_id for _, place in pushed} == set(others[:6])
     assert {(place.first_seq, place.first_pos) for _, place in pushed} == {(1, 1)}
     assert len({id(run) for run, _ in pushed}) == 1
+
+
+async def test_a_run_that_is_written_in_part_is_written_to_its_end(world, shards, people):
+    """Any cut of any run, by senders who are recipients too: each row once, in its place."""
+    members = people[:4]
+    await world.link_device(members[0], 2)
+    await world.quiet()
+    group = await world.create(members[0], members[1:])
+    fan_out = world.core.core.groups.fan_out
+    held = []
+    fan_out.carry = held.append
+    senders = [(0, 1), (1, 1), (0, 2), (0, 1), (2, 1), (2, 1), (1, 1), (0, 2)]
+    for number, device in senders:
+        await world.send(members[number], group.group_id, b"%d" % number, device=device)
+    recipients = await fan_out._roster.recipients(Run(held[:1]))
+
+    for first, last in ((0, 1), (0, 3), (1, 5), (0, 8), (0, 8), (5, 8)):
+        for name in shards.names:
+            here = [one for one in recipients if shards.shard_of(one.slot) == name]
+            if here:
+                run = Run(held[first:last])
+                chunk = Chunk(slot=here[0].slot, done=None, run=run, recipients=here)
+                [result] = await fan_out._stores[name].write([chunk])
+                assert result.missed == []
+
+    for number, device in ((0, 1), (0, 2), (1, 1), (2, 1), (3, 1)):
+        rows = await world.core.page(members[number], device=device)
+        expected = [seq for seq, sender in enumerate(senders, 1) if sender != (number, device)]
+        assert [row["seq"] for row in rows] == expected
+        assert [row["pos"] for row in rows] == list(range(1, len(expected) + 1))
+
+
+async def test_a_run_behind_a_missing_one_is_written_for_nobody_who_lacks_it(world, shards, people):
+    owner, member = people[:2]
+    group = await world.create(owner, [member])
+    fan_out = world.core.core.groups.fan_out
+    held = []
+    fan_out.carry = held.append
+    for _ in range(2):
+        await world.send(owner, group.group_id)
+    recipients = await fan_out._roster.recipients(Run(held[1:]))
+    [recipient] = [one for one in recipients if one.user_id == member]
+
+    chunk = Chunk(slot=recipient.slot, done=None, run=Run(held[1:]), recipients=[recipient])
+    [result] = await fan_out._stores[shards.shard_of(recipient.slot)].write([chunk])
+
+    assert (result.places, result.missed) == ([], [(recipient, 4)])
+    assert await world.core.page(member) == []
