@@ -267,6 +267,9 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
     def _ack(self, link: Link, request: attach_pb2.DeviceAck) -> attach_pb2.MessageEvent:
         address = address_of(request.device)
         row = self.store.devices[address]
+        if request.up_to_pos > row.head_pos:
+            reason = reason_pb2.ERROR_REASON_ACK_ABOVE_HEAD
+            return attach_pb2.MessageEvent(refused=attach_pb2.Refused(reason=reason))
         acked = [e for e in row.rows if e.pos <= request.up_to_pos]
         row.ack(request.up_to_pos)
         latest = {e.sender_user_id: e.seq for e in acked}

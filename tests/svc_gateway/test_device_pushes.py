@@ -50,6 +50,7 @@ async def test_a_session_that_was_opened_before_its_end_was_told_ends_too(edge: 
 async def test_a_newer_session_outlives_the_end_of_an_older_one(edge: Edge) -> None:
     await edge.start()
     user_id = new_ulid()
+    await until(lambda: edge.store.links)
     edge.message.service.push_end((user_id, 1), 1, "DEVICE_REVOKED")
     await until(lambda: edge.gateway.sessions._ended)
 
