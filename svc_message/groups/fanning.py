@@ -37,7 +37,7 @@ _TAKEN = 256
 _GROUPS_AT_ONCE = 16
 _MOST_MESSAGES = 64
 _MOST_RUN_BYTES = 512 * 1024
-_MOST_MEMBERS = 256
+_MOST_MEMBERS = 128
 _MOST_ROWS = 2048
 # What is not carried at once is found when it is overdue: memory stays bounded.
 _MOST_CARRIED = 20_000
