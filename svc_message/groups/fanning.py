@@ -86,8 +86,8 @@ class FanOut:
 
     @property
     def is_refusing(self) -> bool:
-        """Whether so much waits for a shard that is down that groups take nothing more."""
-        return bool(self._full)
+        """Whether so much waits, for a shard that is down or in here, that groups take no more."""
+        return bool(self._full) or len(self._carried) >= _MOST_CARRIED
 
     def carry(self, message: GroupMessage) -> None:
         """Bring a message to its group's members; its entry is committed."""
