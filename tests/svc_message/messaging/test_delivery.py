@@ -61,6 +61,25 @@ async def test_a_retry_gets_the_first_answer_and_other_content_a_conflict(core, 
     assert len(await core.page(people[1])) == 1
 
 
+async def test_repeats_in_the_middle_of_a_batch_take_no_seq_from_the_others(core, people):
+    sender, recipient = people[:2]
+    ids = [random_id() for _ in range(4)]
+    first, _ = await core.send(sender, recipient, b"0", client_id=ids[0])
+
+    again = [(ids[1], b"1"), (ids[0], b"0"), (ids[2], b"2"), (ids[1], b"1"), (ids[3], b"3")]
+    answers = await asyncio.gather(
+        *(core.send(sender, recipient, body, client_id=client_id) for client_id, body in again),
+        core.send(sender, people[2], b"to another"),
+    )
+    await core.core.drained()
+
+    assert not any(refusal for _, refusal in answers)
+    assert answers[1][0] == first
+    assert answers[3][0] == answers[0][0]
+    assert [answers[place][0].seq for place in (0, 2, 4, 5)] == [2, 3, 4, 1]
+    assert [row["ciphertext"] for row in await core.page(recipient)] == [b"0", b"1", b"2", b"3"]
+
+
 async def test_a_send_waits_for_the_one_it_names(core, people):
     missing = random_id()
     _, refusal = await core.send(people[0], people[1], after=missing)

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import UTC, datetime
-from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +13,10 @@ from svc_message.model import Outcome
 from svc_message.requests import EVERY_DEVICE, AckRequest, Body, Copy
 from svc_message.store import ShardStore
 
+SHARED = Body(EVERY_DEVICE, 0, 1, b"for all")
 
-def a_copy(sender, recipient, *, prev, seq, body=b"x"):
+
+def a_copy(sender, recipient, *, prev, seq, bodies=(SHARED,)):
     conversation_id, _ = direct_conversation(sender, recipient)
     return Copy(
         slot=slot_of(recipient),
@@ -29,7 +30,7 @@ def a_copy(sender, recipient, *, prev, seq, body=b"x"):
         sender_id=sender,
         sender_device_id=1,
         message_id=random_id(),
-        bodies=[Body(EVERY_DEVICE, 0, 1, body)],
+        bodies=[*bodies],
     )
 
 
@@ -42,10 +43,13 @@ def store_of(shards):
     return store
 
 
-async def queue_of(shards, user):
+async def queue_of(shards, user, device=1):
     pool = shards.pool(shards.shard_of(slot_of(user)))
     return await pool.fetch(
-        "SELECT pos, seq, conversation_id FROM device_queue WHERE user_id = $1 ORDER BY pos", user
+        "SELECT pos, seq, conversation_id, ciphertext FROM device_queue"
+        " WHERE user_id = $1 AND device_id = $2 ORDER BY pos",
+        user,
+        device,
     )
 
 
@@ -122,9 +126,17 @@ async def test_any_carrying_of_the_same_copies_gives_one_ordered_queue(
     senders = [account.user_id for account in await bulk_accounts(3)]
     [recipient] = [account.user_id for account in await bulk_accounts(1)]
     store = store_of(recipient)
+    pool = shards.pool(shards.shard_of(slot_of(recipient)))
+    await pool.execute("UPDATE device SET registration_id = 1 WHERE user_id = $1", recipient)
+    await pool.execute(
+        "INSERT INTO device (user_id, device_id, registration_id, public_key)"
+        " VALUES ($1, 2, 2, '')",
+        recipient,
+    )
+    each = [Body(device, device, 1, b"for %d" % device) for device in (1, 2)]
     copies = [
-        a_copy(sender, recipient, prev=seq - 1, seq=seq)
-        for sender in senders
+        a_copy(sender, recipient, prev=seq - 1, seq=seq, bodies=each if seq in kinds else [SHARED])
+        for sender, kinds in zip(senders, ((), (2, 3), (1, 2, 3, 4)), strict=True)
         for seq in range(1, 5)
     ]
     batches = data.draw(
@@ -135,10 +147,11 @@ async def test_any_carrying_of_the_same_copies_gives_one_ordered_queue(
     for _ in range(4):
         await store.copy(copies)
 
-    queue = await queue_of(shards, recipient)
-    assert [row["pos"] for row in queue] == list(range(1, len(copies) + 1))
-    for sender in senders:
-        conversation_id, _ = direct_conversation(sender, recipient)
-        seqs = [row["seq"] for row in queue if row["conversation_id"] == conversation_id]
-        assert seqs == [1, 2, 3, 4]
-        assert all(a < b for a, b in pairwise(seqs))
+    for device in (1, 2):
+        queue = await queue_of(shards, recipient, device)
+        assert [row["pos"] for row in queue] == list(range(1, len(copies) + 1))
+        for sender, own in zip(senders, (0, 2, 4), strict=True):
+            conversation_id, _ = direct_conversation(sender, recipient)
+            rows = [row for row in queue if row["conversation_id"] == conversation_id]
+            assert [row["seq"] for row in rows] == [1, 2, 3, 4]
+            assert sum(row["ciphertext"] == b"for %d" % device for row in rows) == own
