@@ -94,6 +94,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 "sweeps": core.sweeps.round,
                 "identity-sweep": identity.sweep.round,
                 "device-sweep": devices.sweep,
+                "group-sweep": core.groups.sweep,
             }
             working = [
                 tasks.create_task(core.run(), name="core"),

@@ -38,6 +38,7 @@ _PENDING = """
 SELECT count(*) FROM (
     SELECT FROM group_outbox WHERE rest_from <= $2 AND rest_to >= $1 LIMIT $3) AS pending
 """
+_FORGET = "SELECT forget_group_messages($1, $2)"
 _NOW = "SELECT clock_timestamp()"
 _WRITTEN = (Outcome.DONE, Outcome.WRITTEN_BEFORE, Outcome.GONE)
 
@@ -178,6 +179,12 @@ class GroupMessageStore:
     async def pending(self, first_slot: int, last_slot: int, most: int) -> int:
         """How many messages wait for members of these slots; counts no further than `most`."""
         rows = await self._fetch(_PENDING, first_slot, last_slot, most)
+        return int(rows[0][0])
+
+    async def forget_messages(self, older_than: timedelta, limit: int) -> int:
+        """Forget whose some messages were that no receipt is kept for any more; how many."""
+        before = await self._now() - older_than
+        rows = await self._fetch(_FORGET, before, limit)
         return int(rows[0][0])
 
     async def _now(self) -> datetime:

@@ -178,6 +178,11 @@ def logged_creation(user_ids: Sequence[bytes]) -> bytes:
     return change_pb2.Change(created=created).SerializeToString()
 
 
+def logged_leaving() -> bytes:
+    """What the log says of a member who leaves."""
+    return change_pb2.Change(leave=change_pb2.Leave()).SerializeToString()
+
+
 def logged_joining() -> bytes:
     """What the log says of one who came by the link."""
     return change_pb2.Change(joined=change_pb2.Joined()).SerializeToString()

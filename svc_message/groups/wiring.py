@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
 
 from mesh.failpoints import Failpoints
-from mesh.postgres import Pool
+from mesh.postgres import STORE_ERRORS, Pool
 from mesh.redis import Redis
 from mesh.telemetry import Telemetry
 from svc_message.groups.accepting import GroupAccepting
@@ -22,6 +25,10 @@ from svc_message.routing import Router
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
 
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class GroupParts:
@@ -31,6 +38,17 @@ class GroupParts:
     fan_out: FanOut
     device_changes: DeviceChanges
     tallies: Tallies
+    stores: Mapping[str, GroupMessageStore]
+    keep: timedelta
+
+    async def sweep(self) -> None:
+        """Forget, on each shard that can be reached, whose old messages were."""
+        for name, store in self.stores.items():
+            try:
+                while await store.forget_messages(self.keep, _AT_ONCE) == _AT_ONCE:
+                    pass
+            except STORE_ERRORS as error:
+                log.warning("sweep given up", shard=name, error=type(error).__name__)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -85,7 +103,12 @@ def build_groups(
     )
     relay.note_group = tallies.note
     return GroupParts(
-        accepting, fan_out, DeviceChanges(shards, every=settings.relay_sweep), tallies
+        accepting,
+        fan_out,
+        DeviceChanges(shards, every=settings.relay_sweep),
+        tallies,
+        stores,
+        settings.keep_messages,
     )
 
 

@@ -4,6 +4,7 @@ What it has sent is its recipients': copies that were promised are delivered, an
 the chat go. Every step may be repeated, and the account's own row goes last.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 _AGE = timedelta(seconds=10)
 _AT_ONCE = 200
 
+# Takes an account out of its groups; may be repeated. Raises Unavailable.
+Depart = Callable[[bytes], Awaitable[None]]
+
 
 class Deleting:
     """Deletes accounts."""
@@ -33,12 +37,15 @@ class Deleting:
         numbers: NumberStore,
         codes: CodeStore,
         sessions: Sessions,
+        *,
+        depart: Depart,
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._numbers = numbers
         self._codes = codes
         self._sessions = sessions
+        self._depart = depart
 
     async def delete(self, caller: Caller) -> None:
         """Begin the end of the caller's account.
@@ -68,6 +75,7 @@ class Deleting:
         if account.number_hash is not None:
             await self._numbers.release(account.number_hash, account.user_id)
             await self._codes.remove(account.number_hash)
+        await self._depart(account.user_id)
         are_gone = [await self._remove_chats(shard, account) for shard in self._store.shards]
         return all(are_gone) and await self._store.remove(account.user_id)
 

@@ -7,6 +7,9 @@ from datetime import timedelta
 from mesh.auth import TokenSigner
 from mesh.clock import Clock
 from mesh.redis import Redis
+from svc_message.groups.departing import Departing
+from svc_message.groups.store import GroupStore
+from svc_message.groups.wire import logged_leaving
 from svc_message.identity.accounts import Accounts
 from svc_message.identity.budget import LookUpBudget
 from svc_message.identity.code_senders import CodeSender, FileCodeSender, open_webhook
@@ -50,7 +53,15 @@ def build_identity(
     registering = Registering(
         store, numbers, codes, locks, sessions, demands_number=demands_number, clock=clock
     )
-    deleting = Deleting(DeletingStore(shards), store, number_store, code_store, sessions)
+    departing = Departing(GroupStore(shards), logged=logged_leaving())
+    deleting = Deleting(
+        DeletingStore(shards),
+        store,
+        number_store,
+        code_store,
+        sessions,
+        depart=departing.depart,
+    )
     return Identity(
         accounts=Accounts(store, registering, signer, clock=clock, token_lifetime=token_lifetime),
         registering=registering,

@@ -7,6 +7,7 @@ import pytest
 
 from mesh.errors import PermissionDenied, WhimbrelError
 from mesh.ids import random_id, slot_of
+from svc_message.groups.departing import Departing
 from svc_message.groups.model import (
     Add,
     GroupFull,
@@ -233,3 +234,33 @@ async def test_a_revoked_caller_changes_nothing(world, people, shards):
         await world.change(owner, group.group_id, Leave())
 
     assert refused.value.reason == "DEVICE_REVOKED"
+
+
+async def test_an_account_that_ends_leaves_its_groups_and_an_owner_leaves_an_heir(world, people):
+    owner, member, admin = people[:3]
+    group = await world.create(owner, [member, admin])
+    await world.change(owner, group.group_id, SetRole(admin, Role.ADMIN))
+    other = await world.create(member, [owner])
+    departing = Departing(world.groups._store, logged=b"")
+
+    for _ in range(2):
+        await departing.depart(owner)
+
+    assert await roles_of(world, group, admin) == {admin: Role.OWNER, member: Role.MEMBER}
+    assert await roles_of(world, other, member) == {member: Role.OWNER}
+
+
+async def test_whose_a_message_was_is_forgotten_when_it_is_old(world, people):
+    owner, member = people[:2]
+    group = await world.create(owner, [member])
+    for _ in range(2):
+        await world.send(owner, group.group_id)
+    await world.quiet()
+    pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
+    await pool.execute(
+        "UPDATE group_message SET accepted_at = now() - '31 days'::interval WHERE seq = 1"
+    )
+
+    await world.core.core.groups.sweep()
+
+    assert [row["seq"] for row in await pool.fetch("SELECT seq FROM group_message")] == [2]
