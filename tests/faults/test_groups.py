@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from mesh.ids import SLOTS, slot_of
+from svc_message.shards.moving import move_slot
 from tests.e2e.device import name_of
 from tests.e2e.meshes import own_mesh
 from tests.faults.breaking import died, dying_at, kill
@@ -90,3 +91,21 @@ async def live(crowds: list[Crowd], *, messages: int) -> int:
         await asyncio.wait(writing)
         written.set()
     return sum(task.result() for task in churning)
+
+
+async def test_slots_of_a_group_and_its_members_move_and_nobody_can_tell(mesh: Mesh) -> None:
+    crowd = await a_crowd(mesh, members=20, strangers=6, seed=1)
+    slots = [slot_of(crowd.group.group_id), *(slot_of(user_id) for user_id in crowd.others[:3])]
+    is_over = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        churning = tasks.create_task(crowd.churn(is_over.is_set, every=0.05))
+        writing = tasks.create_task(crowd.write(150))
+        for slot in slots * 2:  # there and back
+            for target in mesh.shards:
+                await move_slot(mesh.shards, slot, target)
+        await writing
+        is_over.set()
+
+    assert churning.result() > 0
+    assert {name_of(refused.reason) for refused in crowd.refusals} <= {"SLOT_MOVING"}
+    await check(mesh, crowd)
