@@ -34,7 +34,7 @@ from whimbrel_client.errors import (
 )
 from whimbrel_client.exchange import Exchange
 from whimbrel_client.identity import IdentityCalls, Tokens
-from whimbrel_client.joining import linked, opened, registered
+from whimbrel_client.joining import device_key, linked, opened, registered
 from whimbrel_client.key_calls import KeyCalls
 from whimbrel_client.key_store import Refusal
 from whimbrel_client.linking import LinkCode
@@ -193,12 +193,13 @@ class Client:
         Raises ProfileMissing, ProfileInUse, StoreTooNew and StoreKeyFailed.
         """
         folder = Profile(profile, protection)
-        account, key, clock = folder.account(), folder.key(), ServerClock()
+        account, clock = folder.account(), ServerClock()
         addresses = gateways_of(gateways, account)
         calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
-        tokens = Tokens(account, key, calls=calls, clock=clock)
         own = DeviceId(account.user_id, account.device_id)
         async with opened(Store(folder.store_path, protection, own=own)) as store:
+            key = await device_key(folder, store)
+            tokens = Tokens(account, key, calls=calls, clock=clock)
             client = cls(
                 account,
                 store=store,

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from whimbrel_client.crypto import curve
 from whimbrel_client.device_calls import invited, link
 from whimbrel_client.device_keys import published
 from whimbrel_client.device_names import seal_name
-from whimbrel_client.errors import LinkFailed
+from whimbrel_client.errors import LinkFailed, ProfileMissing
 from whimbrel_client.identity import IdentityCalls
 from whimbrel_client.linking import Invitation
 from whimbrel_client.profile import Account, Profile
@@ -20,7 +22,8 @@ async def registered(folder: Profile, calls: IdentityCalls, applicant: Applicant
     """Make an account with this folder's keys, or finish what an earlier call began."""
     async with opened(Store(folder.store_path, folder.protection)) as store:
         keys = published(await store.keys.own_keys())
-        account, token = await register(calls, applicant, folder.key_or_new(), keys)
+        key = await device_key(folder, store, otherwise=Ed25519PrivateKey.generate())
+        account, token = await register(calls, applicant, key, keys)
         folder.keep(account)
         await upload_first_pools(store.keys, calls, token)
     return account
@@ -39,13 +42,26 @@ async def linked(
         identity = curve.pair_of(secret.identity_private_key)
         own = await store.keys.own_keys(identity)
         sealed_name = seal_name(name, identity, own.device.registration_id)
-        device_id, token = await link(
-            calls, secret, folder.key_or_new(), published(own), sealed_name=sealed_name
-        )
+        key = await device_key(folder, store, otherwise=Ed25519PrivateKey.generate())
+        device_id, token = await link(calls, secret, key, published(own), sealed_name=sealed_name)
         account = Account(secret.handle, secret.user_id, device_id, calls.gateways)
         folder.keep(account)
         await upload_first_pools(store.keys, calls, token)
     return account
+
+
+async def device_key(
+    folder: Profile, store: Store, *, otherwise: Ed25519PrivateKey | None = None
+) -> Ed25519PrivateKey:
+    """The key that signs for this device, out of the store; one that lay beside it is moved there.
+
+    `otherwise` becomes it if there is none. Raises ProfileMissing if none is given either.
+    """
+    key = await store.keys.device_key(folder.key_in_clear() or otherwise)
+    if key is None:
+        raise ProfileMissing(f"{folder.folder} has lost the key of its device")
+    folder.drop_key_in_clear()
+    return key
 
 
 @asynccontextmanager

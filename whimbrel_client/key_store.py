@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from whimbrel.identity.v1 import keys_pb2
 from whimbrel_client.crypto import InvalidSignature, KeyPair, SessionIncomplete
 from whimbrel_client.database import Database
@@ -16,6 +18,8 @@ _REFUSE = """
 UPDATE outgoing SET state = 2, reason = ? WHERE conversation = ? AND state = 0 AND send = x''
 RETURNING id, client_message_id
 """
+_DEVICE_KEY = "SELECT private FROM device_key"
+_PUT_DEVICE_KEY = "INSERT OR IGNORE INTO device_key (id, private) VALUES (1, ?)"
 _CHANGES = "SELECT id, user_id, old_key, new_key FROM identity_change WHERE id > ? ORDER BY id"
 
 ALL_DEVICES = 0
@@ -35,6 +39,17 @@ class KeyStore:
     def __init__(self, database: Database, own: DeviceId) -> None:
         self._database = database
         self._own = own
+
+    async def device_key(self, otherwise: Ed25519PrivateKey | None) -> Ed25519PrivateKey | None:
+        """The key that signs for this device; if there is none, the one given becomes it."""
+
+        def operation(connection: Connection) -> Ed25519PrivateKey | None:
+            if otherwise is not None:
+                connection.execute(_PUT_DEVICE_KEY, (otherwise.private_bytes_raw(),))
+            row = connection.execute(_DEVICE_KEY).fetchone()
+            return None if row is None else Ed25519PrivateKey.from_private_bytes(row[0])
+
+        return await self._database.run(operation)
 
     async def own_keys(self, identity: KeyPair | None = None) -> OwnKeys:
         """This device's keys, made when there are none; for the given identity, or a new one."""

@@ -1,4 +1,4 @@
-"""The folder of one account on this device: its key, who it is, its store."""
+"""The folder of one account on this device: who it is, and its store."""
 
 import json
 from collections.abc import Sequence
@@ -36,23 +36,21 @@ class Profile:
         """Where the local store is."""
         return self.folder / "store.db"
 
-    def key(self) -> Ed25519PrivateKey:
-        """The device's key. Raises ProfileMissing if there is none."""
-        path = self.folder / "device.key"
+    def key_in_clear(self) -> Ed25519PrivateKey | None:
+        """The device's key where older versions kept it. Raises ProfileMissing if it is damaged."""
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            key = serialization.load_pem_private_key(self._key_path.read_bytes(), password=None)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             raise ProfileMissing(f"the device's key cannot be read: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise ProfileMissing(f"{path} holds no Ed25519 key")
+            raise ProfileMissing(f"{self._key_path} holds no Ed25519 key")
         return key
 
-    def key_or_new(self) -> Ed25519PrivateKey:
-        """The device's key, made when there is none; on the disk before it is returned."""
-        path = self.folder / "device.key"
-        if not path.exists():
-            write_secret(path, _pem_of(Ed25519PrivateKey.generate()))
-        return self.key()
+    def drop_key_in_clear(self) -> None:
+        """Delete it: it is in the store."""
+        self._key_path.unlink(missing_ok=True)
 
     @property
     def has_account(self) -> bool:
@@ -83,6 +81,10 @@ class Profile:
         write_secret(self._account_path, json.dumps(fields, indent=2).encode())
 
     @property
+    def _key_path(self) -> Path:
+        return self.folder / "device.key"
+
+    @property
     def _account_path(self) -> Path:
         return self.folder / "account.json"
 
@@ -93,11 +95,3 @@ def gateways_of(addresses: Sequence[str], account: Account) -> tuple[str, ...]:
     if not chosen:
         raise ProfileMissing("no gateway address is known")
     return chosen
-
-
-def _pem_of(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )

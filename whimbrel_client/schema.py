@@ -145,4 +145,11 @@ MIGRATIONS: tuple[str, ...] = (
         new_key BLOB NOT NULL
     ) STRICT;
     """,
+    """
+    -- The key that signs for this device: Ed25519, 32 bytes.
+    CREATE TABLE device_key (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        private BLOB NOT NULL
+    ) STRICT;
+    """,
 )

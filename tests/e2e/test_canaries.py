@@ -21,6 +21,7 @@ FROM information_schema.columns JOIN information_schema.tables USING (table_sche
 WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND table_type = 'BASE TABLE'
 """
 _PRIVATE = (
+    "SELECT private FROM device_key",
     "SELECT identity FROM own_identity",
     "SELECT private FROM signed_prekey",
     "SELECT private FROM one_time_prekey ORDER BY id LIMIT 2",
@@ -69,8 +70,7 @@ async def talk(mesh: Mesh, folder: Path, said: list[str]) -> list[Path]:
 
 def private_keys(profile: Path) -> list[bytes]:
     with looked_into(profile / "store.db") as connection:
-        keys = [row[0] for query in _PRIVATE for row in connection.execute(query)]
-    return [*keys, (profile / "device.key").read_bytes().splitlines()[1]]
+        return [row[0] for query in _PRIVATE for row in connection.execute(query)]
 
 
 async def public_key(profile: Path) -> bytes:

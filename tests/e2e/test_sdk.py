@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.whimbrel_client.test_talking import received
 from whimbrel_cli.stack.mesh import Mesh
@@ -135,7 +136,7 @@ async def test_a_device_whose_date_is_wrong_learns_the_time_and_registers(
     calls = IdentityCalls(mesh.gateway_addresses, clock=clock)
 
     handle, keys = f"p{secrets.token_hex(8)}", published(new_keys())
-    account, _ = await register(calls, Applicant(handle), Profile(tmp_path).key_or_new(), keys)
+    account, _ = await register(calls, Applicant(handle), Ed25519PrivateKey.generate(), keys)
 
     assert len(account.user_id) == 16
     assert abs(clock.now_ms() / 1000 - time.time()) < 30

@@ -10,6 +10,7 @@ import pytest
 
 from tests.whimbrel_cli.terminal import SECONDS, Terminal
 from tests.whimbrel_client.fake_gateway import FakeMesh, rejection, running_gateway
+from tests.whimbrel_client.stored import looked_into
 
 
 @pytest.fixture
@@ -51,19 +52,20 @@ async def test_listening_resumes_where_it_stopped(terminal: Terminal) -> None:
     assert again.out.endswith("one\n")
 
 
-async def test_the_private_key_is_for_its_owner_only(terminal: Terminal) -> None:
+async def test_a_profile_is_for_its_owner_only(terminal: Terminal) -> None:
     profile = terminal.data / "profiles" / "alice"
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in profile.iterdir()}
 
-    assert modes["device.key"] == modes["account.json"] == 0o600
+    assert modes["store.key"] == modes["store.db"] == modes["account.json"] == 0o600
     assert stat.S_IMODE(profile.stat().st_mode) == 0o700
 
 
 async def test_a_handle_of_someone_else_is_named_in_the_error(
     terminal: Terminal, tmp_path: Path
 ) -> None:
-    (tmp_path / "profiles" / "alice" / "device.key").unlink()
+    with looked_into(tmp_path / "profiles" / "alice" / "store.db") as connection:
+        connection.execute("DELETE FROM device_key")
 
     ended = await terminal.run("register", "alice")
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.whimbrel_client.conftest import People
 from tests.whimbrel_client.fake_gateway import FakeGateway, FakeMesh
@@ -22,6 +24,7 @@ from whimbrel_client.store import Store
 
 WORDS = "the words that nobody may find"
 PRIVATE = (
+    "SELECT private FROM device_key",
     "SELECT identity FROM own_identity",
     "SELECT private FROM signed_prekey",
     "SELECT private FROM one_time_prekey",
@@ -112,6 +115,24 @@ async def test_a_store_in_the_clear_is_encrypted_when_it_is_opened(tmp_path: Pat
     path = left_in_clear(tmp_path)
 
     await assert_is_whole_and_encrypted(path)
+
+
+async def test_a_devices_key_that_lies_in_the_clear_is_moved_into_the_store(
+    people: People, mesh: FakeMesh
+) -> None:
+    alice = await people.register("alice")
+    with looked_into(alice / "store.db") as connection:
+        (raw,) = connection.execute("DELETE FROM device_key RETURNING private").fetchone()
+    key = Ed25519PrivateKey.from_private_bytes(raw)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (alice / "device.key").write_bytes(pem)
+
+    for _ in range(2):
+        async with Client.connect(alice) as client:
+            await client.online()
+
+        assert contents_of(alice).keys() == {"account.json", "store.db", "store.key"}
+        assert places_of([raw, pem.splitlines()[1]], contents_of(alice)) == set()
 
 
 _DIE = """

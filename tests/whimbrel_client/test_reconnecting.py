@@ -16,6 +16,7 @@ from tests.whimbrel_client.fake_gateway import (
     rejection,
     running_gateway,
 )
+from tests.whimbrel_client.stored import looked_into
 from tests.whimbrel_client.test_talking import received
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client import (
@@ -24,7 +25,6 @@ from whimbrel_client import (
     ClientClosed,
     DeviceRevoked,
     NotConfirmed,
-    Profile,
     ProfileInUse,
     ProfileMissing,
     SendRefused,
@@ -183,8 +183,8 @@ async def test_a_revoked_device_stays_away_and_says_so(people: People, mesh: Fak
 
 async def test_a_key_that_is_not_the_accounts_ends_the_client(people: People) -> None:
     alice = await people.register("alice")
-    (alice / "device.key").unlink()
-    Profile(alice).key_or_new()
+    with looked_into(alice / "store.db") as connection:
+        connection.execute("UPDATE device_key SET private = ?", (os.urandom(32),))
 
     async with Client.connect(alice) as client:
         with pytest.raises(DeviceRevoked):
@@ -193,13 +193,15 @@ async def test_a_key_that_is_not_the_accounts_ends_the_client(people: People) ->
 
 async def test_a_profile_that_has_lost_its_key_is_not_given_another(people: People) -> None:
     alice = await people.register("alice")
-    (alice / "device.key").unlink()
+    with looked_into(alice / "store.db") as connection:
+        connection.execute("DELETE FROM device_key")
 
-    with pytest.raises(ProfileMissing):
+    with pytest.raises(ProfileMissing, match="lost the key"):
         async with Client.connect(alice):
             pass
 
-    assert not (alice / "device.key").exists()
+    with looked_into(alice / "store.db") as connection:
+        assert connection.execute("SELECT * FROM device_key").fetchall() == []
 
 
 async def test_an_expired_token_is_replaced(people: People, mesh: FakeMesh) -> None:
