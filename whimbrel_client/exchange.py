@@ -302,7 +302,7 @@ def _mismatched(mismatch: send_pb2.DeviceMismatch) -> Mismatched:
 
 def _delivered(envelope: envelope_pb2.Envelope) -> Delivered:
     return Delivered(
-        envelope.user_id,
+        envelope.group_id or envelope.user_id,
         envelope.seq,
         envelope.message_id,
         envelope.sender_user_id,
@@ -323,7 +323,7 @@ def _accepted(accepted: send_pb2.Accepted) -> Accepted:
 
 
 def _receipt(receipt: receipt_pb2.Receipt) -> Receipt:
-    # In a direct chat the peer is the conversation.
+    # A direct chat goes by its peer; of a group, whose tallies are not kept, the version counts.
     delivered = SeqRanges((one.first, one.last) for one in receipt.delivered)
-    peer = receipt.user_id
+    peer = receipt.group_id or receipt.user_id
     return Receipt(receipt.version, peer, peer, delivered, receipt.read_up_to)

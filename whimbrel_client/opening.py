@@ -92,6 +92,8 @@ class Opening:
             received = self._ratchet(arrived, device)
         elif arrived.type == send_pb2.CIPHERTEXT_TYPE_PREKEY:
             received = self._first(arrived, device)
+        elif arrived.type == send_pb2.CIPHERTEXT_TYPE_SENDER_KEY:
+            raise _NotToBeRead("a group's message, which this version keeps and cannot read")
         else:
             raise MalformedMessage(f"a ciphertext of type {arrived.type}")
         return unpad(received.plaintext)

@@ -12,7 +12,7 @@ from tests.whimbrel_client.test_reconnecting import until
 from tests.whimbrel_client.test_talking import received
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.gateway.v1 import gateway_pb2
-from whimbrel.message.v1 import send_pb2
+from whimbrel.message.v1 import envelope_pb2, send_pb2
 from whimbrel_client import Client, IdentityUnknown, SendState
 from whimbrel_client.crypto import curve
 from whimbrel_client.device_keys import new_keys, new_pools, published, upload_of
@@ -324,6 +324,37 @@ async def test_a_ciphertext_that_is_delivered_again_as_another_message_is_not_re
 
     assert [message.text for message in messages] == ["hello", None]
     assert unasked == 1
+
+
+async def test_a_groups_message_is_kept_and_acknowledged_and_nobody_is_asked_for_it_again(
+    people: People, mesh: FakeMesh
+) -> None:
+    alice, bob = await people.register("alice"), await people.register("bob")
+    group, account = os.urandom(16), mesh.handles["bob"]
+    account.head_pos += 1
+    account.queue.append(
+        envelope_pb2.Envelope(
+            pos=account.head_pos,
+            message_id=os.urandom(16),
+            group_id=group,
+            seq=1,
+            sender_user_id=os.urandom(16),
+            sender_device_id=1,
+            type=send_pb2.CIPHERTEXT_TYPE_SENDER_KEY,
+            ciphertext=b"sealed",
+        )
+    )
+
+    async with Client.connect(alice) as sender, Client.connect(bob) as receiver:
+        await sender.accepted(await sender.send("bob", "hello"))
+        messages = await received(receiver, 2)
+        await until(lambda: account.acked_pos == 2)
+
+    assert [(message.conversation, message.text) for message in messages] == [
+        (group, None),
+        (sender.user_id, "hello"),
+    ]
+    assert len(mesh.sends) == 1
 
 
 async def test_words_in_the_clear_of_somebody_who_encrypts_are_not_shown(
