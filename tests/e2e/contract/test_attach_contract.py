@@ -62,6 +62,17 @@ class Attached:
         await self.until(lambda: event.id in self._answers)
         return self._answers[event.id]
 
+    async def head(
+        self, device: attach_pb2.DeviceAddress, *, pos: int = 0, receipts: int = 0
+    ) -> attach_pb2.Head:
+        """Where the queue stands once it has come so far: copies and receipts follow the answer."""
+        async with asyncio.timeout(WITHIN):
+            while True:
+                asked = attach_pb2.FetchHeads(devices=[device])
+                (head,) = (await self.ask(fetch_heads=asked)).heads.heads
+                if head.head_pos >= pos and head.receipt_version >= receipts:
+                    return head
+
     async def pushed(self, kind: str, count: int) -> list[Any]:
         """The pushes of a kind, once there are so many."""
 
@@ -117,12 +128,6 @@ class Place:
         return await self._opened.enter_async_context(Attached(address, metadata))
 
 
-@pytest.fixture(params=["fake", "real"])
-def real(request: pytest.FixtureRequest) -> Mesh | None:
-    """The mesh of all tests; None for a fake service of this test."""
-    return request.getfixturevalue("mesh") if request.param == "real" else None
-
-
 @pytest.fixture
 async def place(real: Mesh | None) -> AsyncIterator[Place]:
     async with AsyncExitStack() as opened:
@@ -164,7 +169,9 @@ async def test_a_session_opens_under_a_greater_epoch_and_tells_where_its_queue_s
     first = (await gateway.ask(open=opening(bob))).opened
     await gateway.ask(send=a_send(alice, bob))
     await gateway.ask(send=a_send(alice, bob))
+    await gateway.head(bob, pos=2)
     await gateway.ask(ack=attach_pb2.DeviceAck(device=bob, up_to_pos=1))
+    await gateway.head(alice, receipts=1)
     second = (await gateway.ask(open=opening(bob))).opened
     of_alice = (await gateway.ask(open=opening(alice))).opened
 
@@ -203,6 +210,7 @@ async def test_a_page_is_cut_by_rows_and_by_bytes_and_has_what_is_not_acknowledg
     gateway, alice, bob = await place.gateway(), await place.person(), await place.person()
     for body in (b"one", b"two", b"three", b"four"):
         await gateway.ask(send=a_send(alice, bob, body))
+    await gateway.head(bob, pos=4)
     await gateway.ask(ack=attach_pb2.DeviceAck(device=bob, up_to_pos=1))
 
     everything = (await gateway.ask(fetch_page=page_of(bob))).page
@@ -228,6 +236,7 @@ async def test_an_ack_is_recorded_never_goes_back_and_becomes_a_receipt(place: P
     await at_alice.ask(open=opening(alice))
     await at_alice.ask(send=a_send(alice, bob))
     await at_alice.ask(send=a_send(alice, bob))
+    await at_bob.head(bob, pos=2)
 
     acked = (await at_bob.ask(ack=attach_pb2.DeviceAck(device=bob, up_to_pos=2))).acked
     earlier = (await at_bob.ask(ack=attach_pb2.DeviceAck(device=bob, up_to_pos=1))).acked
@@ -273,7 +282,9 @@ async def test_heads_tell_where_queues_stand(place: Place) -> None:
     epoch = (await gateway.ask(open=opening(bob))).opened.epoch
     await gateway.ask(send=a_send(alice, bob))
     await gateway.ask(send=a_send(alice, bob))
+    await gateway.head(bob, pos=2)
     await gateway.ask(ack=attach_pb2.DeviceAck(device=bob, up_to_pos=1))
+    await gateway.head(alice, receipts=1)
 
     asked = attach_pb2.FetchHeads(devices=[alice, bob])
     heads = (await gateway.ask(fetch_heads=asked)).heads.heads
