@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -17,6 +17,8 @@ ATTACH = "/whimbrel.message.v1.MessageService/Attach"
 Passes = Callable[[attach_pb2.MessageEvent], bool]
 # The answer that the proxy gives to a request itself; None: the instance answers.
 AnswersItself = Callable[[attach_pb2.GatewayEvent], attach_pb2.MessageEvent | None]
+
+Write = Callable[[attach_pb2.AttachResponse], Awaitable[None]]
 
 
 class MessageProxy(grpc.GenericRpcHandler):
@@ -47,19 +49,25 @@ class MessageProxy(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(pass_on)
 
     async def _attach(self, _requests: object, context: Any) -> None:
+        one_at_a_time = asyncio.Lock()
+
+        async def write(frame: attach_pb2.AttachResponse) -> None:
+            async with one_at_a_time:
+                await context.write(frame.SerializeToString())
+
         async with grpc.aio.insecure_channel(self._target()) as channel:
             call: Any = channel.stream_stream(ATTACH)(metadata=_token_of(context))
-            upward = asyncio.create_task(self._pass_up(context, call), name="proxy-up")
-            try:
+            async with asyncio.TaskGroup() as tasks:
+                passing = self._pass_up(context, call, write)
+                upward = tasks.create_task(passing, name="proxy-up")
                 while (frame := await call.read()) is not grpc.aio.EOF:
-                    if passed := self._filtered(frame):
-                        await context.write(passed)
-            finally:
+                    passed = self._filtered(frame)
+                    if passed.events:
+                        await write(passed)
                 upward.cancel()
-                await asyncio.gather(upward, return_exceptions=True)
             await context.abort(await call.code(), "as the instance ended it")
 
-    async def _pass_up(self, context: Any, call: Any) -> None:
+    async def _pass_up(self, context: Any, call: Any, write: Write) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:
             asked = attach_pb2.AttachRequest.FromString(frame)
             answers = attach_pb2.AttachResponse()
@@ -72,18 +80,18 @@ class MessageProxy(grpc.GenericRpcHandler):
                     answer.id = event.id
                     answers.events.append(answer)
             if answers.events:
-                await context.write(answers.SerializeToString())
+                await write(answers)
             if passed.events:
                 await call.write(passed.SerializeToString())
         await call.done_writing()
 
-    def _filtered(self, frame: bytes) -> bytes:
+    def _filtered(self, frame: bytes) -> attach_pb2.AttachResponse:
         heard = attach_pb2.AttachResponse.FromString(frame)
         passed = [event for event in heard.events if event.id or self.passes(event)]
         self.dropped += len(heard.events) - len(passed)
         if self.swaps_pushes:
             passed = [*self._swapped(passed)]
-        return attach_pb2.AttachResponse(events=passed).SerializeToString()
+        return attach_pb2.AttachResponse(events=passed)
 
     def _swapped(
         self, events: Iterable[attach_pb2.MessageEvent]
