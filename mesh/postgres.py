@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -44,8 +44,10 @@ __all__ = [
     "Limits",
     "Pool",
     "acquired",
+    "fetch",
     "is_transient",
     "open_pool",
+    "server_time",
 ]
 
 
@@ -60,6 +62,8 @@ class Limits:
 
 
 USUAL = Limits()
+# How long `fetch` waits for a connection.
+_WITHIN = timedelta(seconds=1)
 
 
 class Pool:
@@ -155,6 +159,20 @@ async def acquired(pool: Pool, *, within: timedelta) -> AsyncIterator[Connection
         raise
     finally:
         await pool.give_back(connection, is_well=is_well)
+
+
+async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Any]:
+    """The rows of one statement. Raises STORE_ERRORS; Unavailable as `acquired` does."""
+    async with acquired(pool, within=_WITHIN) as connection:
+        rows: list[Any] = await connection.fetch(statement, *arguments)
+    return rows
+
+
+async def server_time(pool: Pool) -> datetime:
+    """The server's clock, by which what it keeps is measured. Raises as `fetch` does."""
+    [row] = await fetch(pool, "SELECT clock_timestamp() AS now")
+    now: datetime = row["now"]
+    return now
 
 
 def _is_clean(connection: Connection) -> bool:

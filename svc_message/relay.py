@@ -168,10 +168,10 @@ class Relay:
         """Take what is overdue on one shard; whether there may be more."""
         down = self._shards.down_slots()
         store = self._stores[shard]
-        copies = await store.take_copies(_TAKEN, _LEASE, down)
+        copies = await store.outbox.take_copies(_TAKEN, _LEASE, down)
         for copy in copies:
             self.carry_copy(copy)
-        changes = await store.take_receipts(_TAKEN, _LEASE, down)
+        changes = await store.outbox.take_receipts(_TAKEN, _LEASE, down)
         for change in changes:
             self.carry_receipt(change)
         await self._bound(store)
@@ -183,7 +183,7 @@ class Relay:
                 self._refusing.discard(name)
                 continue
             slots = [slot for slot, owner in enumerate(self._shards.owners) if owner == name]
-            if await store.pending_copies(slots, _MOST_PENDING) >= _MOST_PENDING:
+            if await store.outbox.pending_copies(slots, _MOST_PENDING) >= _MOST_PENDING:
                 self._refusing.add(name)
 
 
@@ -234,8 +234,8 @@ class _Settler:
         receipts_done, receipts_failed = self.receipts.take()
         try:
             if done or failed or full:
-                await self._store.settle_copies(done, failed, full)
+                await self._store.outbox.settle_copies(done, failed, full)
             if receipts_done or receipts_failed:
-                await self._store.settle_receipts(receipts_done, receipts_failed)
+                await self._store.outbox.settle_receipts(receipts_done, receipts_failed)
         except STORE_ERRORS as error:
             log.warning("entries stay for the sweep", error=type(error).__name__)

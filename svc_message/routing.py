@@ -79,8 +79,8 @@ class Router:
     def attach(self, gateway: Gateway) -> None:
         """A gateway's stream is open; pushes go down its newest one.
 
-        It may have two: an instance that has started again at its address is, for as long as the
-        old lease lasts, two instances to a gateway.
+        It may have two for a moment: when this instance has started again at its address, the
+        gateway may reach it under its old id before it hears of the new one.
         """
         self._streams.setdefault(gateway.instance_id, []).append(gateway)
         self._gateways[gateway.instance_id] = gateway

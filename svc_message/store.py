@@ -4,17 +4,16 @@ Arguments go as arrays, a column each, sorted as the functions demand (sql/0002_
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from mesh.ids import slot_of
-from mesh.postgres import Pool, acquired
+from mesh.postgres import Pool, fetch, server_time
+from svc_message.columns import body_columns, user_copies
 from svc_message.model import Outcome
+from svc_message.outbox_store import OutboxStore, change_of
 from svc_message.requests import (
     AccountRequest,
     AckRequest,
-    Body,
     Copy,
     HeadRequest,
     OpenRequest,
@@ -38,8 +37,6 @@ from svc_message.results import (
     SendResult,
 )
 
-_ACQUIRE = timedelta(seconds=1)
-
 _ACCEPT = """
 SELECT item, outcome, seq, accepted_at, message_id, copy, prev, sent_prev, device_id, pos, entry_id
 FROM accept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
@@ -57,15 +54,7 @@ _HEADS = "SELECT * FROM heads($1, $2, $3, $4)"
 _RECEIPTS = "SELECT * FROM receipts_after($1, $2, $3, $4, $5)"
 _DEVICES = "SELECT item, outcome, device_id, registration_id FROM linked_devices($1, $2, $3)"
 _EXIST = "SELECT * FROM accounts_exist($1, $2, $3)"
-_TAKE_COPIES = "SELECT * FROM take_copies($1, $2, $3)"
-_TAKE_RECEIPTS = "SELECT * FROM take_receipts($1, $2, $3)"
-_SETTLE_COPIES = "SELECT settle_copies($1, $2, $3, $4)"
-_SETTLE_RECEIPTS = "SELECT settle_receipts($1, $2, $3)"
-_PENDING = """
-SELECT count(*) FROM (SELECT FROM copy_outbox WHERE user_slot = ANY ($1) LIMIT $2) AS pending
-"""
 _EXPIRE = "SELECT user_id, device_id, expired FROM expire($1, $2, $3, $4)"
-_NOW = "SELECT clock_timestamp()"
 _DEDUP_USED = tuple(f"SELECT seq FROM dedup_{day} LIMIT 1" for day in range(10))  # noqa: S608
 _EMPTY_DEDUP = tuple(f"TRUNCATE dedup_{day}" for day in range(10))
 
@@ -76,14 +65,16 @@ class ShardStore:
     def __init__(self, shard: str, pool: Pool) -> None:
         self._shard = shard
         self._pool = pool
+        self.outbox = OutboxStore(shard, pool)
 
     async def accept(self, sends: Sequence[SendRequest]) -> list[SendResult]:
         """Accept sends; each conversation's in the order given."""
         order = sorted(range(len(sends)), key=lambda i: sends[i].conversation_id)
         items = [sends[i] for i in order]
-        copies = _copies_of(items)
+        copies = user_copies(items)
         slots = {item.slot for item in items} | {copy.slot for copy in copies}
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _ACCEPT,
             list(slots),
             [item.slot for item in items],
@@ -103,7 +94,7 @@ class ShardStore:
             [copy.user_id for copy in copies],
             [copy.slot for copy in copies],
             [copy.peer_id for copy in copies],
-            *_body_columns([copy.bodies for copy in copies]),
+            *body_columns([copy.bodies for copy in copies]),
         )
         results: list[Any] = [None] * len(items)
         parts: dict[int, CopyPart] = {}
@@ -140,7 +131,8 @@ class ShardStore:
             key=lambda i: (copies[i].user_id, copies[i].conversation_id, copies[i].seq),
         )
         items = [copies[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _COPY,
             _slots(items),
             [item.slot for item in items],
@@ -154,7 +146,7 @@ class ShardStore:
             [item.peer_id for item in items],
             [item.sender_id for item in items],
             [item.message_id for item in items],
-            *_body_columns([item.bodies for item in items]),
+            *body_columns([item.bodies for item in items]),
         )
         results: list[Any] = [None] * len(items)
         for item, outcome, device_id, pos in rows:
@@ -167,7 +159,8 @@ class ShardStore:
 
     async def linked_devices(self, requests: Sequence[AccountRequest]) -> list[DevicesResult]:
         """The linked devices of accounts, each with its registration."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _DEVICES,
             _slots(requests),
             [item.slot for item in requests],
@@ -184,7 +177,8 @@ class ShardStore:
         """Acknowledge queues; no device twice."""
         order = sorted(range(len(acks)), key=lambda i: (acks[i].user_id, acks[i].device_id))
         items = [acks[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _ACK,
             _slots(items),
             [item.slot for item in items],
@@ -205,7 +199,8 @@ class ShardStore:
             range(len(reads)), key=lambda i: (reads[i].user_id, reads[i].conversation_id)
         )
         items = [reads[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _READ,
             _slots(items),
             [item.slot for item in items],
@@ -226,7 +221,8 @@ class ShardStore:
             key=lambda i: (changes[i].user_id, changes[i].conversation_id, changes[i].peer_id),
         )
         items = [changes[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _MERGE,
             _slots(items),
             [item.slot for item in items],
@@ -256,7 +252,8 @@ class ShardStore:
         """Give each session its epoch."""
         order = sorted(range(len(opens)), key=lambda i: (opens[i].user_id, opens[i].device_id))
         items = [opens[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _OPEN,
             _slots(items),
             [item.slot for item in items],
@@ -268,7 +265,8 @@ class ShardStore:
 
     async def page(self, pages: Sequence[PageRequest]) -> list[PageResult]:
         """Read pages of queues."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _PAGE,
             _slots(pages),
             [item.slot for item in pages],
@@ -287,7 +285,8 @@ class ShardStore:
 
     async def heads(self, heads: Sequence[HeadRequest]) -> list[PlainResult]:
         """Read where queues stand."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _HEADS,
             _slots(heads),
             [item.slot for item in heads],
@@ -298,7 +297,8 @@ class ShardStore:
 
     async def receipts_after(self, requests: Sequence[ReceiptsRequest]) -> list[PageResult]:
         """Read receipts above a version."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _RECEIPTS,
             _slots(requests),
             [item.slot for item in requests],
@@ -315,7 +315,8 @@ class ShardStore:
 
     async def accounts_exist(self, checks: Sequence[AccountRequest]) -> list[PlainResult]:
         """Tell which accounts exist: DONE or GONE."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _EXIST,
             _slots(checks),
             [item.slot for item in checks],
@@ -323,57 +324,22 @@ class ShardStore:
         )
         return _plain(rows, range(len(checks)))
 
-    async def take_copies(
-        self, limit: int, lease: timedelta, down_slots: Sequence[int]
-    ) -> list[Copy]:
-        """Overdue copies, the lowest first; nobody else takes them during the lease."""
-        rows = await self._fetch(_TAKE_COPIES, limit, lease, down_slots)
-        return [self._copy(row) for row in sorted(rows, key=_entry_id)]
-
-    async def take_receipts(
-        self, limit: int, lease: timedelta, down_slots: Sequence[int]
-    ) -> list[ReceiptChange]:
-        """The same for receipt changes."""
-        rows = await self._fetch(_TAKE_RECEIPTS, limit, lease, down_slots)
-        return [self._change(row, row["attempts"]) for row in sorted(rows, key=_entry_id)]
-
-    async def settle_copies(
-        self, done: Sequence[int], failed: Sequence[tuple[int, timedelta]], full: Sequence[int]
-    ) -> None:
-        """Remove entries, postpone others, hold back the conversations of full queues."""
-        ids, again = await self._postponed(failed)
-        await self._fetch(_SETTLE_COPIES, done, ids, again, full)
-
-    async def settle_receipts(
-        self, done: Sequence[int], failed: Sequence[tuple[int, timedelta]]
-    ) -> None:
-        """The same for receipt changes."""
-        ids, again = await self._postponed(failed)
-        await self._fetch(_SETTLE_RECEIPTS, done, ids, again)
-
-    async def pending_copies(self, user_slots: Sequence[int], most: int) -> int:
-        """How many copies wait for these slots; counts no further than `most`."""
-        rows = await self._fetch(_PENDING, user_slots, most)
-        return int(rows[0][0])
-
     async def now(self) -> datetime:
         """The shard's clock."""
-        rows = await self._fetch(_NOW)
-        now: datetime = rows[0][0]
-        return now
+        return await server_time(self._pool)
 
     async def expire(
         self, after: tuple[bytes, int], before: datetime, limit: int
     ) -> list[tuple[bytes, int, int]]:
         """Expire the old prefix of up to `limit` queues: (user, device, rows) of each looked at."""
-        rows = await self._fetch(_EXPIRE, *after, before, limit)
+        rows = await fetch(self._pool, _EXPIRE, *after, before, limit)
         return [tuple(row) for row in rows]
 
     async def empty_old_dedup(self) -> None:
         """Empty the dedup table whose day is 8 days old: no retry is taken from then on."""
         day = (int((await self.now()).timestamp()) // 86400 - 8) % 10
-        if await self._fetch(_DEDUP_USED[day]):
-            await self._fetch(_EMPTY_DEDUP[day])
+        if await fetch(self._pool, _DEDUP_USED[day]):
+            await fetch(self._pool, _EMPTY_DEDUP[day])
 
     def _effects(self, rows: Sequence[Any]) -> ReceiptEffects:
         effects = ReceiptEffects()
@@ -389,59 +355,8 @@ class ShardStore:
                     )
                 )
             else:
-                effects.entries.append(self._change(row))
+                effects.entries.append(change_of(row, self._shard))
         return effects
-
-    def _change(self, row: Any, attempts: int = 0) -> ReceiptChange:
-        return ReceiptChange(
-            slot=row["user_slot"],
-            user_id=row["user_id"],
-            conversation_id=row["conversation_id"],
-            peer_id=row["peer_id"],
-            delivered_after=row["delivered_after"],
-            delivered_to=row["delivered_to"],
-            read_up_to=row["read_up_to"],
-            entry_id=row["entry_id"],
-            home=self._shard,
-            attempts=attempts,
-        )
-
-    def _copy(self, row: Any) -> Copy:
-        return Copy(
-            slot=row["user_slot"],
-            user_id=row["user_id"],
-            conversation_id=row["conversation_id"],
-            prev=row["prev"],
-            seq=row["seq"],
-            sent_prev=row["sent_prev"],
-            accepted_at=row["accepted_at"],
-            peer_id=row["peer_id"],
-            sender_id=row["sender_id"],
-            sender_device_id=row["sender_device_id"],
-            message_id=row["message_id"],
-            bodies=[
-                Body(*body)
-                for body in zip(
-                    row["devices"], row["registrations"], row["types"], row["bodies"], strict=True
-                )
-            ],
-            entry_id=row["entry_id"],
-            home=self._shard,
-            attempts=row["attempts"],
-        )
-
-    async def _postponed(
-        self, failed: Sequence[tuple[int, timedelta]]
-    ) -> tuple[list[int], list[datetime]]:
-        if not failed:
-            return [], []
-        now = await self.now()
-        return [entry_id for entry_id, _ in failed], [now + wait for _, wait in failed]
-
-    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool, within=_ACQUIRE) as connection:
-            rows: list[Any] = await connection.fetch(statement, *arguments)
-            return rows
 
 
 def _slots(items: Sequence[Any]) -> list[int]:
@@ -453,56 +368,3 @@ def _plain(rows: Sequence[Any], order: Sequence[int]) -> list[PlainResult]:
     for row in rows:
         results[order[row["item"] - 1]] = PlainResult(row["outcome"], row)
     return results
-
-
-def _entry_id(row: Any) -> int:
-    entry_id: int = row["entry_id"]
-    return entry_id
-
-
-@dataclass(slots=True)
-class _UserCopy:
-    """A copy that accept is to write: of the item (from 1), for one of its two users."""
-
-    item: int
-    user_id: bytes
-    slot: int
-    peer_id: bytes
-    bodies: list[Body]
-    is_own: bool
-
-
-def _copies_of(items: Sequence[SendRequest]) -> list[_UserCopy]:
-    copies = []
-    for number, item in enumerate(items, 1):
-        copies.append(
-            _UserCopy(
-                number, item.recipient_id, item.recipient_slot, item.sender_id, item.bodies, False
-            )
-        )
-        if item.own_bodies:
-            slot = slot_of(item.sender_id)
-            copies.append(
-                _UserCopy(number, item.sender_id, slot, item.recipient_id, item.own_bodies, True)
-            )
-    # Items are sorted by conversation already, and sorting is stable.
-    copies.sort(key=lambda copy: copy.user_id)
-    return copies
-
-
-def _body_columns(groups: Sequence[list[Body]]) -> tuple[list[Any], ...]:
-    """Where each group of bodies begins and ends (from 1), then the columns of all bodies."""
-    first, last, end = [], [], 0
-    for group in groups:
-        first.append(end + 1)
-        end += len(group)
-        last.append(end)
-    bodies = [body for group in groups for body in group]
-    return (
-        first,
-        last,
-        [body.device_id for body in bodies],
-        [body.registration_id for body in bodies],
-        [body.type for body in bodies],
-        [body.ciphertext for body in bodies],
-    )

@@ -1,21 +1,18 @@
 """Tells groups that a member's devices have changed: each makes its next device epoch."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
 from mesh.backoff import Backoff
-from mesh.postgres import STORE_ERRORS, acquired
+from mesh.postgres import STORE_ERRORS, fetch
 from svc_message.shards.directory import Shards
 
 log = structlog.get_logger(__name__)
 
 _TAKEN = 100
 _LEASE = timedelta(seconds=5)
-_ACQUIRE = timedelta(seconds=1)
 _TAKE = "SELECT entry_id, user_id FROM take_device_changes($1, $2)"
 _NEXT_EPOCHS = "SELECT next_device_epochs($1)"
 _SETTLE = "SELECT settle_device_changes($1)"
@@ -47,19 +44,17 @@ class DeviceChanges:
 
     async def sweep(self, shard: str) -> None:
         """Carry what waits on one shard. Raises STORE_ERRORS: then it waits for another time."""
-        taken = await self._fetch(shard, _TAKE, _TAKEN, _LEASE)
+        taken = await fetch(self._shards.pool(shard), _TAKE, _TAKEN, _LEASE)
         users = {row["user_id"] for row in taken}
         told = {user_id for user_id in users if await self._tell(user_id)}
         done = [row["entry_id"] for row in taken if row["user_id"] in told]
         if done:
-            await self._fetch(shard, _SETTLE, done)
+            await fetch(self._shards.pool(shard), _SETTLE, done)
 
     async def _tell(self, user_id: bytes) -> bool:
         """Tell every shard; False if one has a slot on its way."""
-        answers = [await self._fetch(name, _NEXT_EPOCHS, user_id) for name in self._shards.names]
+        answers = [
+            await fetch(self._shards.pool(name), _NEXT_EPOCHS, user_id)
+            for name in self._shards.names
+        ]
         return all(row[0] for [row] in answers)
-
-    async def _fetch(self, shard: str, statement: str, *arguments: Any) -> Sequence[Any]:
-        async with acquired(self._shards.pool(shard), within=_ACQUIRE) as connection:
-            rows: Sequence[Any] = await connection.fetch(statement, *arguments)
-            return rows

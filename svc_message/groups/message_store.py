@@ -1,11 +1,11 @@
 """The only SQL of groups' messages: one call of a shard's function a batch, a result per item."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from mesh.ids import slot_of
-from mesh.postgres import Pool, acquired
+from mesh.postgres import Pool, fetch, server_time
 from svc_message.groups.model import MOST_CHANGES
 from svc_message.groups.requests import (
     Chunk,
@@ -21,7 +21,6 @@ from svc_message.groups.store import changes_of
 from svc_message.model import Outcome
 from svc_message.results import PlainResult
 
-_ACQUIRE = timedelta(seconds=1)
 _ACCEPT = """
 SELECT item, outcome, seq, accepted_at, message_id, revision, last_sender, sender_prev
 FROM accept_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
@@ -39,7 +38,6 @@ SELECT count(*) FROM (
     SELECT FROM group_outbox WHERE rest_from <= $2 AND rest_to >= $1 LIMIT $3) AS pending
 """
 _FORGET = "SELECT forget_group_messages($1, $2)"
-_NOW = "SELECT clock_timestamp()"
 _WRITTEN = (Outcome.DONE, Outcome.WRITTEN_BEFORE, Outcome.GONE)
 
 
@@ -54,7 +52,8 @@ class GroupMessageStore:
         """Accept sends; each group's in the order given."""
         order = sorted(range(len(sends)), key=lambda i: sends[i].group_id)
         items = [sends[i] for i in order]
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _ACCEPT,
             list({item.slot for item in items}),
             [item.slot for item in items],
@@ -79,7 +78,8 @@ class GroupMessageStore:
 
     async def changes(self, send: GroupSend) -> PlainResult:
         """What has changed since the revision that the send names; `row` is the Changes."""
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _CHANGES,
             *(send.slot, send.group_id, send.sender_id),
             *(send.revision, send.device_epoch, MOST_CHANGES),
@@ -89,7 +89,7 @@ class GroupMessageStore:
 
     async def recipients(self, slot: int, group_id: bytes, seq: int) -> PlainResult:
         """Who gets a message; `row` is the list of Recipients, by slot."""
-        rows = await self._fetch(_RECIPIENTS, slot, group_id, seq)
+        rows = await fetch(self._pool, _RECIPIENTS, slot, group_id, seq)
         if rows and rows[0]["outcome"] != Outcome.DONE:
             return PlainResult(rows[0]["outcome"])
         found = [Recipient(user, slot_of(user), joined, prev) for _, user, joined, prev in rows]
@@ -105,7 +105,8 @@ class GroupMessageStore:
             messages += run.messages
         items = [(member, chunk) for chunk in chunks for member in chunk.recipients]
         items.sort(key=lambda item: item[0].user_id)
-        rows = await self._fetch(
+        rows = await fetch(
+            self._pool,
             _WRITE,
             list({member.slot for member, _ in items}),
             [message.group_id for message in messages],
@@ -138,7 +139,7 @@ class GroupMessageStore:
         self, limit: int, lease: timedelta, down_slots: Sequence[int]
     ) -> list[GroupMessage]:
         """Overdue messages; nobody else takes them during the lease."""
-        rows = await self._fetch(_TAKE, limit, lease, down_slots)
+        rows = await fetch(self._pool, _TAKE, limit, lease, down_slots)
         return [
             GroupMessage(
                 group_id=row["group_id"],
@@ -164,8 +165,9 @@ class GroupMessageStore:
         self, done: Sequence[GroupMessage], failed: Sequence[tuple[GroupMessage, timedelta]]
     ) -> None:
         """Remove messages that all have; postpone others, whose `rest` says for whom."""
-        now = await self._now() if failed else None
-        await self._fetch(
+        now = await server_time(self._pool) if failed else None
+        await fetch(
+            self._pool,
             _SETTLE,
             [message.group_id for message in done],
             [message.seq for message in done],
@@ -178,24 +180,14 @@ class GroupMessageStore:
 
     async def pending(self, first_slot: int, last_slot: int, most: int) -> int:
         """How many messages wait for members of these slots; counts no further than `most`."""
-        rows = await self._fetch(_PENDING, first_slot, last_slot, most)
+        rows = await fetch(self._pool, _PENDING, first_slot, last_slot, most)
         return int(rows[0][0])
 
     async def forget_messages(self, older_than: timedelta, limit: int) -> int:
         """Forget whose some messages were that no receipt is kept for any more; how many."""
-        before = await self._now() - older_than
-        rows = await self._fetch(_FORGET, before, limit)
+        before = await server_time(self._pool) - older_than
+        rows = await fetch(self._pool, _FORGET, before, limit)
         return int(rows[0][0])
-
-    async def _now(self) -> datetime:
-        rows = await self._fetch(_NOW)
-        now: datetime = rows[0][0]
-        return now
-
-    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pool, within=_ACQUIRE) as connection:
-            rows: list[Any] = await connection.fetch(statement, *arguments)
-            return rows
 
 
 def _slot(recipient: Recipient) -> int:

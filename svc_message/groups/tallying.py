@@ -10,11 +10,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from mesh.ids import slot_of
-from mesh.postgres import Pool, acquired
+from mesh.postgres import Pool, fetch
 from mesh.telemetry import Telemetry
 from svc_message.lanes import Lanes
 from svc_message.model import Outcome, Refusal
@@ -22,8 +21,12 @@ from svc_message.requests import ReceiptChange, Request
 from svc_message.results import PlainResult, ReceiptRow
 from svc_message.shards.directory import Shards
 
-_ACQUIRE = timedelta(seconds=1)
-_COUNT = "SELECT outcome, sender_id, seq, delivered_to, read_by FROM tally($1, $2, $3, $4, $5)"
+_COUNT = """
+SELECT c.item, t.outcome, t.sender_id, t.seq, t.delivered_to, t.read_by
+FROM unnest($1::smallint[], $2::bytea[], $3::bigint[], $4::bigint[])
+    WITH ORDINALITY AS c (slot, id, after, up_to, item)
+CROSS JOIN LATERAL tally(c.slot, c.id, c.after, c.up_to, $5) AS t
+"""
 _PUT = "SELECT * FROM put_tallies($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _EVERY = 0.25
 _MOST_MESSAGES = 100
@@ -163,15 +166,20 @@ class Tallies:
             settle(change)
 
     async def _count(self, shard: str, counts: Sequence[_Count]) -> Sequence[PlainResult]:
-        return [await self._count_one(shard, count) for count in counts]
-
-    async def _count_one(self, shard: str, count: _Count) -> PlainResult:
-        rows = await self._fetch(
-            shard, _COUNT, count.slot, count.group_id, count.after, count.to, _MOST_MESSAGES
+        rows = await fetch(
+            self._pools[shard],
+            _COUNT,
+            [count.slot for count in counts],
+            [count.group_id for count in counts],
+            [count.after for count in counts],
+            [count.to for count in counts],
+            _MOST_MESSAGES,
         )
-        if rows and rows[0]["sender_id"] is None:
-            return PlainResult(rows[0]["outcome"])
-        return PlainResult(Outcome.DONE, [tuple(row)[1:] for row in rows])
+        results = [PlainResult(Outcome.DONE, []) for _ in counts]
+        for item, outcome, *tally in rows:
+            results[item - 1].outcome = outcome
+            results[item - 1].row.append(tally)
+        return results
 
     async def _put(self, shard: str, puts: Sequence[_Put]) -> Sequence[PlainResult]:
         order = sorted(range(len(puts)), key=lambda i: puts[i].user_id)
@@ -180,8 +188,8 @@ class Tallies:
         for item in items:
             ends.append(ends[-1] + len(item.tallies))
         tallies = [tally for item in items for tally in item.tallies]
-        rows = await self._fetch(
-            shard,
+        rows = await fetch(
+            self._pools[shard],
             _PUT,
             list({item.slot for item in items}),
             [item.slot for item in items],
@@ -197,11 +205,6 @@ class Tallies:
             told = None if row["version"] is None else told_row(item.user_id, item.group_id, row)
             results[order[row["item"] - 1]] = PlainResult(row["outcome"], told)
         return results
-
-    async def _fetch(self, shard: str, statement: str, *arguments: Any) -> list[Any]:
-        async with acquired(self._pools[shard], within=_ACQUIRE) as connection:
-            rows: list[Any] = await connection.fetch(statement, *arguments)
-            return rows
 
 
 def _span(change: ReceiptChange) -> tuple[int, int]:

@@ -3,18 +3,16 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from mesh.errors import root_cause
 from mesh.ids import slot_of
-from mesh.postgres import Connection, acquired
+from mesh.postgres import Connection, fetch
 from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.model import Outcome
 from svc_message.shards.directory import Shards, SlotElsewhere
 
-_ACQUIRE = timedelta(seconds=1)
 _CHECK_CALLER = "SELECT check_caller($1, $2, $3, $4) AS outcome"
 _ELSEWHERE = (Outcome.SLOT_MOVING, Outcome.SLOT_MOVED)
 
@@ -111,9 +109,7 @@ class SlotStore:
 
     async def _on_shard(self, shard: str, statement: str, *arguments: object) -> list[Any]:
         """The rows that a shard gives of what it owns. Raises STORE_ERRORS."""
-        async with acquired(self._shards.pool(shard), within=_ACQUIRE) as connection:
-            rows: list[Any] = await connection.fetch(statement, *arguments)
-        return rows
+        return await fetch(self._shards.pool(shard), statement, *arguments)
 
 
 def by(caller: Caller) -> tuple[bytes, int, int]:

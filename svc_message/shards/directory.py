@@ -9,7 +9,7 @@ import structlog
 
 from mesh.errors import Unavailable
 from mesh.ids import SLOTS
-from mesh.postgres import STORE_ERRORS, Connection, Pool, acquired, is_transient
+from mesh.postgres import STORE_ERRORS, Connection, Pool, acquired, fetch, is_transient
 from svc_message.model import Outcome
 
 log = structlog.get_logger(__name__)
@@ -97,10 +97,9 @@ class Shards:
     async def relocate(self, slot: int) -> None:
         """Learn from the believed owner of a slot where the slot went."""
         shard = self._owner[slot]
-        async with acquired(self._pools[shard], within=_ACQUIRE) as connection:
-            row = await connection.fetchrow(_READ_SLOT, slot)
-        if row is not None and row["moved_to"] is not None:
-            self._learn(slot, row["moved_to"], row["version"])
+        for row in await fetch(self._pools[shard], _READ_SLOT, slot):
+            if row["moved_to"] is not None:
+                self._learn(slot, row["moved_to"], row["version"])
 
     async def on_slot(self, slot: int, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do `work` on the slot's shard, following moves; for the rare calls that use no lane.
@@ -143,8 +142,7 @@ class Shards:
 
     async def _read_map(self, shard: str) -> None:
         try:
-            async with acquired(self._pools[shard], within=_ACQUIRE) as connection:
-                rows = await connection.fetch(_READ_MAP)
+            rows = await fetch(self._pools[shard], _READ_MAP)
         except STORE_ERRORS as error:
             log.warning("cannot read the shard's map", shard=shard, error=type(error).__name__)
             self.tell(shard, is_well=False)

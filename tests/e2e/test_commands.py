@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.town import eventually
 from tests.whimbrel_cli.terminal import SECONDS, Terminal
 from whimbrel_cli.codes import sent_codes
 from whimbrel_cli.stack.mesh import Mesh
@@ -25,12 +26,14 @@ def number() -> str:
 
 async def code_sent_to(number: str, mesh: Mesh) -> str:
     """The code, once it has been sent."""
-    async with asyncio.timeout(SECONDS):
-        while True:
-            for sent in sent_codes(mesh.data):
-                if sent.phone_number == number:
-                    return sent.code
-            await asyncio.sleep(0.05)
+    codes: list[str] = []
+
+    def has_come() -> list[str]:
+        codes[:] = [sent.code for sent in sent_codes(mesh.data) if sent.phone_number == number]
+        return codes
+
+    await eventually(has_come, within=SECONDS)
+    return codes[0]
 
 
 async def somebody(mesh: Mesh, terminal: Terminal) -> str:

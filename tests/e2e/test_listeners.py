@@ -15,6 +15,7 @@ from mesh.keys import KeySet
 from tests.e2e.conftest import Devices
 from tests.e2e.device import CHANNEL_OPTIONS, a_send, name_of, reason_of
 from tests.e2e.people import Account
+from tests.faults.town import eventually
 from whimbrel.message.v1 import attach_pb2, message_pb2, message_pb2_grpc
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -76,9 +77,13 @@ async def test_a_team_sends_as_its_service_account_and_reads_its_receipts(
     await receiver.ack(1)
     await receiver.until(lambda: "caught_up" in receiver.kinds)
     asked = message_pb2.GetReceiptsRequest(after_version=version)
-    async with asyncio.timeout(10):
-        while not (receipts := await stub.GetReceipts(asked, metadata=billing, timeout=5)).receipts:
-            await asyncio.sleep(0.02)  # nothing tells a team of a receipt
+    receipts = message_pb2.GetReceiptsResponse()
+
+    async def has_come() -> bool:  # nothing tells a team of a receipt
+        receipts.CopyFrom(await stub.GetReceipts(asked, metadata=billing, timeout=5))
+        return bool(receipts.receipts)
+
+    await eventually(has_come, within=10)
 
     assert answer.accepted.seq == 1
     assert again == answer

@@ -60,7 +60,7 @@ async def test_an_entry_under_a_lease_is_taken_by_nobody_else(core, shards, cros
     await shards.pool(home).execute("UPDATE copy_outbox SET due = now() - interval '1 second'")
 
     takers = await asyncio.gather(
-        *(store.take_copies(10, timedelta(seconds=30), []) for _ in range(4))
+        *(store.outbox.take_copies(10, timedelta(seconds=30), []) for _ in range(4))
     )
 
     assert sum(len(taken) for taken in takers) <= 1
