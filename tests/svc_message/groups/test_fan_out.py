@@ -3,6 +3,7 @@
 import asyncio
 
 from mesh.ids import random_id
+from svc_message.groups import fanning
 from svc_message.groups.model import Add, Leave, Remove
 from svc_message.groups.requests import Chunk, Run
 
@@ -21,6 +22,25 @@ async def test_a_message_reaches_every_member_on_every_shard_and_nobody_else(wor
         assert (row["peer_id"], row["sender_id"]) == (group.group_id, owner)
     for stranger in [owner, *people[12:]]:
         assert await world.core.page(stranger) == []
+
+
+async def test_an_instance_that_has_too_much_in_hand_refuses_for_now_and_goes_on_later(
+    world, people, monkeypatch
+):
+    owner, member = people[:2]
+    group = await world.create(owner, [member])
+    client_id = random_id()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fanning, "_MOST_CARRIED", 0)
+        refused = await world.send(owner, group.group_id, client_id=client_id)
+    again = await world.send(owner, group.group_id, client_id=client_id)
+    await world.quiet()
+
+    assert refused.refusal.reason == "OVERLOADED"
+    assert refused.refusal.retry_after
+    assert again.seq == 1
+    assert await world.bodies(member) == [b"hello"]
 
 
 async def test_many_senders_at_once_give_one_gapless_order_for_all(world, people):

@@ -102,6 +102,30 @@ async def test_a_copy_for_an_account_that_does_not_exist_is_gone(people, store_o
     assert result.outcome == Outcome.GONE
 
 
+async def test_a_blocked_senders_copies_count_as_written_between_those_of_others(
+    shards, people, store_of
+):
+    blocked, other, recipient = people[:3]
+    pool = shards.pool(shards.shard_of(slot_of(recipient)))
+    await pool.execute("INSERT INTO block VALUES ($1, $2)", recipient, blocked)
+    copies = [
+        a_copy(sender, recipient, prev=seq - 1, seq=seq)
+        for sender in (blocked, other)
+        for seq in (1, 2)
+    ]
+
+    results = await store_of(recipient).copy(copies)
+
+    assert [result.outcome for result in results] == [Outcome.DONE] * 4
+    queue = await queue_of(shards, recipient)
+    conversation_id, _ = direct_conversation(other, recipient)
+    assert [(row["pos"], row["seq"]) for row in queue] == [(1, 1), (2, 2)]
+    assert {row["conversation_id"] for row in queue} == {conversation_id}
+    await pool.execute("DELETE FROM block WHERE user_id = $1", recipient)
+    [after] = await store_of(recipient).copy([a_copy(blocked, recipient, prev=2, seq=3)])
+    assert [place.pos for place in after.places] == [3]
+
+
 async def test_a_full_queue_takes_no_direct_copy_until_it_is_acked(shards, people, store_of):
     sender, recipient = people[:2]
     pool = shards.pool(shards.shard_of(slot_of(recipient)))
