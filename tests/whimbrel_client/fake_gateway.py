@@ -213,6 +213,7 @@ class FakeMesh:
             sender=sender,
             seq=accepted.seq,
             message_id=accepted.message_id,
+            accepted_at=accepted.accepted_at,
             body=next(
                 one
                 for one in send.per_device.bodies
@@ -234,6 +235,7 @@ class FakeMesh:
         seq: int,
         message_id: bytes,
         body: send_pb2.DeviceBody,
+        accepted_at: Timestamp | None = None,
     ) -> None:
         account.head_pos += 1
         account.queue.append(
@@ -244,7 +246,7 @@ class FakeMesh:
                 seq=seq,
                 sender_user_id=sender,
                 sender_device_id=1,
-                accepted_at=self.timestamp(),
+                accepted_at=accepted_at or self.timestamp(),
                 type=body.type,
                 ciphertext=self.tamper(body.ciphertext),
             )

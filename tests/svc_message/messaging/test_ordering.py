@@ -139,6 +139,14 @@ async def test_a_full_queue_takes_no_direct_copy_until_it_is_acked(shards, peopl
     assert full.outcome == Outcome.QUEUE_FULL
     assert (fits.outcome, fits.places[0].pos) == (Outcome.DONE, 100001)
 
+    next_copy = a_copy(sender, recipient, prev=1, seq=2)
+    [full] = await store.copy([next_copy])
+    await pool.execute("UPDATE device SET acked_pos = 2 WHERE user_id = $1", recipient)
+    [fits] = await store.copy([next_copy])
+
+    assert full.outcome == Outcome.QUEUE_FULL
+    assert (fits.outcome, fits.places[0].pos) == (Outcome.DONE, 100002)
+
 
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
