@@ -11,6 +11,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -326,7 +328,7 @@ class Client:
 
     # Receiving.
 
-    async def messages(
+    def messages(
         self, *, after: int = 0, conversation: bytes | None = None
     ) -> AsyncGenerator[Message, None]:
         """All received messages above the cursor, in local order, then each as it arrives.
@@ -334,37 +336,16 @@ class Client:
         An application that keeps `message.cursor` in the same transaction as what it does with the
         message, and resumes from it, does it exactly once. Raises what ends the client.
         """
-        while True:
-            arrived = self._arrived.next_ring()
-            page = await self._read(self._page(after, conversation))
-            for message in page or ():
-                after = message.cursor
-                yield message
-            if page is None:
-                return
-            if not page:
-                self._raise_if_failed()
-                await arrived.wait()
+        read = partial(self._store.messages, limit=_PAGE, conversation=conversation)
+        return self._each(self._arrived, read, after, attrgetter("cursor"))
 
-    def _page(self, after: int, conversation: bytes | None) -> Awaitable[list[Message]]:
-        return self._store.messages(after, limit=_PAGE, conversation=conversation)
-
-    async def receipts(self, *, after: int = 0) -> AsyncGenerator[Receipt, None]:
+    def receipts(self, *, after: int = 0) -> AsyncGenerator[Receipt, None]:
         """The receipts above a version, lowest first, then each as it changes.
 
         Only the newest of each conversation is kept: it says all that the earlier ones said.
         """
-        while True:
-            receipted = self._receipted.next_ring()
-            page = await self._read(self._store.receipts(after, limit=_PAGE))
-            for receipt in page or ():
-                after = receipt.version
-                yield receipt
-            if page is None:
-                return
-            if not page:
-                self._raise_if_failed()
-                await receipted.wait()
+        read = partial(self._store.receipts, limit=_PAGE)
+        return self._each(self._receipted, read, after, attrgetter("version"))
 
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
         """A person has read the conversation up to here; the mesh is told, now or later."""
@@ -383,19 +364,10 @@ class Client:
 
     # Whom one talks to.
 
-    async def identity_changes(self, *, after: int = 0) -> AsyncGenerator[IdentityChange, None]:
+    def identity_changes(self, *, after: int = 0) -> AsyncGenerator[IdentityChange, None]:
         """Accounts that came with another identity key than before, then each as it happens."""
-        while True:
-            changed = self._changed.next_ring()
-            page = await self._read(self._store.keys.identity_changes(after))
-            for change in page or ():
-                after = change.cursor
-                yield change
-            if page is None:
-                return
-            if not page:
-                self._raise_if_failed()
-                await changed.wait()
+        read = self._store.keys.identity_changes
+        return self._each(self._changed, read, after, attrgetter("cursor"))
 
     async def safety_number(self, user_id: bytes) -> SafetyNumber:
         """What two people compare. Raises IdentityUnknown before the first message either way."""
@@ -495,12 +467,29 @@ class Client:
             self._exchange.outbox.settle(client_message_id)
             self._outgoing.settled(local_id, Outcome(SendState.REFUSED, reason=reason))
 
-    async def _read(self, page: Awaitable[list[T]]) -> list[T] | None:
-        """The page; None once the client has ended by itself and there is nothing more to read."""
-        try:
-            return await page
-        except ClientClosed:
-            return None
+    async def _each(
+        self,
+        bell: Bell,
+        read: Callable[[int], Awaitable[Sequence[T]]],
+        after: int,
+        place_of: Callable[[T], int],
+    ) -> AsyncGenerator[T, None]:
+        """All that the store has above a place, then each when the bell has rung for it.
+
+        It ends once the client has ended by itself and there is nothing more to read.
+        """
+        while True:
+            ring = bell.next_ring()
+            try:
+                page = await read(after)
+            except ClientClosed:
+                return
+            for one in page:
+                after = place_of(one)
+                yield one
+            if not page:
+                self._raise_if_failed()
+                await ring.wait()
 
     def _raise_if_failed(self) -> None:
         if self._failure is not None:
