@@ -96,7 +96,7 @@ TABLES = (
     Table("copy_outbox", _SLOT, "entry_id"),
     Table("receipt_outbox", _SLOT, "entry_id"),
     Table("group_outbox", _SLOT, "group_id, seq"),
-    Table("device_change_outbox", _SLOT, "entry_id"),
+    Table("device_change_outbox", _USER, "entry_id"),
     *(
         Table(
             f"dedup_{day}",
