@@ -25,6 +25,9 @@ class Pushes:
         if kind == "run":
             self._run(push, attachment)
             return
+        if kind == "group_news":
+            self._group_news(push)
+            return
         device = push.device
         address = device.user_id, device.device_id
         if kind == "end":
@@ -54,6 +57,13 @@ class Pushes:
                     stream.session.push_delivery(envelope)
                     pos += 1
 
+    def _group_news(self, push: attach_pb2.PushGroupNews) -> None:
+        frame = to_device.group_news(push.news)
+        for device in push.devices:
+            stream = self._sessions.find((device.user_id, device.device_id))
+            if stream is not None:
+                stream.hint(frame)
+
 
 def _deliver(stream: DeviceStream, push: attach_pb2.PushDelivery) -> None:
     stream.session.push_delivery(push.envelope)
@@ -68,7 +78,7 @@ def _doorbell(stream: DeviceStream, push: attach_pb2.PushDoorbell) -> None:
 
 
 def _low_prekeys(stream: DeviceStream, push: attach_pb2.PushLowPrekeys) -> None:
-    stream.low_prekeys(push.one_time_prekeys, push.one_time_kem_prekeys)
+    stream.hint(to_device.low_prekeys(push.one_time_prekeys, push.one_time_kem_prekeys))
 
 
 _TAKE: dict[str, Callable[[DeviceStream, Any], None]] = {
@@ -77,4 +87,4 @@ _TAKE: dict[str, Callable[[DeviceStream, Any], None]] = {
     "doorbell": _doorbell,
     "low_prekeys": _low_prekeys,
 }
-_KINDS = frozenset((*_TAKE, "end", "run"))
+_KINDS = frozenset((*_TAKE, "end", "run", "group_news"))

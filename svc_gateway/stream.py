@@ -223,10 +223,10 @@ class DeviceStream:
     def receipt(self, receipt: receipt_pb2.Receipt) -> None:
         self.say(to_device.receipt(receipt))
 
-    def low_prekeys(self, one_time_prekeys: int, one_time_kem_prekeys: int) -> None:
-        """A hint of the message service, passed on while there is room."""
+    def hint(self, frame: bytes) -> None:
+        """An event that nothing depends on, passed on while there is room."""
         if self.session.phase is Phase.OPEN and self.has_room():
-            self.say(to_device.low_prekeys(one_time_prekeys, one_time_kem_prekeys))
+            self.say(frame)
 
     def end(self, end: SessionEnd) -> None:
         self._edge.tally.ended("" if self._has_half_closed else end.reason)

@@ -107,6 +107,13 @@ def low_prekeys(one_time_prekeys: int, one_time_kem_prekeys: int) -> bytes:
     return frame.SerializeToString()
 
 
+def group_news(news: send_pb2.GroupNews) -> bytes:
+    """A group has changed."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().group_news.CopyFrom(news)
+    return frame.SerializeToString()
+
+
 def go_away(reason: str, reconnect_after: timedelta | None) -> bytes:
     """The last event."""
     frame = gateway_pb2.ConnectResponse()

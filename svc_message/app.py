@@ -79,6 +79,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         build_group_service(
             core.shards,
             redis,
+            core.groups.news,
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)

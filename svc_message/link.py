@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mesh.metrics import DROPPED_BODIES
@@ -120,6 +120,15 @@ class GatewayLink:
         low = self.event(0).low_prekeys
         low.device.user_id, low.device.device_id = device
         low.one_time_prekeys, low.one_time_kem_prekeys = ec_left, kem_left
+
+    def push_group_news(self, devices: Sequence[Device], group_id: bytes, revision: int) -> None:
+        """Say that a group has changed; it is not said when too much waits."""
+        if self._bytes > _SOFT_BYTES:
+            return
+        push = self.event(0, EVENT_BYTES * (1 + len(devices))).group_news
+        for user_id, device_id in devices:
+            push.devices.add(user_id=user_id, device_id=device_id)
+        push.news.group_id, push.news.revision = group_id, revision
 
     async def written(self) -> None:
         """Return when nothing waits to be written."""

@@ -25,6 +25,7 @@ Device = tuple[bytes, int]
 _MOST_ROUTES = 200_000
 _MOST_PENDING = 10_000
 _MOST_ASKED = 200
+_MOST_LOOKED_UP = 5_000
 _MOST_REVOKING = 2.0
 _MOST_REVOKED = 500
 
@@ -48,6 +49,10 @@ class Gateway(Protocol):
     def push_revoked(self, device: Device, below_epoch: int) -> None: ...
 
     def push_low_prekeys(self, device: Device, ec_left: int, kem_left: int) -> None: ...
+
+    def push_group_news(
+        self, devices: Sequence[Device], group_id: bytes, revision: int
+    ) -> None: ...
 
     async def written(self) -> None:
         """Return when all that was pushed until now is on its way."""
@@ -169,6 +174,17 @@ class Router:
     def low_prekeys(self, device: Device, ec_left: int, kem_left: int) -> None:
         """Push that a device runs out of one-time keys."""
         self._push(device, lambda gateway: gateway.push_low_prekeys(device, ec_left, kem_left))
+
+    async def sessions(self, devices: Sequence[Device]) -> Mapping[Gateway, list[Device]]:
+        """Which of many devices are online at which gateway, as the registry says."""
+        found: dict[Gateway, list[Device]] = {}
+        for start in range(0, len(devices), _MOST_LOOKED_UP):
+            routes = await self._registry.routes(devices[start : start + _MOST_LOOKED_UP])
+            for device, instance_id in routes.items():
+                gateway = self._gateways.get(instance_id)
+                if gateway is not None:
+                    found.setdefault(gateway, []).append(device)
+        return found
 
     async def run(self) -> None:
         """Ask the registry for the routes that are missing, many at once, until cancelled."""

@@ -28,6 +28,7 @@ from svc_message.groups.model import (
     Transfer,
     Unban,
 )
+from svc_message.groups.news import GroupNews
 from svc_message.groups.rules import check_link, decide, demand_role
 from svc_message.groups.store import GroupStore
 from svc_message.identity.buckets import Buckets, Limit, RateLimited
@@ -45,9 +46,12 @@ class Groups:
     and GroupUnknown unless the caller is a member where that is needed.
     """
 
-    def __init__(self, store: GroupStore, buckets: Buckets, *, most_members: int) -> None:
+    def __init__(
+        self, store: GroupStore, buckets: Buckets, news: GroupNews, *, most_members: int
+    ) -> None:
         self._store = store
         self._buckets = buckets
+        self._news = news
         self._most_members = most_members
 
     async def create(
@@ -70,7 +74,8 @@ class Groups:
         if others:
             decide(empty, caller.user_id, Add(tuple(others)), most_members=self._most_members)
         revision = Revision(profile, joining={caller.user_id: Role.OWNER, **others})
-        await self._store.commit(group_id, 1, caller.user_id, revision, logged)
+        if await self._store.commit(group_id, 1, caller.user_id, revision, logged):
+            self._news.note(group_id, 1, ())
         return await self._own(group_id, caller)
 
     async def change(
@@ -167,6 +172,7 @@ class Groups:
                 return group.revision
             number = group.revision + 1
             if await self._store.commit(group_id, number, caller.user_id, revision, logged):
+                self._news.note(group_id, number, revision.leaving)
                 return number
         raise Unavailable("too many change the group at once")
 

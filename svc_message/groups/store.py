@@ -29,6 +29,7 @@ SELECT commit_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
     $19, $20, $21, $22) AS outcome
 """
 _MEMBERS = "SELECT * FROM list_members($1, $2, $3)"
+_MEMBER_IDS = "SELECT user_id FROM member WHERE group_id = $1 AND left_seq IS NULL"
 _CHANGES = "SELECT * FROM list_changes($1, $2, $3, $4, $5, $6)"
 _GROUPS = "SELECT * FROM groups_of($1)"
 _REQUEST = "SELECT request_join($1, $2, $3) AS outcome"
@@ -95,6 +96,11 @@ class GroupStore(SlotStore):
         _demand_known(rows[0]["outcome"])
         return [Member(row["user_id"], Role(row["role"]), row["joined_revision"]) for row in rows]
 
+    async def member_ids(self, group_id: bytes) -> list[bytes]:
+        """Who is a member, for a hint: nothing is decided by it. Raises ShardUnavailable."""
+        shard = self._shards.shard_of(slot_of(group_id))
+        return [row["user_id"] for row in await self._on_one(shard, _MEMBER_IDS, group_id)]
+
     async def changes(
         self, group_id: bytes, caller_id: bytes, revision: int, device_epoch: int, *, limit: int
     ) -> Changes:
@@ -109,12 +115,6 @@ class GroupStore(SlotStore):
         """The groups of which somebody is a member. Raises ShardUnavailable if one is away."""
         found = []
         for shard in self.shards:
-            try:
-                rows = await self._on_shard(shard, _GROUPS, user_id)
-            except STORE_ERRORS as error:
-                raise ShardUnavailable(
-                    "the shard cannot be reached", metadata={"shard": shard}
-                ) from error
             found += [
                 Group(
                     row["group_id"],
@@ -123,7 +123,7 @@ class GroupStore(SlotStore):
                     row["member_count"],
                     _profile(row, None),
                 )
-                for row in rows
+                for row in await self._on_one(shard, _GROUPS, user_id)
             ]
         return found
 
@@ -162,6 +162,14 @@ class GroupStore(SlotStore):
             for user_id, row in zip(user_ids, rows, strict=True)
             if row["outcome"] != Outcome.DONE
         ]
+
+    async def _on_one(self, shard: str, statement: str, *arguments: object) -> list[Any]:
+        try:
+            return await self._on_shard(shard, statement, *arguments)
+        except STORE_ERRORS as error:
+            raise ShardUnavailable(
+                "the shard cannot be reached", metadata={"shard": shard}
+            ) from error
 
 
 def changes_of(rows: Sequence[Any]) -> Changes:

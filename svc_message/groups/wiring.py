@@ -16,6 +16,7 @@ from svc_message.groups.device_changes import DeviceChanges
 from svc_message.groups.fanning import FanOut
 from svc_message.groups.groups import Groups
 from svc_message.groups.message_store import GroupMessageStore
+from svc_message.groups.news import GroupNews
 from svc_message.groups.servicer import GroupServicer
 from svc_message.groups.store import GroupStore
 from svc_message.groups.tallying import Tallies
@@ -38,6 +39,7 @@ class GroupParts:
     fan_out: FanOut
     device_changes: DeviceChanges
     tallies: Tallies
+    news: GroupNews
     stores: Mapping[str, GroupMessageStore]
     keep: timedelta
 
@@ -53,7 +55,13 @@ class GroupParts:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.accepting, self.fan_out, self.device_changes, self.tallies):
+            for part in (
+                self.accepting,
+                self.fan_out,
+                self.device_changes,
+                self.tallies,
+                self.news,
+            ):
                 tasks.create_task(part.run(), name=type(part).__name__.lower())
 
     async def drained(self) -> None:
@@ -107,16 +115,15 @@ def build_groups(
         fan_out,
         DeviceChanges(shards, every=settings.relay_sweep),
         tallies,
+        GroupNews(GroupStore(shards), router),
         stores,
         settings.keep_messages,
     )
 
 
 def build_group_service(
-    shards: Shards, redis: Redis, *, redis_prefix: str, most_members: int
+    shards: Shards, redis: Redis, news: GroupNews, *, redis_prefix: str, most_members: int
 ) -> GroupServicer:
     """Wire GroupService."""
-    groups = Groups(
-        GroupStore(shards), Buckets(redis, prefix=redis_prefix), most_members=most_members
-    )
-    return GroupServicer(groups)
+    buckets = Buckets(redis, prefix=redis_prefix)
+    return GroupServicer(Groups(GroupStore(shards), buckets, news, most_members=most_members))

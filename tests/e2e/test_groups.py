@@ -73,6 +73,28 @@ async def test_a_send_that_is_behind_is_told_what_has_changed(mesh: Mesh) -> Non
     assert (entry.actor_id, entry.change.remove.user_id) == (ann.user_id, ben.user_id)
 
 
+async def test_members_hear_at_once_that_a_group_has_changed(mesh: Mesh) -> None:
+    gateways = mesh.gateway_addresses
+    ann, ben, eve = await register_all(gateways[0], 3)
+
+    async with Device(ann, gateways[0]) as alice, Device(ben, gateways[-1]) as bob:
+        await alice.hello()
+        await bob.hello()
+        group = await make_group(gateways[0], ann, [ben.user_id])
+        for device in (alice, bob):
+            await device.until(lambda device=device: _news(device) == [(group.group_id, 1)])
+
+        remove = change_pb2.Change(remove=change_pb2.RemoveMember(user_id=ben.user_id))
+        await change_group(gateways[-1], ann, group.group_id, remove)
+        for device in (alice, bob):  # he too, who is out now
+            await device.until(lambda device=device: (group.group_id, 2) in _news(device))
+
+        add = change_pb2.Change(add=change_pb2.AddMembers(user_ids=[eve.user_id]))
+        await change_group(gateways[-1], ann, group.group_id, add)
+        await alice.until(lambda: (group.group_id, 3) in _news(alice))
+    assert len(_news(bob)) == 2
+
+
 async def test_bad_sends_to_groups_are_refused_for_good(mesh: Mesh) -> None:
     gateway = mesh.gateway_addresses[0]
     ann, ben, eve = await register_all(gateway, 3)
@@ -162,3 +184,7 @@ def _again(group_id: bytes, changed: send_pb2.GroupChanged) -> send_pb2.Send:
 def _a_read(group_id: bytes, up_to_seq: int) -> gateway_pb2.DeviceEvent:
     read = receipt_pb2.Read(group_id=group_id, up_to_seq=up_to_seq)
     return gateway_pb2.DeviceEvent(read=read)
+
+
+def _news(device: Device) -> list[tuple[bytes, int]]:
+    return [(news.group_id, news.revision) for news in device.all("group_news")]

@@ -147,4 +147,8 @@ async def world(core, shards, redis_url):  # noqa: F811
     """A running core, and the rules over its shards."""
     async with open_redis(redis_url) as redis:
         buckets = Buckets(redis, prefix="test:")
-        yield World(core, Groups(GroupStore(shards), buckets, most_members=30), shards)
+        yield World(
+            core,
+            Groups(GroupStore(shards), buckets, core.core.groups.news, most_members=30),
+            shards,
+        )

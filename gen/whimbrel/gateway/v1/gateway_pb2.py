@@ -30,7 +30,7 @@ from whimbrel.message.v1 import receipt_pb2 as whimbrel_dot_message_dot_v1_dot_r
 from whimbrel.message.v1 import send_pb2 as whimbrel_dot_message_dot_v1_dot_send__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/gateway/v1/gateway.proto\x12\x13whimbrel.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"B\n\x0e\x43onnectRequest\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.DeviceEvent\"C\n\x0f\x43onnectResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.ServerEvent\"\x81\x02\n\x0b\x44\x65viceEvent\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.whimbrel.gateway.v1.HelloH\x00\x12)\n\x04send\x18\x02 \x01(\x0b\x32\x19.whimbrel.message.v1.SendH\x00\x12\'\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x18.whimbrel.gateway.v1.AckH\x00\x12)\n\x04read\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12=\n\x0ereauthenticate\x18\x05 \x01(\x0b\x32#.whimbrel.gateway.v1.ReauthenticateH\x00\x42\x07\n\x05\x65vent\"\xdc\x04\n\x0bServerEvent\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.whimbrel.gateway.v1.WelcomeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x30\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.EnvelopeH\x00\x12\x32\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.CaughtUpH\x00\x12/\n\x07receipt\x18\x06 \x01(\x0b\x32\x1c.whimbrel.message.v1.ReceiptH\x00\x12\x32\n\rread_recorded\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12.\n\x07go_away\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.GoAwayH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\t \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12\x36\n\x0blow_prekeys\x18\n \x01(\x0b\x32\x1f.whimbrel.gateway.v1.LowPrekeysH\x00\x12:\n\rgroup_changed\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x42\x07\n\x05\x65vent\"D\n\x05Hello\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0bmax_unacked\x18\x02 \x01(\r\x12\x16\n\x0e\x61\x66ter_receipts\x18\x03 \x01(\x04\"\x1f\n\x0eReauthenticate\x12\r\n\x05token\x18\x01 \x01(\t\"D\n\nLowPrekeys\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"\x88\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06limits\x18\x04 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.Limits\"\x8c\x01\n\x06Limits\x12\x13\n\x0bmax_unacked\x18\x01 \x01(\r\x12\x1d\n\x15max_outstanding_sends\x18\x02 \x01(\r\x12\x1d\n\x15max_outstanding_bytes\x18\x03 \x01(\r\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\r\"\x18\n\x03\x41\x63k\x12\x11\n\tup_to_pos\x18\x01 \x01(\x04\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03pos\x18\x01 \x01(\x04\"l\n\x06GoAway\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2j\n\x0eGatewayService\x12X\n\x07\x43onnect\x12#.whimbrel.gateway.v1.ConnectRequest\x1a$.whimbrel.gateway.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/gateway/v1/gateway.proto\x12\x13whimbrel.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"B\n\x0e\x43onnectRequest\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.DeviceEvent\"C\n\x0f\x43onnectResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.ServerEvent\"\x81\x02\n\x0b\x44\x65viceEvent\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.whimbrel.gateway.v1.HelloH\x00\x12)\n\x04send\x18\x02 \x01(\x0b\x32\x19.whimbrel.message.v1.SendH\x00\x12\'\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x18.whimbrel.gateway.v1.AckH\x00\x12)\n\x04read\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12=\n\x0ereauthenticate\x18\x05 \x01(\x0b\x32#.whimbrel.gateway.v1.ReauthenticateH\x00\x42\x07\n\x05\x65vent\"\x92\x05\n\x0bServerEvent\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.whimbrel.gateway.v1.WelcomeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x30\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.EnvelopeH\x00\x12\x32\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.CaughtUpH\x00\x12/\n\x07receipt\x18\x06 \x01(\x0b\x32\x1c.whimbrel.message.v1.ReceiptH\x00\x12\x32\n\rread_recorded\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12.\n\x07go_away\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.GoAwayH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\t \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12\x36\n\x0blow_prekeys\x18\n \x01(\x0b\x32\x1f.whimbrel.gateway.v1.LowPrekeysH\x00\x12:\n\rgroup_changed\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x12\x34\n\ngroup_news\x18\x0c \x01(\x0b\x32\x1e.whimbrel.message.v1.GroupNewsH\x00\x42\x07\n\x05\x65vent\"D\n\x05Hello\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0bmax_unacked\x18\x02 \x01(\r\x12\x16\n\x0e\x61\x66ter_receipts\x18\x03 \x01(\x04\"\x1f\n\x0eReauthenticate\x12\r\n\x05token\x18\x01 \x01(\t\"D\n\nLowPrekeys\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"\x88\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06limits\x18\x04 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.Limits\"\x8c\x01\n\x06Limits\x12\x13\n\x0bmax_unacked\x18\x01 \x01(\r\x12\x1d\n\x15max_outstanding_sends\x18\x02 \x01(\r\x12\x1d\n\x15max_outstanding_bytes\x18\x03 \x01(\r\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\r\"\x18\n\x03\x41\x63k\x12\x11\n\tup_to_pos\x18\x01 \x01(\x04\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03pos\x18\x01 \x01(\x04\"l\n\x06GoAway\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2j\n\x0eGatewayService\x12X\n\x07\x43onnect\x12#.whimbrel.gateway.v1.ConnectRequest\x1a$.whimbrel.gateway.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,23 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICEEVENT']._serialized_start=396
   _globals['_DEVICEEVENT']._serialized_end=653
   _globals['_SERVEREVENT']._serialized_start=656
-  _globals['_SERVEREVENT']._serialized_end=1260
-  _globals['_HELLO']._serialized_start=1262
-  _globals['_HELLO']._serialized_end=1330
-  _globals['_REAUTHENTICATE']._serialized_start=1332
-  _globals['_REAUTHENTICATE']._serialized_end=1363
-  _globals['_LOWPREKEYS']._serialized_start=1365
-  _globals['_LOWPREKEYS']._serialized_end=1433
-  _globals['_WELCOME']._serialized_start=1436
-  _globals['_WELCOME']._serialized_end=1572
-  _globals['_LIMITS']._serialized_start=1575
-  _globals['_LIMITS']._serialized_end=1715
-  _globals['_ACK']._serialized_start=1717
-  _globals['_ACK']._serialized_end=1741
-  _globals['_CAUGHTUP']._serialized_start=1743
-  _globals['_CAUGHTUP']._serialized_end=1766
-  _globals['_GOAWAY']._serialized_start=1768
-  _globals['_GOAWAY']._serialized_end=1876
-  _globals['_GATEWAYSERVICE']._serialized_start=1878
-  _globals['_GATEWAYSERVICE']._serialized_end=1984
+  _globals['_SERVEREVENT']._serialized_end=1314
+  _globals['_HELLO']._serialized_start=1316
+  _globals['_HELLO']._serialized_end=1384
+  _globals['_REAUTHENTICATE']._serialized_start=1386
+  _globals['_REAUTHENTICATE']._serialized_end=1417
+  _globals['_LOWPREKEYS']._serialized_start=1419
+  _globals['_LOWPREKEYS']._serialized_end=1487
+  _globals['_WELCOME']._serialized_start=1490
+  _globals['_WELCOME']._serialized_end=1626
+  _globals['_LIMITS']._serialized_start=1629
+  _globals['_LIMITS']._serialized_end=1769
+  _globals['_ACK']._serialized_start=1771
+  _globals['_ACK']._serialized_end=1795
+  _globals['_CAUGHTUP']._serialized_start=1797
+  _globals['_CAUGHTUP']._serialized_end=1820
+  _globals['_GOAWAY']._serialized_start=1822
+  _globals['_GOAWAY']._serialized_end=1930
+  _globals['_GATEWAYSERVICE']._serialized_start=1932
+  _globals['_GATEWAYSERVICE']._serialized_end=2038
 # @@protoc_insertion_point(module_scope)

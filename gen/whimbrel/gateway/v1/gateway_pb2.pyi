@@ -133,6 +133,7 @@ class ServerEvent(message.Message):
     DEVICE_MISMATCH_FIELD_NUMBER: builtins.int
     LOW_PREKEYS_FIELD_NUMBER: builtins.int
     GROUP_CHANGED_FIELD_NUMBER: builtins.int
+    GROUP_NEWS_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
         """Answers `hello`."""
@@ -177,6 +178,12 @@ class ServerEvent(message.Message):
     def group_changed(self) -> send_pb2.GroupChanged:
         """Answers `send`: it was made for a group that has changed."""
 
+    @builtins.property
+    def group_news(self) -> send_pb2.GroupNews:
+        """A group of the account has changed, or one that it has just left or come into. A hint, and not repeated: at each start the
+        device reads where its groups stand (GroupService.ListGroups).
+        """
+
     def __init__(
         self,
         *,
@@ -191,12 +198,13 @@ class ServerEvent(message.Message):
         device_mismatch: send_pb2.DeviceMismatch | None = ...,
         low_prekeys: LowPrekeys | None = ...,
         group_changed: send_pb2.GroupChanged | None = ...,
+        group_news: send_pb2.GroupNews | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

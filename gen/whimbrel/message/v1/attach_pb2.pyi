@@ -168,6 +168,7 @@ class MessageEvent(message.Message):
     LOW_PREKEYS_FIELD_NUMBER: builtins.int
     GROUP_CHANGED_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
+    GROUP_NEWS_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The id of the request that this answers; 0 for a push."""
     @builtins.property
@@ -238,6 +239,10 @@ class MessageEvent(message.Message):
     def run(self) -> PushRun:
         """Push: messages of a group for many devices."""
 
+    @builtins.property
+    def group_news(self) -> PushGroupNews:
+        """Push: a group has changed."""
+
     def __init__(
         self,
         *,
@@ -259,12 +264,13 @@ class MessageEvent(message.Message):
         low_prekeys: PushLowPrekeys | None = ...,
         group_changed: send_pb2.GroupChanged | None = ...,
         run: PushRun | None = ...,
+        group_news: PushGroupNews | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run", "group_news"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -966,6 +972,34 @@ class PushLowPrekeys(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "one_time_kem_prekeys", b"one_time_kem_prekeys", "one_time_prekeys", b"one_time_prekeys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushGroupNews(message.Message):
+    """A group has changed. A hint: who misses it learns of the change when they send, or ask."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: builtins.int
+    NEWS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def devices(self) -> containers.RepeatedCompositeFieldContainer[DeviceAddress]:
+        """Devices of this gateway whose accounts the change concerns."""
+
+    @builtins.property
+    def news(self) -> send_pb2.GroupNews:
+        """The news."""
+
+    def __init__(
+        self,
+        *,
+        devices: abc.Iterable[DeviceAddress] | None = ...,
+        news: send_pb2.GroupNews | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["news", b"news"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["devices", b"devices", "news", b"news"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

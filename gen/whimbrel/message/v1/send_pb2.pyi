@@ -410,3 +410,27 @@ class GroupChanged(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["changes", b"changes", "client_message_id", b"client_message_id", "device_changes", b"device_changes", "device_epoch", b"device_epoch", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GroupNews(message.Message):
+    """A group has changed. Its members read the changes (GroupService.ListChanges); who is no member any more is told GROUP_UNKNOWN there."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    """The group, 16 bytes."""
+    revision: builtins.int
+    """A revision that the group has reached; it may be further."""
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["group_id", b"group_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
