@@ -19,6 +19,7 @@ from svc_message.groups.model import (
     LinkInvalid,
     Member,
     MemberBanned,
+    MemberNotAddable,
     MemberUnknown,
     Profile,
     Remove,
@@ -33,6 +34,8 @@ from svc_message.groups.rules import check_link, decide, demand_role
 from svc_message.groups.store import GroupStore
 from svc_message.identity.buckets import Buckets, Limit, RateLimited
 from svc_message.identity.caller import Caller
+from svc_message.identity.finding_store import FindingStore
+from svc_message.identity.personal import may
 
 _TRIES = 50
 _MOST_REQUESTS = 500
@@ -47,9 +50,16 @@ class Groups:
     """
 
     def __init__(
-        self, store: GroupStore, buckets: Buckets, news: GroupNews, *, most_members: int
+        self,
+        store: GroupStore,
+        finding: FindingStore,
+        buckets: Buckets,
+        news: GroupNews,
+        *,
+        most_members: int,
     ) -> None:
         self._store = store
+        self._finding = finding
         self._buckets = buckets
         self._news = news
         self._most_members = most_members
@@ -63,13 +73,17 @@ class Groups:
         *,
         logged: bytes,
     ) -> Group:
-        """Make the group of this creation id, once. Raises MemberUnknown, GroupFull."""
+        """Make the group of this creation id, once.
+
+        Raises MemberUnknown, MemberNotAddable, GroupFull.
+        """
         _demand_id("creation_id", creation_id)
         await self._store.check_caller(caller)
         group_id = hashlib.sha256(b"group" + caller.user_id + creation_id).digest()[:ID_BYTES]
         others = dict.fromkeys(user_ids, Role.MEMBER)
         others.pop(caller.user_id, None)
         await self._demand_accounts(list(others))
+        await self._demand_addable(caller, group_id, list(others))
         empty = Group(group_id, 0, 0, 1, profile, {caller.user_id: Role.OWNER})
         if others:
             decide(empty, caller.user_id, Add(tuple(others)), most_members=self._most_members)
@@ -83,12 +97,13 @@ class Groups:
     ) -> int:
         """Make one change; the revision that it is in.
 
-        Raises PermissionDenied, MemberUnknown, MemberBanned, GroupFull.
+        Raises PermissionDenied, MemberUnknown, MemberNotAddable, MemberBanned, GroupFull.
         """
         await self._store.check_caller(caller)
         users = _users_of(change)
         if isinstance(change, Add):
             await self._demand_accounts(users)
+            await self._demand_addable(caller, group_id, users)
         return await self._change(caller, group_id, change, users, logged)
 
     async def join(
@@ -194,6 +209,26 @@ class Groups:
             _demand_id("user_ids", user_id)
         for user_id in await self._store.missing_accounts(user_ids):
             raise MemberUnknown("no such account", metadata={"user_id": ulid_text(user_id)})
+
+    async def _demand_addable(
+        self, caller: Caller, group_id: bytes, user_ids: Sequence[bytes]
+    ) -> None:
+        """Return if these people let the caller add them, have asked to join, or are members."""
+        audiences = await self._finding.group_audiences(caller.user_id, user_ids)
+        contacts = await self._finding.have_sent_to(caller.user_id, user_ids)
+        unwilling = {
+            user_id
+            for user_id, audience, is_contact in zip(user_ids, audiences, contacts, strict=True)
+            if not may(audience, is_contact=is_contact)
+        } - {caller.user_id}
+        if not unwilling:
+            return
+        asked = await self._store.join_requests(group_id, limit=_MOST_REQUESTS)
+        members = await self._store.member_ids(group_id)
+        for user_id in sorted(unwilling.difference(members, (one for one, _ in asked))):
+            raise MemberNotAddable(
+                "the account can only be invited", metadata={"user_id": ulid_text(user_id)}
+            )
 
     async def _take_permit(self, caller: Caller) -> None:
         [wait] = await self._buckets.take([f"group-join:{{{caller.user_id.hex()}}}"], _JOINING)

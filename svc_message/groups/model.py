@@ -218,6 +218,12 @@ class MemberUnknown(WhimbrelError):
     reason = "MEMBER_UNKNOWN"
 
 
+class MemberNotAddable(PermissionDenied):
+    """The account lets the caller not add it; it may be invited by the link."""
+
+    reason = "MEMBER_NOT_ADDABLE"
+
+
 class MemberBanned(PermissionDenied):
     """The account is banned from the group."""
 

@@ -21,6 +21,7 @@ from svc_message.groups.servicer import GroupServicer
 from svc_message.groups.store import GroupStore
 from svc_message.groups.tallying import Tallies
 from svc_message.identity.buckets import Buckets
+from svc_message.identity.finding_store import FindingStore
 from svc_message.relay import Relay
 from svc_message.routing import Router
 from svc_message.settings import Settings
@@ -126,4 +127,7 @@ def build_group_service(
 ) -> GroupServicer:
     """Wire GroupService."""
     buckets = Buckets(redis, prefix=redis_prefix)
-    return GroupServicer(Groups(GroupStore(shards), buckets, news, most_members=most_members))
+    groups = Groups(
+        GroupStore(shards), FindingStore(shards), buckets, news, most_members=most_members
+    )
+    return GroupServicer(groups)

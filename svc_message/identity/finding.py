@@ -14,7 +14,7 @@ from svc_message.identity.budget import LookUpBudget
 from svc_message.identity.finding_store import FindingStore, Wanted
 from svc_message.identity.model import HandleUnknown, is_handle
 from svc_message.identity.numbers import HASH_BYTES, number_hash
-from svc_message.identity.personal import Audience
+from svc_message.identity.personal import may
 
 _MOST_CONTACTS = 500
 
@@ -79,11 +79,7 @@ class Finding:
         audiences = await self._store.audiences(caller, wanted)
         contacts = await self._store.have_sent_to(caller, [one.user_id for one in wanted])
         return [
-            one.user_id
-            if one.user_id == caller
-            or audience == Audience.EVERYONE
-            or (audience == Audience.CONTACTS and is_contact)
-            else None
+            one.user_id if one.user_id == caller or may(audience, is_contact=is_contact) else None
             for one, audience, is_contact in zip(wanted, audiences, contacts, strict=True)
         ]
 

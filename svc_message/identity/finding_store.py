@@ -11,6 +11,7 @@ from svc_message.identity.slot_store import SlotStore
 _FIND_HANDLE = "SELECT outcome, user_id FROM find_handle($1, $2)"
 _FIND_NUMBERS = "SELECT outcome, user_id FROM find_numbers($1, $2, $3) ORDER BY item"
 _AUDIENCES = "SELECT outcome, audience FROM audiences($1, $2, $3, $4, $5) ORDER BY item"
+_GROUP_AUDIENCES = "SELECT outcome, audience FROM group_audiences($1, $2, $3, $4) ORDER BY item"
 _HAVE_SENT = "SELECT outcome, sent FROM have_sent($1, $2, $3, $4) ORDER BY item"
 
 
@@ -42,6 +43,12 @@ class FindingStore(SlotStore):
         numbers = [one.number for one in wanted]
         slots = [slot_of(user) for user in users]
         rows = await self._ask_each(_AUDIENCES, slots, users, numbers, last=[caller])
+        return [row["audience"] for row in rows]
+
+    async def group_audiences(self, caller: bytes, users: Sequence[bytes]) -> list[int]:
+        """Who may add each account to groups; nobody where it has blocked the caller."""
+        slots = [slot_of(user) for user in users]
+        rows = await self._ask_each(_GROUP_AUDIENCES, slots, users, last=[caller])
         return [row["audience"] for row in rows]
 
     async def have_sent_to(self, user_id: bytes, senders: Sequence[bytes]) -> list[bool]:

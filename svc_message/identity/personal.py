@@ -16,19 +16,25 @@ _MOST_MUTED = 10_000
 
 
 class Audience(IntEnum):
-    """Who may find an account; a contact is someone to whom its owner has ever sent."""
+    """Who may do something; a contact is someone to whom the account's owner has ever sent."""
 
     EVERYONE = 1
     CONTACTS = 2
     NOBODY = 3
 
 
+def may(audience: int, *, is_contact: bool) -> bool:
+    """Whether somebody belongs to an audience."""
+    return audience == Audience.EVERYONE or (audience == Audience.CONTACTS and is_contact)
+
+
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """Who may find an account; None leaves a choice as it is."""
+    """Who may find an account, and add it to groups; None leaves a choice as it is."""
 
     by_handle: Audience | None = None
     by_number: Audience | None = None
+    to_groups: Audience | None = None
 
 
 class Personal:
@@ -50,9 +56,11 @@ class Personal:
         return await self._store.profile_of(user_id, reader.user_id)
 
     async def set_privacy(self, caller: Caller, privacy: Privacy) -> None:
-        """Choose who may find the account; from the primary alone."""
+        """Choose who may find the account and add it to groups; from the primary alone."""
         caller.demand_primary()
-        await self._store.set_privacy(caller, privacy.by_handle, privacy.by_number)
+        await self._store.set_privacy(
+            caller, privacy.by_handle, privacy.by_number, privacy.to_groups
+        )
 
     async def block(self, caller: Caller, user_id: bytes) -> None:
         """Keep the account's direct messages away; there need not be such an account."""

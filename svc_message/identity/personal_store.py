@@ -8,7 +8,7 @@ from svc_message.identity.slot_store import SlotStore, by, demand_linked
 
 _SET_PROFILE = "SELECT set_profile($1, $2, $3, $4, $5) AS outcome"
 _GET_PROFILE = "SELECT outcome, profile FROM get_profile($1, $2, $3)"
-_SET_PRIVACY = "SELECT set_privacy($1, $2, $3, $4, $5, $6) AS outcome"
+_SET_PRIVACY = "SELECT set_privacy($1, $2, $3, $4, $5, $6, $7) AS outcome"
 _SET_BLOCK = "SELECT set_block($1, $2, $3, $4, $5, $6, $7) AS outcome"
 _LIST_BLOCKED = "SELECT outcome, blocked FROM list_blocked($1, $2, $3, $4)"
 _SET_MUTE = "SELECT set_mute($1, $2, $3, $4, $5, $6, $7) AS outcome"
@@ -28,9 +28,9 @@ class PersonalStore(SlotStore):
         return profile or b""
 
     async def set_privacy(
-        self, caller: Caller, by_handle: int | None, by_number: int | None
+        self, caller: Caller, by_handle: int | None, by_number: int | None, to_groups: int | None
     ) -> None:
-        await self._change(caller, _SET_PRIVACY, by_handle, by_number)
+        await self._change(caller, _SET_PRIVACY, by_handle, by_number, to_groups)
 
     async def block(self, caller: Caller, user_id: bytes, *, most: int) -> bool:
         """Block; False if so many are blocked."""

@@ -111,6 +111,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         privacy = Privacy(
             _audience("findable_by_handle", request.findable_by_handle),
             _audience("findable_by_number", request.findable_by_number),
+            _audience("addable_to_groups", request.addable_to_groups),
         )
         await self._identity.personal.set_privacy(caller_of(context), privacy)
         return identity_pb2.SetPrivacyResponse()

@@ -14,6 +14,7 @@ from svc_message.groups.sending import read_group_send
 from svc_message.groups.store import GroupStore
 from svc_message.identity.buckets import Buckets
 from svc_message.identity.caller import Caller
+from svc_message.identity.finding_store import FindingStore
 from svc_message.model import Refusal
 from svc_message.requests import ReadRequest, ReceiptsRequest
 from tests.svc_message.messaging.conftest import core, people  # noqa: F401  fixtures
@@ -149,6 +150,12 @@ async def world(core, shards, redis_url):  # noqa: F811
         buckets = Buckets(redis, prefix="test:")
         yield World(
             core,
-            Groups(GroupStore(shards), buckets, core.core.groups.news, most_members=30),
+            Groups(
+                GroupStore(shards),
+                FindingStore(shards),
+                buckets,
+                core.core.groups.news,
+                most_members=30,
+            ),
             shards,
         )

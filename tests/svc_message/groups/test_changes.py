@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from mesh.errors import PermissionDenied, WhimbrelError
-from mesh.ids import random_id, slot_of
+from mesh.ids import random_id, slot_of, ulid_text
 from svc_message.groups.departing import Departing
 from svc_message.groups.model import (
     Add,
@@ -15,6 +15,7 @@ from svc_message.groups.model import (
     Leave,
     Link,
     LinkInvalid,
+    MemberNotAddable,
     MemberUnknown,
     Permissions,
     Remove,
@@ -25,6 +26,8 @@ from svc_message.groups.model import (
     Transfer,
 )
 from svc_message.identity.buckets import RateLimited
+from svc_message.identity.personal import Audience, Personal, Privacy
+from svc_message.identity.personal_store import PersonalStore
 from tests.svc_message.groups.conftest import caller
 
 
@@ -58,6 +61,34 @@ async def test_an_account_that_does_not_exist_is_not_added(world, people):
             await world.change(people[0], group.group_id, change)
 
     assert list(await roles_of(world, group, people[0])) == [people[0]]
+
+
+async def test_people_are_added_only_by_whom_they_allow(world, people, shards):
+    ann, ben, cid, dan = people[:4]
+    personal = Personal(PersonalStore(shards))
+    group = await world.create(ann)
+    await personal.block(caller(ben), ann)
+    await personal.set_privacy(caller(cid), Privacy(to_groups=Audience.NOBODY))
+    await personal.set_privacy(caller(dan), Privacy(to_groups=Audience.CONTACTS))
+
+    for user in (ben, cid, dan):
+        with pytest.raises(MemberNotAddable) as refusal:
+            await world.change(ann, group.group_id, Add((people[4], user)))
+        assert refusal.value.metadata == {"user_id": ulid_text(user)}
+        with pytest.raises(MemberNotAddable):
+            await world.create(ann, [user])
+    assert list(await roles_of(world, group, ann)) == [ann]
+
+    await world.core.send(dan, ann)
+    assert await world.change(ann, group.group_id, Add((dan,))) == 2
+    await personal.set_privacy(caller(dan), Privacy(to_groups=Audience.NOBODY))
+    assert await world.change(ann, group.group_id, Add((dan,))) == 2  # a repetition
+    key = b"k" * 32
+    link = Link(hashlib.sha256(key).digest(), needs_approval=True)
+    await world.change(ann, group.group_id, SetLink(link))
+    await world.groups.join(caller(cid), group.group_id, key, logged=b"")
+    assert await world.change(ann, group.group_id, Add((cid,))) == 4  # who asked is let in
+    assert set(await roles_of(world, group, ann)) == {ann, cid, dan}
 
 
 async def test_changes_at_once_make_revisions_without_a_gap_and_none_is_lost(world, people):

@@ -124,6 +124,8 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The key of the invite link is wrong, or the link has ended or is used up."""
     ERROR_REASON_MESSAGE_UNKNOWN: _ErrorReason.ValueType  # 65
     """The caller has no such message in the group."""
+    ERROR_REASON_MEMBER_NOT_ADDABLE: _ErrorReason.ValueType  # 66
+    """The account lets the caller not add it to groups: it can be invited by the link. Metadata: `user_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that Whimbrel gives. A call that fails carries it, without its prefix, as the `reason` of one
@@ -233,3 +235,5 @@ ERROR_REASON_GROUP_LINK_INVALID: ErrorReason.ValueType  # 64
 """The key of the invite link is wrong, or the link has ended or is used up."""
 ERROR_REASON_MESSAGE_UNKNOWN: ErrorReason.ValueType  # 65
 """The caller has no such message in the group."""
+ERROR_REASON_MEMBER_NOT_ADDABLE: ErrorReason.ValueType  # 66
+"""The account lets the caller not add it to groups: it can be invited by the link. Metadata: `user_id`."""

@@ -95,14 +95,16 @@ class GroupServiceServicer:
     """
 
     def CreateGroup(self, request, context):
-        """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, and with GROUP_FULL.
+        """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, with MEMBER_NOT_ADDABLE for
+        one that has blocked the caller or lets only others add it (SetPrivacy), and with GROUP_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangeGroup(self, request, context):
-        """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_BANNED, GROUP_FULL.
+        """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_NOT_ADDABLE (but for who
+        has asked to join), MEMBER_BANNED, GROUP_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

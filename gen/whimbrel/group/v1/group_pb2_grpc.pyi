@@ -22,9 +22,13 @@ class GroupServiceStub:
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CreateGroup: aio.UnaryUnaryMultiCallable[group_pb2.CreateGroupRequest, group_pb2.CreateGroupResponse]
-    """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, and with GROUP_FULL."""
+    """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, with MEMBER_NOT_ADDABLE for
+    one that has blocked the caller or lets only others add it (SetPrivacy), and with GROUP_FULL.
+    """
     ChangeGroup: aio.UnaryUnaryMultiCallable[group_pb2.ChangeGroupRequest, group_pb2.ChangeGroupResponse]
-    """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_BANNED, GROUP_FULL."""
+    """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_NOT_ADDABLE (but for who
+    has asked to join), MEMBER_BANNED, GROUP_FULL.
+    """
     GetGroup: aio.UnaryUnaryMultiCallable[group_pb2.GetGroupRequest, group_pb2.GetGroupResponse]
     """Reads a group with all its members."""
     ListChanges: aio.UnaryUnaryMultiCallable[group_pb2.ListChangesRequest, group_pb2.ListChangesResponse]
@@ -56,7 +60,9 @@ class GroupServiceServicer(metaclass=abc_1.ABCMeta):
         request: group_pb2.CreateGroupRequest,
         context: aio.ServicerContext[group_pb2.CreateGroupRequest, abc.Awaitable[group_pb2.CreateGroupResponse]],
     ) -> abc.Awaitable[group_pb2.CreateGroupResponse]:
-        """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, and with GROUP_FULL."""
+        """Makes a group with the caller as its owner. Fails with MEMBER_UNKNOWN for an account that does not exist, with MEMBER_NOT_ADDABLE for
+        one that has blocked the caller or lets only others add it (SetPrivacy), and with GROUP_FULL.
+        """
 
     @abc_1.abstractmethod
     def ChangeGroup(
@@ -64,7 +70,9 @@ class GroupServiceServicer(metaclass=abc_1.ABCMeta):
         request: group_pb2.ChangeGroupRequest,
         context: aio.ServicerContext[group_pb2.ChangeGroupRequest, abc.Awaitable[group_pb2.ChangeGroupResponse]],
     ) -> abc.Awaitable[group_pb2.ChangeGroupResponse]:
-        """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_BANNED, GROUP_FULL."""
+        """Makes one change. What is so already is no change, and makes no revision. Fails with MEMBER_UNKNOWN, MEMBER_NOT_ADDABLE (but for who
+        has asked to join), MEMBER_BANNED, GROUP_FULL.
+        """
 
     @abc_1.abstractmethod
     def GetGroup(

@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from whimbrel.identity.v1 import keys_pb2 as whimbrel_dot_identity_dot_v1_dot_keys__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/identity/v1/identity.proto\x12\x14whimbrel.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/identity/v1/keys.proto\"\xed\x01\n\x0fRegisterRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65vice_public_key\x18\x02 \x01(\x0c\x12-\n\tsigned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x14\n\x0cphone_number\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x19\n\x11registration_lock\x18\x07 \x01(\x0c\x12.\n\x04keys\x18\x08 \x01(\x0b\x32 .whimbrel.identity.v1.DeviceKeys\"|\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x12RequestCodeRequest\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\"r\n\x13RequestCodeResponse\x12.\n\nexpires_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07next_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x0eRefreshRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12-\n\tsigned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"W\n\x0fRefreshResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\rLookUpRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\"!\n\x0eLookUpResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"0\n\x17\x44iscoverContactsRequest\x12\x15\n\rnumber_hashes\x18\x01 \x03(\x0c\"K\n\x18\x44iscoverContactsResponse\x12/\n\x08\x63ontacts\x18\x01 \x03(\x0b\x32\x1d.whimbrel.identity.v1.Contact\"/\n\x07\x43ontact\x12\x13\n\x0bnumber_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\".\n\x11SetProfileRequest\x12\x19\n\x11\x65ncrypted_profile\x18\x01 \x01(\x0c\"\x14\n\x12SetProfileResponse\"$\n\x11GetProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"/\n\x12GetProfileResponse\x12\x19\n\x11\x65ncrypted_profile\x18\x01 \x01(\x0c\"\x8b\x01\n\x11SetPrivacyRequest\x12:\n\x12\x66indable_by_handle\x18\x01 \x01(\x0e\x32\x1e.whimbrel.identity.v1.Audience\x12:\n\x12\x66indable_by_number\x18\x02 \x01(\x0e\x32\x1e.whimbrel.identity.v1.Audience\"\x14\n\x12SetPrivacyResponse\"7\n\x1aSetRegistrationLockRequest\x12\x19\n\x11registration_lock\x18\x01 \x01(\x0c\"\x1d\n\x1bSetRegistrationLockResponse\"9\n\x13\x43hangeNumberRequest\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"\x16\n\x14\x43hangeNumberResponse\"\x16\n\x14\x44\x65leteAccountRequest\"\x17\n\x15\x44\x65leteAccountResponse\"\x1f\n\x0c\x42lockRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x0f\n\rBlockResponse\"!\n\x0eUnblockRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x11\n\x0fUnblockResponse\"\x14\n\x12ListBlockedRequest\"\'\n\x13ListBlockedResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"^\n\x0eSetMuteRequest\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c\x63onversation\"\x11\n\x0fSetMuteResponse*g\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UDIENCE_EVERYONE\x10\x01\x12\x15\n\x11\x41UDIENCE_CONTACTS\x10\x02\x12\x13\n\x0f\x41UDIENCE_NOBODY\x10\x03\x32\xc6\x0b\n\x0fIdentityService\x12Y\n\x08Register\x12%.whimbrel.identity.v1.RegisterRequest\x1a&.whimbrel.identity.v1.RegisterResponse\x12\x62\n\x0bRequestCode\x12(.whimbrel.identity.v1.RequestCodeRequest\x1a).whimbrel.identity.v1.RequestCodeResponse\x12V\n\x07Refresh\x12$.whimbrel.identity.v1.RefreshRequest\x1a%.whimbrel.identity.v1.RefreshResponse\x12S\n\x06LookUp\x12#.whimbrel.identity.v1.LookUpRequest\x1a$.whimbrel.identity.v1.LookUpResponse\x12q\n\x10\x44iscoverContacts\x12-.whimbrel.identity.v1.DiscoverContactsRequest\x1a..whimbrel.identity.v1.DiscoverContactsResponse\x12_\n\nSetProfile\x12\'.whimbrel.identity.v1.SetProfileRequest\x1a(.whimbrel.identity.v1.SetProfileResponse\x12_\n\nGetProfile\x12\'.whimbrel.identity.v1.GetProfileRequest\x1a(.whimbrel.identity.v1.GetProfileResponse\x12_\n\nSetPrivacy\x12\'.whimbrel.identity.v1.SetPrivacyRequest\x1a(.whimbrel.identity.v1.SetPrivacyResponse\x12z\n\x13SetRegistrationLock\x12\x30.whimbrel.identity.v1.SetRegistrationLockRequest\x1a\x31.whimbrel.identity.v1.SetRegistrationLockResponse\x12\x65\n\x0c\x43hangeNumber\x12).whimbrel.identity.v1.ChangeNumberRequest\x1a*.whimbrel.identity.v1.ChangeNumberResponse\x12h\n\rDeleteAccount\x12*.whimbrel.identity.v1.DeleteAccountRequest\x1a+.whimbrel.identity.v1.DeleteAccountResponse\x12P\n\x05\x42lock\x12\".whimbrel.identity.v1.BlockRequest\x1a#.whimbrel.identity.v1.BlockResponse\x12V\n\x07Unblock\x12$.whimbrel.identity.v1.UnblockRequest\x1a%.whimbrel.identity.v1.UnblockResponse\x12\x62\n\x0bListBlocked\x12(.whimbrel.identity.v1.ListBlockedRequest\x1a).whimbrel.identity.v1.ListBlockedResponse\x12V\n\x07SetMute\x12$.whimbrel.identity.v1.SetMuteRequest\x1a%.whimbrel.identity.v1.SetMuteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/identity/v1/identity.proto\x12\x14whimbrel.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/identity/v1/keys.proto\"\xed\x01\n\x0fRegisterRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65vice_public_key\x18\x02 \x01(\x0c\x12-\n\tsigned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x14\n\x0cphone_number\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x19\n\x11registration_lock\x18\x07 \x01(\x0c\x12.\n\x04keys\x18\x08 \x01(\x0b\x32 .whimbrel.identity.v1.DeviceKeys\"|\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x12RequestCodeRequest\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\"r\n\x13RequestCodeResponse\x12.\n\nexpires_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07next_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x0eRefreshRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12-\n\tsigned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"W\n\x0fRefreshResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\rLookUpRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\"!\n\x0eLookUpResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"0\n\x17\x44iscoverContactsRequest\x12\x15\n\rnumber_hashes\x18\x01 \x03(\x0c\"K\n\x18\x44iscoverContactsResponse\x12/\n\x08\x63ontacts\x18\x01 \x03(\x0b\x32\x1d.whimbrel.identity.v1.Contact\"/\n\x07\x43ontact\x12\x13\n\x0bnumber_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\".\n\x11SetProfileRequest\x12\x19\n\x11\x65ncrypted_profile\x18\x01 \x01(\x0c\"\x14\n\x12SetProfileResponse\"$\n\x11GetProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"/\n\x12GetProfileResponse\x12\x19\n\x11\x65ncrypted_profile\x18\x01 \x01(\x0c\"\xc6\x01\n\x11SetPrivacyRequest\x12:\n\x12\x66indable_by_handle\x18\x01 \x01(\x0e\x32\x1e.whimbrel.identity.v1.Audience\x12:\n\x12\x66indable_by_number\x18\x02 \x01(\x0e\x32\x1e.whimbrel.identity.v1.Audience\x12\x39\n\x11\x61\x64\x64\x61\x62le_to_groups\x18\x03 \x01(\x0e\x32\x1e.whimbrel.identity.v1.Audience\"\x14\n\x12SetPrivacyResponse\"7\n\x1aSetRegistrationLockRequest\x12\x19\n\x11registration_lock\x18\x01 \x01(\x0c\"\x1d\n\x1bSetRegistrationLockResponse\"9\n\x13\x43hangeNumberRequest\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"\x16\n\x14\x43hangeNumberResponse\"\x16\n\x14\x44\x65leteAccountRequest\"\x17\n\x15\x44\x65leteAccountResponse\"\x1f\n\x0c\x42lockRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x0f\n\rBlockResponse\"!\n\x0eUnblockRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x11\n\x0fUnblockResponse\"\x14\n\x12ListBlockedRequest\"\'\n\x13ListBlockedResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"^\n\x0eSetMuteRequest\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c\x63onversation\"\x11\n\x0fSetMuteResponse*g\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UDIENCE_EVERYONE\x10\x01\x12\x15\n\x11\x41UDIENCE_CONTACTS\x10\x02\x12\x13\n\x0f\x41UDIENCE_NOBODY\x10\x03\x32\xc6\x0b\n\x0fIdentityService\x12Y\n\x08Register\x12%.whimbrel.identity.v1.RegisterRequest\x1a&.whimbrel.identity.v1.RegisterResponse\x12\x62\n\x0bRequestCode\x12(.whimbrel.identity.v1.RequestCodeRequest\x1a).whimbrel.identity.v1.RequestCodeResponse\x12V\n\x07Refresh\x12$.whimbrel.identity.v1.RefreshRequest\x1a%.whimbrel.identity.v1.RefreshResponse\x12S\n\x06LookUp\x12#.whimbrel.identity.v1.LookUpRequest\x1a$.whimbrel.identity.v1.LookUpResponse\x12q\n\x10\x44iscoverContacts\x12-.whimbrel.identity.v1.DiscoverContactsRequest\x1a..whimbrel.identity.v1.DiscoverContactsResponse\x12_\n\nSetProfile\x12\'.whimbrel.identity.v1.SetProfileRequest\x1a(.whimbrel.identity.v1.SetProfileResponse\x12_\n\nGetProfile\x12\'.whimbrel.identity.v1.GetProfileRequest\x1a(.whimbrel.identity.v1.GetProfileResponse\x12_\n\nSetPrivacy\x12\'.whimbrel.identity.v1.SetPrivacyRequest\x1a(.whimbrel.identity.v1.SetPrivacyResponse\x12z\n\x13SetRegistrationLock\x12\x30.whimbrel.identity.v1.SetRegistrationLockRequest\x1a\x31.whimbrel.identity.v1.SetRegistrationLockResponse\x12\x65\n\x0c\x43hangeNumber\x12).whimbrel.identity.v1.ChangeNumberRequest\x1a*.whimbrel.identity.v1.ChangeNumberResponse\x12h\n\rDeleteAccount\x12*.whimbrel.identity.v1.DeleteAccountRequest\x1a+.whimbrel.identity.v1.DeleteAccountResponse\x12P\n\x05\x42lock\x12\".whimbrel.identity.v1.BlockRequest\x1a#.whimbrel.identity.v1.BlockResponse\x12V\n\x07Unblock\x12$.whimbrel.identity.v1.UnblockRequest\x1a%.whimbrel.identity.v1.UnblockResponse\x12\x62\n\x0bListBlocked\x12(.whimbrel.identity.v1.ListBlockedRequest\x1a).whimbrel.identity.v1.ListBlockedResponse\x12V\n\x07SetMute\x12$.whimbrel.identity.v1.SetMuteRequest\x1a%.whimbrel.identity.v1.SetMuteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.identity.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDIENCE']._serialized_start=1951
-  _globals['_AUDIENCE']._serialized_end=2054
+  _globals['_AUDIENCE']._serialized_start=2010
+  _globals['_AUDIENCE']._serialized_end=2113
   _globals['_REGISTERREQUEST']._serialized_start=128
   _globals['_REGISTERREQUEST']._serialized_end=365
   _globals['_REGISTERRESPONSE']._serialized_start=367
@@ -66,37 +66,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROFILERESPONSE']._serialized_start=1236
   _globals['_GETPROFILERESPONSE']._serialized_end=1283
   _globals['_SETPRIVACYREQUEST']._serialized_start=1286
-  _globals['_SETPRIVACYREQUEST']._serialized_end=1425
-  _globals['_SETPRIVACYRESPONSE']._serialized_start=1427
-  _globals['_SETPRIVACYRESPONSE']._serialized_end=1447
-  _globals['_SETREGISTRATIONLOCKREQUEST']._serialized_start=1449
-  _globals['_SETREGISTRATIONLOCKREQUEST']._serialized_end=1504
-  _globals['_SETREGISTRATIONLOCKRESPONSE']._serialized_start=1506
-  _globals['_SETREGISTRATIONLOCKRESPONSE']._serialized_end=1535
-  _globals['_CHANGENUMBERREQUEST']._serialized_start=1537
-  _globals['_CHANGENUMBERREQUEST']._serialized_end=1594
-  _globals['_CHANGENUMBERRESPONSE']._serialized_start=1596
-  _globals['_CHANGENUMBERRESPONSE']._serialized_end=1618
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1620
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1642
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1644
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1667
-  _globals['_BLOCKREQUEST']._serialized_start=1669
-  _globals['_BLOCKREQUEST']._serialized_end=1700
-  _globals['_BLOCKRESPONSE']._serialized_start=1702
-  _globals['_BLOCKRESPONSE']._serialized_end=1717
-  _globals['_UNBLOCKREQUEST']._serialized_start=1719
-  _globals['_UNBLOCKREQUEST']._serialized_end=1752
-  _globals['_UNBLOCKRESPONSE']._serialized_start=1754
-  _globals['_UNBLOCKRESPONSE']._serialized_end=1771
-  _globals['_LISTBLOCKEDREQUEST']._serialized_start=1773
-  _globals['_LISTBLOCKEDREQUEST']._serialized_end=1793
-  _globals['_LISTBLOCKEDRESPONSE']._serialized_start=1795
-  _globals['_LISTBLOCKEDRESPONSE']._serialized_end=1834
-  _globals['_SETMUTEREQUEST']._serialized_start=1836
-  _globals['_SETMUTEREQUEST']._serialized_end=1930
-  _globals['_SETMUTERESPONSE']._serialized_start=1932
-  _globals['_SETMUTERESPONSE']._serialized_end=1949
-  _globals['_IDENTITYSERVICE']._serialized_start=2057
-  _globals['_IDENTITYSERVICE']._serialized_end=3535
+  _globals['_SETPRIVACYREQUEST']._serialized_end=1484
+  _globals['_SETPRIVACYRESPONSE']._serialized_start=1486
+  _globals['_SETPRIVACYRESPONSE']._serialized_end=1506
+  _globals['_SETREGISTRATIONLOCKREQUEST']._serialized_start=1508
+  _globals['_SETREGISTRATIONLOCKREQUEST']._serialized_end=1563
+  _globals['_SETREGISTRATIONLOCKRESPONSE']._serialized_start=1565
+  _globals['_SETREGISTRATIONLOCKRESPONSE']._serialized_end=1594
+  _globals['_CHANGENUMBERREQUEST']._serialized_start=1596
+  _globals['_CHANGENUMBERREQUEST']._serialized_end=1653
+  _globals['_CHANGENUMBERRESPONSE']._serialized_start=1655
+  _globals['_CHANGENUMBERRESPONSE']._serialized_end=1677
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1679
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1701
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1703
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1726
+  _globals['_BLOCKREQUEST']._serialized_start=1728
+  _globals['_BLOCKREQUEST']._serialized_end=1759
+  _globals['_BLOCKRESPONSE']._serialized_start=1761
+  _globals['_BLOCKRESPONSE']._serialized_end=1776
+  _globals['_UNBLOCKREQUEST']._serialized_start=1778
+  _globals['_UNBLOCKREQUEST']._serialized_end=1811
+  _globals['_UNBLOCKRESPONSE']._serialized_start=1813
+  _globals['_UNBLOCKRESPONSE']._serialized_end=1830
+  _globals['_LISTBLOCKEDREQUEST']._serialized_start=1832
+  _globals['_LISTBLOCKEDREQUEST']._serialized_end=1852
+  _globals['_LISTBLOCKEDRESPONSE']._serialized_start=1854
+  _globals['_LISTBLOCKEDRESPONSE']._serialized_end=1893
+  _globals['_SETMUTEREQUEST']._serialized_start=1895
+  _globals['_SETMUTEREQUEST']._serialized_end=1989
+  _globals['_SETMUTERESPONSE']._serialized_start=1991
+  _globals['_SETMUTERESPONSE']._serialized_end=2008
+  _globals['_IDENTITYSERVICE']._serialized_start=2116
+  _globals['_IDENTITYSERVICE']._serialized_end=3594
 # @@protoc_insertion_point(module_scope)

@@ -436,25 +436,29 @@ class GetProfileResponse(message.Message):
 
 @typing.final
 class SetPrivacyRequest(message.Message):
-    """Who may find the caller."""
+    """Who may find the caller, and add them to groups."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     FINDABLE_BY_HANDLE_FIELD_NUMBER: builtins.int
     FINDABLE_BY_NUMBER_FIELD_NUMBER: builtins.int
+    ADDABLE_TO_GROUPS_FIELD_NUMBER: builtins.int
     findable_by_handle: Audience.ValueType
     """By handle; unset leaves it."""
     findable_by_number: Audience.ValueType
     """By number; unset leaves it."""
+    addable_to_groups: Audience.ValueType
+    """Who may add the caller to groups; unset leaves it. Whoever else invites by the group's link. Nobody whom the caller has blocked may."""
     def __init__(
         self,
         *,
         findable_by_handle: Audience.ValueType = ...,
         findable_by_number: Audience.ValueType = ...,
+        addable_to_groups: Audience.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["findable_by_handle", b"findable_by_handle", "findable_by_number", b"findable_by_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["addable_to_groups", b"addable_to_groups", "findable_by_handle", b"findable_by_handle", "findable_by_number", b"findable_by_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
