@@ -38,6 +38,7 @@ SELECT count(*) FROM (
     SELECT FROM group_outbox WHERE rest_from <= $2 AND rest_to >= $1 LIMIT $3) AS pending
 """
 _FORGET = "SELECT forget_group_messages($1, $2)"
+_FORGET_EMPTY = "SELECT forget_empty_groups($1, $2)"
 _WRITTEN = (Outcome.DONE, Outcome.WRITTEN_BEFORE, Outcome.GONE)
 
 
@@ -185,8 +186,15 @@ class GroupMessageStore:
 
     async def forget_messages(self, older_than: timedelta, limit: int) -> int:
         """Forget whose some messages were that no receipt is kept for any more; how many."""
+        return await self._forget(_FORGET, older_than, limit)
+
+    async def forget_empty_groups(self, older_than: timedelta, limit: int) -> int:
+        """Forget some groups that have had no members for so long; how many."""
+        return await self._forget(_FORGET_EMPTY, older_than, limit)
+
+    async def _forget(self, statement: str, older_than: timedelta, limit: int) -> int:
         before = await server_time(self._pool) - older_than
-        rows = await fetch(self._pool, _FORGET, before, limit)
+        rows = await fetch(self._pool, statement, before, limit)
         return int(rows[0][0])
 
 

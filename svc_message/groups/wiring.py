@@ -30,6 +30,7 @@ from svc_message.shards.directory import Shards
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 5_000
+_GROUPS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,12 @@ class GroupParts:
     keep: timedelta
 
     async def sweep(self) -> None:
-        """Forget, on each shard that can be reached, whose old messages were."""
+        """Forget, on each shard that can be reached, whose old messages were, and dead groups."""
         for name, store in self.stores.items():
             try:
                 while await store.forget_messages(self.keep, _AT_ONCE) == _AT_ONCE:
+                    pass
+                while await store.forget_empty_groups(self.keep, _GROUPS_AT_ONCE):
                     pass
             except STORE_ERRORS as error:
                 log.warning("sweep given up", shard=name, error=type(error).__name__)

@@ -295,3 +295,54 @@ async def test_whose_a_message_was_is_forgotten_when_it_is_old(world, people):
     await world.core.core.groups.sweep()
 
     assert [row["seq"] for row in await pool.fetch("SELECT seq FROM group_message")] == [2]
+
+
+async def test_a_group_without_members_is_forgotten_and_never_made_again(world, people):
+    owner = people[0]
+    creation_id, profile = random_id(), (await world.create(owner)).profile
+    group = await world.groups.create(caller(owner), creation_id, profile, (), logged=b"")
+    await world.send(owner, group.group_id)
+    await world.quiet()
+    await world.change(owner, group.group_id, Leave())
+    pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
+    sweep = world.core.core.groups.sweep
+
+    await sweep()
+    assert await left_of(pool, group.group_id) > 1  # not before its messages are forgotten
+    await pool.execute("UPDATE group_change SET changed_at = now() - '31 days'::interval")
+    await sweep()
+
+    assert await left_of(pool, group.group_id) == 1
+    assert (await world.groups.groups_of(caller(owner)))[0].group_id != group.group_id
+    with pytest.raises(GroupUnknown):
+        await world.groups.create(caller(owner), creation_id, profile, (), logged=b"")
+
+
+async def left_of(pool, group_id) -> int:
+    """How many rows there are of a group on its shard."""
+    tables = await pool.fetch(
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND column_name = 'group_id'"
+    )
+    counts = [
+        await pool.fetchval(
+            f"SELECT count(*) FROM {row['table_name']} WHERE group_id = $1", group_id
+        )
+        for row in tables
+    ]
+    return sum(counts) + await pool.fetchval(
+        "SELECT count(*) FROM receipt_counter WHERE user_id = $1", group_id
+    )
+
+
+async def test_the_last_thousand_device_epochs_are_kept(world, people):
+    group = await world.create(people[0])
+    pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
+    await pool.execute(
+        "DO $$BEGIN FOR n IN 1..1005 LOOP"
+        f" PERFORM next_device_epochs('\\x{people[0].hex()}'); END LOOP; END$$"
+    )
+
+    changes = await world.groups.changes(caller(people[0]), group.group_id, 1, 1)
+
+    assert (changes.device_epoch, changes.device_changes[0][0]) == (1006, 7)

@@ -309,7 +309,9 @@ class ListChangesResponse(message.Message):
 
     @builtins.property
     def device_changes(self) -> containers.RepeatedCompositeFieldContainer[change_pb2.DeviceChange]:
-        """Ascending by device epoch."""
+        """Ascending by device epoch. The last 1,000 are kept: if the first is not the one after what was asked for, anybody's devices may have
+        changed.
+        """
 
     def __init__(
         self,
