@@ -81,6 +81,10 @@ class Channels:
             raise Unavailable("no instance of the service is known")
         return self.channel(instance_id)
 
+    def ranked(self, key: int | bytes) -> list[str]:
+        """All instances, the key's own first, then in the order of fail-over."""
+        return self.rendezvous.ranked(key)
+
     async def close(self) -> None:
         """Close all channels; calls that are open end."""
         channels = [*self._channels.values()]

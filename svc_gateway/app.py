@@ -50,6 +50,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             _open_gateway(settings, instance_id, health, telemetry)
         )
         discovery.watch("message").on_change(gateway.attach.instances_changed)
+        for name, channels in gateway.services.items():
+            discovery.watch(name).on_change(channels.update)
         server = _server(settings, gateway, health, telemetry)
         address = bind(server, settings.listen)
         instance = Instance(
@@ -110,23 +112,25 @@ async def _open_gateway(
 ) -> AsyncIterator[Gateway]:
     channels = Channels()
     async with open_redis(settings.redis_url.get_secret_value()) as redis:
-        try:
-            yield Gateway(
-                settings,
+        gateway = Gateway(
+            settings,
+            instance_id=instance_id,
+            channels=channels,
+            credentials=_credentials(settings, instance_id),
+            verifier=TokenVerifier(KeySet.load(settings.token_keys).public_keys),
+            registry=RedisRegistry(
+                redis,
+                prefix=settings.redis_prefix,
                 instance_id=instance_id,
-                channels=channels,
-                credentials=_credentials(settings, instance_id),
-                verifier=TokenVerifier(KeySet.load(settings.token_keys).public_keys),
-                registry=RedisRegistry(
-                    redis,
-                    prefix=settings.redis_prefix,
-                    instance_id=instance_id,
-                    ttl=settings.registry_ttl,
-                ),
-                telemetry=telemetry,
-                on_redis=lambda is_well: health.dependency("redis", is_well=is_well),
-            )
+                ttl=settings.registry_ttl,
+            ),
+            telemetry=telemetry,
+            on_redis=lambda is_well: health.dependency("redis", is_well=is_well),
+        )
+        try:
+            yield gateway
         finally:
+            await gateway.close()
             await channels.close()
 
 

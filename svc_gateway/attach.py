@@ -178,6 +178,10 @@ class Attach:
         """The instances that answer, the key's own first."""
         return self._route.ranked(key)
 
+    def channel(self, instance_id: str) -> grpc.aio.Channel:
+        """The channel to an instance, for calls beside the stream; raises Unavailable."""
+        return self._channels.channel(instance_id)
+
     def instances_changed(self, instances: Mapping[str, Instance]) -> None:
         """Discovery has a new view."""
         self._channels.update(instances)

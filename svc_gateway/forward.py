@@ -1,17 +1,16 @@
 """Unary calls of clients that other services answer: passed on as bytes, from a closed list."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 
-from mesh.channels import Channels
 from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
-from svc_gateway.attach import Attach, Credentials
+from svc_gateway.attach import Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
 
@@ -68,6 +67,16 @@ METHODS = {
 }
 
 
+class Instances(Protocol):
+    """The instances of a service."""
+
+    def ranked(self, key: int | bytes) -> list[str]:
+        """Those that may be called, the key's own first, then in the order of fail-over."""
+
+    def channel(self, instance_id: str) -> grpc.aio.Channel:
+        """The way to one; raises Unavailable if it is gone."""
+
+
 class MethodUnknown(Unimplemented):
     """The method is not offered at this address."""
 
@@ -75,18 +84,19 @@ class MethodUnknown(Unimplemented):
 
 
 class Forwarder(grpc.GenericRpcHandler):
-    """Answers for every method that no other handler of the listener knows."""
+    """Answers for every method that no other handler of the listener knows.
+
+    `services` are those that answer, by name.
+    """
 
     def __init__(
         self,
         authenticator: Authenticator,
-        attach: Attach,
-        channels: Channels,
+        services: Mapping[str, Instances],
         credentials: Credentials,
     ) -> None:
         self._authenticator = authenticator
-        self._attach = attach
-        self._channels = channels
+        self._services = services
         self._credentials = credentials
         self._unknown = refusal(MethodUnknown("the method is not offered at this address"))
 
@@ -112,7 +122,7 @@ class Forwarder(grpc.GenericRpcHandler):
         )
         loop = asyncio.get_running_loop()
         end_by = loop.time() + _seconds_left(context)
-        for channel in self._channels_for(caller):
+        for channel in _channels(self._services[forwarded.service], caller):
             call: Any = channel.unary_unary(method)
             try:
                 answer: bytes = await call(request, metadata=metadata, timeout=end_by - loop.time())
@@ -123,12 +133,13 @@ class Forwarder(grpc.GenericRpcHandler):
                 break
         return await _pass_on(failed, context)
 
-    def _channels_for(self, caller: Device | None) -> Iterator[grpc.aio.Channel]:
-        ranked = self._attach.ranked(caller.user_id if caller else random_id())
-        if not ranked:
-            raise Unavailable("no instance of the service is known")
-        for instance_id in (ranked * _TRIES)[:_TRIES]:
-            yield self._channels.channel(instance_id)
+
+def _channels(instances: Instances, caller: Device | None) -> Iterator[grpc.aio.Channel]:
+    ranked = instances.ranked(caller.user_id if caller else random_id())
+    if not ranked:
+        raise Unavailable("no instance of the service is known")
+    for instance_id in (ranked * _TRIES)[:_TRIES]:
+        yield instances.channel(instance_id)
 
 
 def _identity(caller: Device | None) -> tuple[tuple[str, str], ...]:

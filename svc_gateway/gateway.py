@@ -17,7 +17,7 @@ from svc_gateway.attach import Attach, AttachLimits, Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
-from svc_gateway.forward import Forwarder
+from svc_gateway.forward import Forwarder, Instances
 from svc_gateway.heads import Heads
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
@@ -30,6 +30,9 @@ from svc_gateway.tally import Tally
 from svc_gateway.window import Budget
 
 log = structlog.get_logger(__name__)
+
+# Those beside svc_message that answer calls of clients.
+SERVICES: tuple[str, ...] = ()
 
 _SECONDS_BETWEEN_SWEEPS = 5
 
@@ -67,7 +70,10 @@ class Gateway:
             max_sessions=settings.max_sessions,
             on_closed=self._on_closed,
         )
-        self.forwarder = Forwarder(authenticator, self.attach, channels, credentials)
+        # What clients call beside their streams; message's are chosen as the streams have them.
+        self.services = {name: Channels() for name in SERVICES}
+        answering: dict[str, Instances] = {"message": self.attach, **self.services}
+        self.forwarder = Forwarder(authenticator, answering, credentials)
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
         telemetry.gauge(UNACKED_BYTES, lambda: self.edge.budget.used)
 
@@ -96,6 +102,11 @@ class Gateway:
         if not await until_gone(self.servicer.gone, self._settings.drain):
             log.warning("streams are cut off", streams=len(self.servicer.streams))
         await self.registrar.leave()
+
+    async def close(self) -> None:
+        """Close what calls of clients go by."""
+        for channels in self.services.values():
+            await channels.close()
 
     def _new_attach(self, channels: Channels, credentials: Credentials, instance_id: str) -> Attach:
         return Attach(
