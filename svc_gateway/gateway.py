@@ -91,7 +91,7 @@ class Gateway:
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def drain(self) -> None:
-        """Send all devices away, and leave no route behind."""
+        """Send all devices away."""
         self.servicer.refuse_more()
         await send_away(
             self.servicer.streams,
@@ -101,10 +101,10 @@ class Gateway:
         )
         if not await until_gone(self.servicer.gone, self._settings.drain):
             log.warning("streams are cut off", streams=len(self.servicer.streams))
-        await self.registrar.leave()
 
     async def close(self) -> None:
-        """Close what calls of clients go by."""
+        """Leave no route behind, and close what calls of clients go by; `run` has ended."""
+        await self.registrar.leave()
         for channels in self.services.values():
             await channels.close()
 

@@ -89,7 +89,7 @@ class Registrar:
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def leave(self) -> None:
-        """Remove what is left of this instance in the registry."""
+        """Remove what is left of this instance in the registry; comes when `run` has ended."""
         try:
             await self._release_some(len(self._releases))
             await self._registry.remove_canary()
@@ -129,9 +129,10 @@ class Registrar:
         )
 
     async def _release_some(self, most: int) -> None:
-        batch, self._releases = self._releases[:most], self._releases[most:]
+        batch = self._releases[:most]
         if batch:
             await self._registry.release(batch)
+            del self._releases[: len(batch)]  # not before: `leave` finds what was cut off here
 
     async def _watch_canary(self) -> None:
         while True:

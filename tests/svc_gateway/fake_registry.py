@@ -17,7 +17,7 @@ class MemoryRegistry:
         self.is_reachable = True
         self.changed = asyncio.Condition()
         self._instance_id = instance_id
-        self._has_canary = False
+        self.has_canary = False
 
     async def claim(self, routes: Sequence[Route]) -> list[Claim | None]:
         self._look()
@@ -36,16 +36,16 @@ class MemoryRegistry:
 
     async def renew_canary(self) -> bool:
         self._look()
-        was_there, self._has_canary = self._has_canary, True
+        was_there, self.has_canary = self.has_canary, True
         return was_there
 
     async def remove_canary(self) -> None:
         self._look()
-        self._has_canary = False
+        self.has_canary = False
 
     def flush(self) -> None:
         self.entries.clear()
-        self._has_canary = False
+        self.has_canary = False
 
     def _claim(self, route: Route) -> Claim:
         mine = (route.epoch, self._instance_id)

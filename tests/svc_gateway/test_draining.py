@@ -16,6 +16,7 @@ async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(ed
     await until(lambda: len(edge.registry.entries) == 10)
 
     await edge.gateway.drain()
+    await edge.end()
 
     for device in devices:
         failure = await device.ended()
@@ -25,6 +26,26 @@ async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(ed
         assert device.all("go_away")[0].HasField("reconnect_after")
     assert edge.registry.entries == {}
     assert not edge.gateway.servicer.streams
+
+
+async def test_a_release_that_is_cut_off_at_the_end_is_made_again(edge: Edge) -> None:
+    await edge.start(drain_spread=0)
+    await edge.connect()
+    await until(lambda: edge.registry.entries)
+    release, is_cut_off = edge.registry.release, asyncio.Event()
+
+    async def hang(_routes) -> None:
+        is_cut_off.set()
+        await asyncio.Event().wait()
+
+    edge.registry.release = hang
+    await edge.gateway.drain()
+    await is_cut_off.wait()
+    edge.registry.release = release
+    await edge.end()
+
+    assert edge.registry.entries == {}
+    assert not edge.registry.has_canary
 
 
 async def test_sends_that_are_in_flight_are_answered_first(edge: Edge) -> None:
