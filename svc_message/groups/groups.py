@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ids import ID_BYTES, ulid_text
 from svc_message.groups.model import (
@@ -33,7 +34,6 @@ from svc_message.groups.news import GroupNews
 from svc_message.groups.rules import check_link, decide, demand_role
 from svc_message.groups.store import GroupStore
 from svc_message.identity.buckets import Buckets, Limit, RateLimited
-from svc_message.identity.caller import Caller
 from svc_message.identity.finding_store import FindingStore
 from svc_message.identity.personal import may
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 
+from mesh.caller import caller_of
 from svc_message.groups.groups import Groups
 from svc_message.groups.model import Permissions, Profile, Role
 from svc_message.groups.wire import (
@@ -19,7 +20,6 @@ from svc_message.groups.wire import (
     read_timer,
     role_on_wire,
 )
-from svc_message.identity.caller import caller_of
 from svc_message.to_gateway import fill_time
 from whimbrel.group.v1 import group_pb2, group_pb2_grpc
 

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import structlog
 
+from mesh.caller import Caller
 from mesh.errors import Unavailable
 from mesh.postgres import STORE_ERRORS
-from svc_message.identity.caller import Caller
 from svc_message.identity.deleting_store import DeletedAccount, DeletingStore
 from svc_message.identity.ending import Sessions, end_sessions
 from svc_message.identity.number_store import CodeStore, NumberStore

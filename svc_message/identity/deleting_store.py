@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from mesh.caller import Caller
 from mesh.ids import slot_of
 from mesh.postgres import Connection
-from svc_message.identity.caller import Caller
 from svc_message.identity.model import EndedSession
 from svc_message.identity.slot_store import SlotStore, by, demand_linked
 from svc_message.identity.store import ended_sessions

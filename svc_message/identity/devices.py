@@ -9,12 +9,12 @@ from datetime import date, timedelta
 import structlog
 
 from mesh.auth import TokenSigner
+from mesh.caller import Caller
 from mesh.clock import Clock, SystemClock
 from mesh.errors import InvalidArgument, PermissionDenied
 from mesh.ids import ID_BYTES, ulid_text
 from mesh.postgres import STORE_ERRORS
 from svc_message.identity.accounts import Access
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import MOST_NAME_BYTES, LinkedDevice, LinkToken
 from svc_message.identity.devices_store import DeviceStore, Unlinked
 from svc_message.identity.keys_model import DeviceKeys

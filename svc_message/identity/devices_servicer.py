@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from svc_message.identity.caller import caller_of
+from mesh.caller import caller_of
 from svc_message.identity.devices import Devices
 from svc_message.identity.devices_model import LinkedDevice
 from svc_message.identity.devices_wiring import DeviceParts

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from mesh.caller import Caller
 from mesh.ids import slot_of
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import (
     MOST_DEVICES,
     LinkedDevice,

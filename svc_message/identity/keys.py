@@ -13,12 +13,12 @@ from datetime import timedelta
 
 import grpc
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument, Unavailable, WhimbrelError
 from mesh.ids import ID_BYTES
 from mesh.metrics import PREKEY_LIMITS, PREKEYS_TAKEN
 from mesh.telemetry import OFF, Telemetry
 from svc_message.identity.buckets import Buckets, Limit, RateLimited
-from svc_message.identity.caller import Caller
 from svc_message.identity.keys_model import Bundle, KeyInvalid, OneTimeKey, Upload
 from svc_message.identity.keys_store import KeyStore, OwnKeys, Taken
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from svc_message.identity.caller import caller_of
+from mesh.caller import caller_of
 from svc_message.identity.keys import Keys
 from svc_message.identity.keys_wire import fill_bundle, read_upload
 from whimbrel.identity.v1 import keys_pb2, keys_pb2_grpc

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.caller import Caller
 from mesh.ids import slot_of
-from svc_message.identity.caller import Caller
 from svc_message.identity.keys_model import Bundle, OneTimeKey, SignedKey, Upload
 from svc_message.identity.slot_store import SlotStore, by, demand_linked
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mesh.caller import Caller
 from mesh.ids import slot_of
-from svc_message.identity.caller import Caller
 from svc_message.identity.slot_store import SlotStore, by, demand_linked
 from svc_message.model import Outcome
 

@@ -10,10 +10,10 @@ import hmac
 import secrets
 from datetime import timedelta
 
+from mesh.caller import Caller
 from mesh.clock import Clock, SystemClock
 from mesh.errors import InvalidArgument
 from svc_message.identity.buckets import RateLimited
-from svc_message.identity.caller import Caller
 from svc_message.identity.lock_store import LockStore, StoredLock
 from svc_message.identity.model import RegistrationLocked
 

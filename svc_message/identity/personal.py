@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument
 from mesh.ids import ID_BYTES
 from svc_message.conversations import direct_conversation
-from svc_message.identity.caller import Caller
 from svc_message.identity.personal_store import PersonalStore
 
 _MOST_PROFILE_BYTES = 8 * 1024

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
+from mesh.caller import Caller
 from mesh.ids import slot_of
-from svc_message.identity.caller import Caller
 from svc_message.identity.slot_store import SlotStore, by, demand_linked
 
 _SET_PROFILE = "SELECT set_profile($1, $2, $3, $4, $5) AS outcome"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from mesh.caller import Caller
 from mesh.clock import Clock, SystemClock
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ids import new_ulid, ulid_text
-from svc_message.identity.caller import Caller
 from svc_message.identity.codes import Codes
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.ending import Sessions, end_sessions

@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.caller import caller_of
 from mesh.errors import InvalidArgument
 from svc_message.identity.accounts import Accounts
-from svc_message.identity.caller import caller_of
 from svc_message.identity.codes import Codes
 from svc_message.identity.deleting import Deleting
 from svc_message.identity.finding import Finding

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from mesh.caller import Caller
 from mesh.errors import root_cause
 from mesh.ids import slot_of
 from mesh.postgres import Connection, fetch
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.model import Outcome
 from svc_message.shards.directory import Shards, SlotElsewhere

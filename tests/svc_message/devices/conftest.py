@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.auth import TokenSigner, TokenVerifier
+from mesh.caller import Caller
 from mesh.ids import slot_of
 from mesh.keys import KeySet
 from mesh.redis import open_redis
 from mesh.testing import ManualClock
 from svc_message.identity.buckets import Buckets
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices import Devices
 from svc_message.identity.devices_store import DeviceStore
 from svc_message.identity.keys import Keys

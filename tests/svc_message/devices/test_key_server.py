@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ids import new_ulid, slot_of
 from mesh.redis import open_redis
 from svc_message.identity.buckets import Buckets, RateLimited
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.keys import Keys, KeysUnknown
 from svc_message.identity.keys_model import KeyInvalid, KeySignatureInvalid, Upload

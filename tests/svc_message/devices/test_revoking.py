@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.auth import TokenSigner
+from mesh.caller import Caller
 from mesh.errors import PermissionDenied
 from mesh.ids import slot_of
 from mesh.testing import ManualClock
 from svc_message.identity.accounts import Accounts
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.model import DeviceUnknown, SignatureInvalid
 from svc_message.identity.store import AccountStore

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from mesh.caller import Caller
 from mesh.clock import SystemClock
 from mesh.ids import random_id, slot_of
 from mesh.redis import open_redis
@@ -13,7 +14,6 @@ from svc_message.groups.model import Group, Permissions, Profile
 from svc_message.groups.sending import read_group_send
 from svc_message.groups.store import GroupStore
 from svc_message.identity.buckets import Buckets
-from svc_message.identity.caller import Caller
 from svc_message.identity.finding_store import FindingStore
 from svc_message.model import Refusal
 from svc_message.requests import ReadRequest, ReceiptsRequest

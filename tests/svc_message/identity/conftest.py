@@ -8,13 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.auth import TokenSigner, TokenVerifier
+from mesh.caller import Caller
 from mesh.ids import slot_of
 from mesh.keys import KeySet
 from mesh.postgres import acquired
 from mesh.redis import Redis, open_redis
 from mesh.testing import ManualClock
 from svc_message.identity.accounts import Accounts
-from svc_message.identity.caller import Caller
 from svc_message.identity.code_senders import CodeNotSent
 from svc_message.identity.registering import Application
 from svc_message.identity.servicer import Identity

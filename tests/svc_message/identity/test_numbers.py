@@ -5,9 +5,9 @@ import hashlib
 
 import pytest
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument, PermissionDenied
 from svc_message.identity.buckets import RateLimited
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.locks import RegistrationLocks
 from svc_message.identity.model import (

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument, PermissionDenied
 from mesh.ids import random_id
 from svc_message.conversations import direct_conversation
-from svc_message.identity.caller import Caller
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.identity.personal import Audience, Personal, Privacy
 from svc_message.identity.personal_store import PersonalStore

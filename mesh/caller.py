@@ -5,8 +5,8 @@ from typing import Any
 
 from mesh.errors import PermissionDenied, TokenMissing
 from mesh.ids import parse_ulid
-from svc_message.identity.model import PRIMARY
 
+_PRIMARY = 1
 # The gateway adds them for a caller whose token it has verified, and drops a client's own.
 _USER = "whimbrel-user-id"
 _DEVICE = "whimbrel-device-id"
@@ -31,7 +31,7 @@ class Caller:
 
     def demand_primary(self) -> None:
         """Raise PermissionDenied unless it is the account's primary device."""
-        if self.device_id != PRIMARY:
+        if self.device_id != _PRIMARY:
             raise PermissionDenied("only the primary device may do this")
 
 
