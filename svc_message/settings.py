@@ -29,6 +29,8 @@ class Settings(StoreSettings):
     service_keys: FilePath
     """Public keys of the services that may call this one."""
     listen: str = "127.0.0.1:50061"
+    service_key: FilePath | None = None
+    """Key that signs this instance's calls to the media service; without it there are no files."""
     """Address and port of the internal listener."""
     advertise: str = ""
     """Address that others reach it at; empty: the one it listens on."""

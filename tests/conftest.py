@@ -71,13 +71,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     directory, _ = _run()
-    keeper_pid = directory / "keeper.pid"
-    if keeper_pid.exists():
-        # The keeper removes the directory; it may have ended by itself.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(keeper_pid.read_text()), 15)
-        _wait_until(lambda: not (directory / "postgres").exists())
-    shutil.rmtree(directory, ignore_errors=True)
+    for kept, server in ((directory, "postgres"), (_seaweed_of(directory), "seaweed")):
+        keeper_pid = kept / "keeper.pid"
+        if keeper_pid.exists():
+            # The keeper removes the directory; it may have ended by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(keeper_pid.read_text()), 15)
+            _wait_until((kept / server).exists, becomes=False)
+        shutil.rmtree(kept, ignore_errors=True)
     _remove_clusters(config._tmp_path_factory.getbasetemp(), only_lost=False)
 
 
@@ -85,13 +86,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def stack() -> StackAddresses:
     """The embedded stack of the run, started by whoever needs it first."""
     directory, main_pid = _run()
-    directory.mkdir(mode=0o700, exist_ok=True)
-    with (directory / "starting").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not (directory / "addresses.json").exists():
-            _start_keeper(directory, main_pid)
-    addresses = json.loads((directory / "addresses.json").read_text())
+    addresses = _kept(directory, main_pid)
     return StackAddresses(addresses["postgres"], addresses["redis"], addresses["etcd"])
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> str:
+    """A bucket of the run, with its keys; who uses it gives objects random names."""
+    directory, main_pid = _run()
+    return _kept(_seaweed_of(directory), main_pid, "seaweed")["s3"]
 
 
 @pytest.fixture
@@ -167,6 +170,11 @@ def _run() -> tuple[Path, int]:
     return Path(directory), int(main_pid)
 
 
+def _seaweed_of(directory: Path) -> Path:
+    """Beside the other stores, which are there without it."""
+    return directory.with_name(f"{directory.name}-seaweed")
+
+
 def _remove_clusters(directory: Path, *, only_lost: bool) -> None:
     """Remove what clusters under the directory keep elsewhere; the logs stay with the tests."""
     for home, kept_for in cluster.homes_kept_for(directory):
@@ -174,10 +182,21 @@ def _remove_clusters(directory: Path, *, only_lost: bool) -> None:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _start_keeper(directory: Path, main_pid: int) -> None:
+def _kept(directory: Path, main_pid: int, *what: str) -> dict[str, str]:
+    """The addresses of servers that a keeper holds, started by whoever needs them first."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with (directory / "starting").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not (directory / "addresses.json").exists():
+            _start_keeper(directory, main_pid, *what)
+    addresses: dict[str, str] = json.loads((directory / "addresses.json").read_text())
+    return addresses
+
+
+def _start_keeper(directory: Path, main_pid: int, *what: str) -> None:
     with (directory / "keeper.log").open("w") as log:
         keeper = subprocess.Popen(
-            [sys.executable, str(_KEEPER), str(directory), str(main_pid)],
+            [sys.executable, str(_KEEPER), str(directory), str(main_pid), *what],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -193,9 +212,9 @@ def _start_keeper(directory: Path, main_pid: int) -> None:
         pytest.fail((directory / "keeper.log").read_text())
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
+def _wait_until(condition: Callable[[], bool], *, becomes: bool = True) -> None:
     deadline = time.monotonic() + _KEEPER_SECONDS
-    while not condition():
+    while condition() != becomes:
         if time.monotonic() > deadline:
             raise TimeoutError("the stack of the test run does not answer")
         time.sleep(0.02)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mesh.keys import KeySet
 from whimbrel_cli.stack.files import write_private
@@ -31,12 +32,14 @@ class Environment:
         self._gateway_keys.make()
 
     def of_migration(self) -> dict[str, str]:
+        self._message_keys = _KeyPair(data / "keys", "message")
         return {"WHIMBREL_MESSAGE_SHARDS": str(self._shards)}
 
     def of_message(self) -> dict[str, str]:
         return {
             **self.of_migration(),
             "WHIMBREL_MESSAGE_ETCD": self._stack.etcd_endpoint,
+        self._message_keys.make()
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
             "WHIMBREL_MESSAGE_SERVICE_KEYS": str(self._gateway_keys.public),
@@ -48,6 +51,7 @@ class Environment:
             "WHIMBREL_GATEWAY_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
+            "WHIMBREL_MESSAGE_SERVICE_KEY": str(self._message_keys.private),
             "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
         }
 
@@ -60,6 +64,32 @@ class _KeyPair:
         self.public = directory / f"{name}-public.json"
 
     def make(self) -> None:
+    def of_media_stores(self, database: str) -> dict[str, str]:
+        return {"WHIMBREL_MEDIA_DATABASE": database, **s3_settings(self._stack.s3_url)}
+
+    def of_media(self, database: str) -> dict[str, str]:
+        return {
+            **self.of_media_stores(database),
+            "WHIMBREL_MEDIA_ETCD": self._stack.etcd_endpoint,
+            "WHIMBREL_MEDIA_SERVICE_KEYS": str(self._gateway_keys.public),
+            "WHIMBREL_MEDIA_MESSAGE_KEYS": str(self._message_keys.public),
+        }
+
+
+def s3_settings(url: str) -> dict[str, str]:
+    """A bucket's URL, with its keys, as svc_media is told of it."""
+    split = urlsplit(url)
+    host = split.netloc.rpartition("@")[2]
+    settings = {
+        "ENDPOINT": f"{split.scheme}://{host}",
+        "BUCKET": split.path.strip("/"),
+        "ACCESS_KEY": unquote(split.username or ""),
+        "SECRET_KEY": unquote(split.password or ""),
+        "IN_PATH": "true",
+    }
+    settings |= {name.upper(): value for name, value in parse_qsl(split.query)}
+    return {f"WHIMBREL_MEDIA_S3_{name}": value for name, value in settings.items()}
+
         self.private.parent.mkdir(mode=0o700, exist_ok=True)
         if not self.private.exists():
             KeySet.generate().save(self.private)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,12 +38,13 @@ class Mesh:
         gateways: int = 2,
         message: int = 2,
         shards: int = 2,
+        media: int = 0,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         settings: StackSettings = OWN_SERVERS,
     ) -> None:
         self.data = data.absolute()
-        self.stack = build_stack(self.data, settings)
+        self.stack = build_stack(self.data, settings, with_media=bool(media))
         self.shards: dict[str, str] = {}  # DSN by name, once up
         self._shard_count = shards
         self._env = dict(env or {})
@@ -51,6 +52,8 @@ class Mesh:
         self._environment = Environment(self.data, self.stack)
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
+        self._media = [self._instance("media", number) for number in range(1, media + 1)]
+        self._media_database = ""  # DSN, once up
         self._held = contextlib.ExitStack()
 
     @property
@@ -65,7 +68,7 @@ class Mesh:
 
     def statuses(self) -> list[Status]:
         """One for each process, whether it was started yet or not."""
-        return [one.status() for one in (*self.stack.stores, *self._message, *self._gateways)]
+        return [one.status() for one in (*self.stack.stores, *self._services)]
 
     def pid_of(self, name: str) -> int:
         return self._server(name).program.pid
@@ -118,7 +121,12 @@ class Mesh:
             dsn = await self.stack.create_database(f"shard_{number}", cluster=number)
             self.shards[f"shard-{number}"] = dsn
         self._environment.write(self.shards)
-        await self._migrate()
+        await self._run_once("migrate", "svc_message", self._environment.of_migration())
+        if self._media:
+            self._media_database = await self.stack.create_database("media")
+            stores = self._environment.of_media_stores(self._media_database)
+            await self._run_once("prepare", "svc_media", stores)
+        await start_all(self._media)
         # Gateways are ready without a message instance, but then the first calls would wait.
         await start_all(self._message)
         await start_all(self._gateways)
@@ -135,21 +143,31 @@ class Mesh:
         forget_mesh(self.data)
         await stop_all(self._gateways)
         await stop_all(self._message)
+        await stop_all(self._media)
         await self.stack.stop()
         self._held.close()
 
-    async def _migrate(self) -> None:
-        argv = [sys.executable, "-m", "svc_message", "migrate"]
-        log = self.log_of("migrate")
-        migration = Program(Command("migrate", argv, log, env=self._environment.of_migration()))
-        migration.start()
-        await migration.ended()
-        if migration.exit_code:
-            raise DidNotStart("migrate", f"it ended with exit code {migration.exit_code}", log)
+    async def _run_once(self, command: str, package: str, env: Mapping[str, str]) -> None:
+        """Run a service's command, and wait until it has ended well."""
+        argv = [sys.executable, "-m", package, command]
+        log = self.log_of(command)
+        program = Program(Command(command, argv, log, env=env))
+        program.start()
+        await program.ended()
+        if program.exit_code:
+            raise DidNotStart(command, f"it ended with exit code {program.exit_code}", log)
+
+    @property
+    def _services(self) -> list[Server]:
+        return [*self._media, *self._message, *self._gateways]
 
     def _instance(self, service: str, number: int) -> Server:
         name = f"{service}-{number}"
-        told = {"message": self._environment.of_message, "gateway": self._environment.of_gateway}
+        told: Mapping[str, Callable[[], Mapping[str, str]]] = {
+            "message": self._environment.of_message,
+            "gateway": self._environment.of_gateway,
+            "media": lambda: self._environment.of_media(self._media_database),
+        }
 
         def settings() -> dict[str, str]:
             return {**told[service](), **self._env, **self._env_of.get(name, {})}
@@ -157,7 +175,7 @@ class Mesh:
         return Server(Service(name, service, settings), log=self.log_of(name))
 
     def _server(self, name: str) -> Server:
-        for server in (*self._message, *self._gateways, *self.stack.stores):
+        for server in (*self._services, *self.stack.stores):
             if server.name == name and isinstance(server, Server):
                 return server
         raise StackError(f"this mesh runs no {name!r}")

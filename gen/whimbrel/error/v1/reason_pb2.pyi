@@ -126,6 +126,20 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The caller has no such message in the group."""
     ERROR_REASON_MEMBER_NOT_ADDABLE: _ErrorReason.ValueType  # 66
     """The account lets the caller not add it to groups: it can be invited by the link. Metadata: `user_id`."""
+    ERROR_REASON_MEDIA_UNKNOWN: _ErrorReason.ValueType  # 80
+    """There is no such file, not any more, or it is not the caller's to complete."""
+    ERROR_REASON_MEDIA_TOO_LARGE: _ErrorReason.ValueType  # 81
+    """The file is larger than is allowed. Metadata: `allowed` in bytes."""
+    ERROR_REASON_MEDIA_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 82
+    """The account has uploaded as many bytes as it may in a day. Retriable. Metadata: `allowed` in bytes."""
+    ERROR_REASON_MEDIA_INCOMPLETE: _ErrorReason.ValueType  # 83
+    """Parts of the file are not in the store."""
+    ERROR_REASON_EVENTS_OFF: _ErrorReason.ValueType  # 70
+    """The mesh writes no domain events: WHIMBREL_MESSAGE_EVENTS__IS_ON is false."""
+    ERROR_REASON_CLAIM_LOST: _ErrorReason.ValueType  # 71
+    """Another consumer of the group has begun to read these events."""
+    ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 90
+    """The session watches as many chats as it may. Metadata: `allowed`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that Whimbrel gives. A call that fails carries it, without its prefix, as the `reason` of one
@@ -237,3 +251,17 @@ ERROR_REASON_MESSAGE_UNKNOWN: ErrorReason.ValueType  # 65
 """The caller has no such message in the group."""
 ERROR_REASON_MEMBER_NOT_ADDABLE: ErrorReason.ValueType  # 66
 """The account lets the caller not add it to groups: it can be invited by the link. Metadata: `user_id`."""
+ERROR_REASON_MEDIA_UNKNOWN: ErrorReason.ValueType  # 80
+"""There is no such file, not any more, or it is not the caller's to complete."""
+ERROR_REASON_MEDIA_TOO_LARGE: ErrorReason.ValueType  # 81
+"""The file is larger than is allowed. Metadata: `allowed` in bytes."""
+ERROR_REASON_MEDIA_QUOTA_EXCEEDED: ErrorReason.ValueType  # 82
+"""The account has uploaded as many bytes as it may in a day. Retriable. Metadata: `allowed` in bytes."""
+ERROR_REASON_MEDIA_INCOMPLETE: ErrorReason.ValueType  # 83
+"""Parts of the file are not in the store."""
+ERROR_REASON_EVENTS_OFF: ErrorReason.ValueType  # 70
+"""The mesh writes no domain events: WHIMBREL_MESSAGE_EVENTS__IS_ON is false."""
+ERROR_REASON_CLAIM_LOST: ErrorReason.ValueType  # 71
+"""Another consumer of the group has begun to read these events."""
+ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 90
+"""The session watches as many chats as it may. Metadata: `allowed`."""

@@ -1,0 +1,122 @@
+"""MediaService on the wire: reads requests, says who calls, writes answers; decides nothing."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mesh.caller import caller_of
+from mesh.errors import InvalidArgument, PermissionDenied
+from mesh.ids import parse_ulid
+from mesh.service_auth import caller
+from svc_media.grants import Grants, Put
+from svc_media.model import Draft, MediaUnknown
+from svc_media.retention import Retention
+from whimbrel.media.v1 import media_pb2, media_pb2_grpc
+
+_GATEWAY, _MESSAGE = "gateway", "message"
+
+
+class MediaServicer(media_pb2_grpc.MediaServiceServicer):
+    """Answers devices, by gateways, and message instances."""
+
+    def __init__(self, grants: Grants, retention: Retention) -> None:
+        self._grants = grants
+        self._retention = retention
+        self._ending = asyncio.Event()
+
+    def end_streams(self) -> None:
+        """Let the message instances go elsewhere."""
+        self._ending.set()
+
+    async def CreateUpload(
+        self, request: media_pb2.CreateUploadRequest, context: Any
+    ) -> media_pb2.CreateUploadResponse:
+        owner = _person(context)
+        if request.purpose != media_pb2.PURPOSE_MESSAGE:
+            raise InvalidArgument(
+                "not a purpose", metadata={"field": "purpose", "allowed": "PURPOSE_MESSAGE"}
+            )
+        parts = list(request.part_sha256)
+        draft = Draft(request.upload_id, request.size, request.sha256, parts)
+        granted = await self._grants.create_upload(owner, draft)
+        return media_pb2.CreateUploadResponse(
+            media_id=granted.media_id,
+            puts=[_put(put) for put in granted.puts],
+            expires_at=_timestamp(granted.expires_at),
+        )
+
+    async def CompleteUpload(
+        self, request: media_pb2.CompleteUploadRequest, context: Any
+    ) -> media_pb2.CompleteUploadResponse:
+        await self._grants.complete_upload(_person(context), _media_id(request.media_id))
+        return media_pb2.CompleteUploadResponse()
+
+    async def CreateDownload(
+        self, request: media_pb2.CreateDownloadRequest, context: Any
+    ) -> media_pb2.CreateDownloadResponse:
+        media_id = _media_id(request.media_id)
+        url, expires_at = await self._grants.create_download(_person(context), media_id)
+        return media_pb2.CreateDownloadResponse(url=url, expires_at=_timestamp(expires_at))
+
+    async def Attach(self, _requests: Any, context: Any) -> None:  # type: ignore[override]
+        if caller().service != _MESSAGE:
+            raise PermissionDenied("only the message service tells of references")
+        while (request := await self._next(context)) is not None:
+            references = _references(request.references)
+            if references:
+                await self._retention.refer(references)
+            done = [reference.id for reference in request.references]
+            await context.write(media_pb2.AttachResponse(done=done))
+
+    async def _next(self, context: Any) -> media_pb2.AttachRequest | None:
+        """The next request; None when either side ends the stream."""
+        reading = asyncio.ensure_future(context.read())
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                return None
+            request = reading.result()
+            return None if request is grpc.aio.EOF else request
+        finally:
+            reading.cancel()
+            ending.cancel()
+
+
+def _person(context: Any) -> bytes:
+    """The account that calls, by a gateway."""
+    if caller().service != _GATEWAY:
+        raise PermissionDenied("only gateways speak for people")
+    return caller_of(context).user_id
+
+
+def _media_id(text: str) -> bytes:
+    try:
+        return parse_ulid(text)
+    except ValueError:
+        raise MediaUnknown("there is no such file") from None
+
+
+def _references(told: Sequence[media_pb2.Reference]) -> list[tuple[bytes, datetime]]:
+    """Those that can name an object at all."""
+    found = []
+    for one in told:
+        try:
+            found.append((parse_ulid(one.media_id), one.expires_at.ToDatetime(tzinfo=UTC)))
+        except (ValueError, OverflowError):
+            continue
+    return found
+
+
+def _put(put: Put) -> media_pb2.Put:
+    return media_pb2.Put(url=put.url, headers=put.headers, offset=put.offset, size=put.size)
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp

@@ -1,0 +1,108 @@
+"""URLs that say by their signature what may be done with one object, and until when.
+
+`Bucket` signs for the store (Signature Version 4, in the query), `Edge` for a CDN before it: an
+HMAC over key id, expiry and path. Neither knows whom a URL is for.
+"""
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from urllib.parse import quote, urlsplit
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_SERVICE = "s3"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who signs."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+class Bucket:
+    """One bucket of a store that speaks S3."""
+
+    def __init__(
+        self, endpoint: str, name: str, credentials: Credentials, *, region: str, in_path: bool
+    ) -> None:
+        """`endpoint`: scheme and host of the store; `in_path`: the bucket's name is in the path."""
+        split = urlsplit(endpoint)
+        self._host = split.netloc if in_path else f"{name}.{split.netloc}"
+        self._scheme = split.scheme
+        self._root = f"/{name}/" if in_path else "/"
+        self._region = region
+        self._credentials = credentials
+        self._key_of_day: tuple[str, bytes] = ("", b"")
+
+    def presign(
+        self,
+        method: str,
+        key: str,
+        *,
+        now: datetime,
+        lifetime: timedelta,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> str:
+        """A URL for one request, which must carry `headers` (lower case) exactly so."""
+        time = now.strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{time[:8]}/{self._region}/{_SERVICE}/aws4_request"
+        signed = {"host": self._host, **(headers or {})}
+        names = ";".join(sorted(signed))
+        parameters = {
+            **(query or {}),
+            "X-Amz-Algorithm": _ALGORITHM,
+            "X-Amz-Credential": f"{self._credentials.access_key}/{scope}",
+            "X-Amz-Date": time,
+            "X-Amz-Expires": str(int(lifetime.total_seconds())),
+            "X-Amz-SignedHeaders": names,
+        }
+        path = self._root + quote(key)
+        pairs = sorted(
+            (quote(name, safe=""), quote(value, safe="")) for name, value in parameters.items()
+        )
+        text = "&".join(f"{name}={value}" for name, value in pairs)
+        lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
+        request = f"{method}\n{path}\n{text}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        signature = _mac(self._key(time[:8]), f"{_ALGORITHM}\n{time}\n{scope}\n{digest}").hex()
+        return f"{self._scheme}://{self._host}{path}?{text}&X-Amz-Signature={signature}"
+
+    def _key(self, day: str) -> bytes:
+        if self._key_of_day[0] != day:
+            key = f"AWS4{self._credentials.secret_key}".encode()
+            for part in (day, self._region, _SERVICE, "aws4_request"):
+                key = _mac(key, part)
+            self._key_of_day = (day, key)
+        return self._key_of_day[1]
+
+
+class Edge:
+    """A CDN that fetches from the bucket, and answers only to what is signed for it."""
+
+    def __init__(self, address: str, key_id: str, key: bytes) -> None:
+        """`address`: scheme, host and path before the object's key, without a slash at the end."""
+        self._address = address
+        self._path = urlsplit(address).path
+        self._key_id = key_id
+        self._key = key
+
+    def presign(self, key: str, *, now: datetime, lifetime: timedelta) -> str:
+        """A URL to fetch one object."""
+        expires = int((now + lifetime).timestamp())
+        token = edge_token(self._key, self._key_id, expires, f"{self._path}/{key}")
+        return f"{self._address}/{key}?kid={quote(self._key_id)}&exp={expires}&sig={token}"
+
+
+def edge_token(key: bytes, key_id: str, expires: int, path: str) -> str:
+    """What proves a URL to the CDN: base64url of HMAC-SHA-256 over the three, a line each."""
+    return urlsafe_b64encode(_mac(key, f"{key_id}\n{expires}\n{path}")).rstrip(b"=").decode()
+
+
+def _mac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
