@@ -17,7 +17,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import PermissionDenied, WhimbrelError
 from mesh.interceptors import Continuation, Handler, refusal
 
-_HEALTH = "/grpc.health.v1.Health/"
+HEALTH = "/grpc.health.v1.Health/"
 _LIFETIME = timedelta(minutes=5)
 
 _caller: ContextVar[ServiceClaims] = ContextVar("caller")
@@ -40,7 +40,7 @@ class ServiceTokenInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        if not handler_call_details.method.startswith(_HEALTH):
+        if not handler_call_details.method.startswith(HEALTH):
             try:
                 self._admit(handler_call_details)
             except WhimbrelError as error:

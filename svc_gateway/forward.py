@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import grpc
 
+from mesh.access import Access, Caller, access_of
 from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
 from svc_gateway.attach import Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
+from whimbrel.group.v1 import group_pb2
+from whimbrel.identity.v1 import device_pb2, identity_pb2, keys_pb2
 
 _MOST_SECONDS = 5.0
 _TRIES = 2  # the calls on the list are idempotent
@@ -20,50 +22,15 @@ _DETAILS = "grpc-status-details-bin"
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """A method that is passed on."""
-
-    service: str  # who answers it
-    needs_token: bool = True
-
-
-_IDENTITY = "/whimbrel.identity.v1.IdentityService"
-_DEVICES = "/whimbrel.identity.v1.DeviceService"
-_KEYS = "/whimbrel.identity.v1.KeyService"
-_GROUPS = "/whimbrel.group.v1.GroupService"
+# The protos whose rpcs devices call here and other services answer.
+_FILES = (identity_pb2, device_pb2, keys_pb2, group_pb2)
+# The closed list: what their option `access` opens to devices.
 METHODS = {
-    f"{_IDENTITY}/Register": Forwarded("message", needs_token=False),
-    f"{_IDENTITY}/Refresh": Forwarded("message", needs_token=False),
-    f"{_IDENTITY}/RequestCode": Forwarded("message", needs_token=False),
-    **{
-        f"{_IDENTITY}/{name}": Forwarded("message")
-        for name in (
-            *("LookUp", "DiscoverContacts", "SetProfile", "GetProfile", "SetPrivacy"),
-            *("SetRegistrationLock", "ChangeNumber", "DeleteAccount"),
-            *("Block", "Unblock", "ListBlocked", "SetMute"),
-        )
-    },
-    f"{_DEVICES}/AwaitProvisioning": Forwarded("message", needs_token=False),
-    f"{_DEVICES}/LinkDevice": Forwarded("message", needs_token=False),
-    **{
-        f"{_DEVICES}/{name}": Forwarded("message")
-        for name in (
-            *("SendProvisioning", "CreateLinkToken"),
-            *("ListDevices", "RenameDevice", "RevokeDevice"),
-        )
-    },
-    **{
-        f"{_KEYS}/{name}": Forwarded("message")
-        for name in ("UploadKeys", "CountKeys", "FetchKeys", "CheckKeys", "CheckIdentities")
-    },
-    **{
-        f"{_GROUPS}/{name}": Forwarded("message")
-        for name in (
-            *("CreateGroup", "ChangeGroup", "GetGroup", "ListChanges", "ListGroups"),
-            *("JoinByLink", "ListJoinRequests", "DeclineJoinRequest", "GetMessageReceipts"),
-        )
-    },
+    method: access
+    for file in _FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method, access in access_of(service).items()
+    if access.is_for_clients
 }
 
 
@@ -102,27 +69,26 @@ class Forwarder(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = handler_call_details.method
-        forwarded = METHODS.get(method)
-        if forwarded is None:
+        access = METHODS.get(method)
+        if access is None:
             return self._unknown
 
         async def behaviour(request: bytes, context: Any) -> bytes:
-            return await self._forward(method, forwarded, request, context)
+            return await self._forward(method, access, request, context)
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
-    async def _forward(
-        self, method: str, forwarded: Forwarded, request: bytes, context: Any
-    ) -> bytes:
-        caller = self._authenticator.device_of(context) if forwarded.needs_token else None
+    async def _forward(self, method: str, access: Access, request: bytes, context: Any) -> bytes:
+        needs_token = Caller.ANYONE not in access.callers
+        caller = self._authenticator.device_of(context) if needs_token else None
         # Nothing of the client's own metadata goes on: only who it has proved to be.
         metadata = (
-            *self._credentials.metadata_for(forwarded.service),
+            *self._credentials.metadata_for(access.answered_by),
             *_identity(caller),
         )
         loop = asyncio.get_running_loop()
         end_by = loop.time() + _seconds_left(context)
-        for channel in _channels(self._services[forwarded.service], caller):
+        for channel in _channels(self._services[access.answered_by], caller):
             call: Any = channel.unary_unary(method)
             try:
                 answer: bytes = await call(request, metadata=metadata, timeout=end_by - loop.time())

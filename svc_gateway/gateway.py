@@ -17,7 +17,7 @@ from svc_gateway.attach import Attach, AttachLimits, Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
-from svc_gateway.forward import Forwarder, Instances
+from svc_gateway.forward import METHODS, Forwarder, Instances
 from svc_gateway.heads import Heads
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
@@ -32,7 +32,7 @@ from svc_gateway.window import Budget
 log = structlog.get_logger(__name__)
 
 # Those beside svc_message that answer calls of clients.
-SERVICES: tuple[str, ...] = ()
+_SERVICES = sorted({access.answered_by for access in METHODS.values()} - {"message"})
 
 _SECONDS_BETWEEN_SWEEPS = 5
 
@@ -71,7 +71,7 @@ class Gateway:
             on_closed=self._on_closed,
         )
         # What clients call beside their streams; message's are chosen as the streams have them.
-        self.services = {name: Channels() for name in SERVICES}
+        self.services = {name: Channels() for name in _SERVICES}
         answering: dict[str, Instances] = {"message": self.attach, **self.services}
         self.forwarder = Forwarder(authenticator, answering, credentials)
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))

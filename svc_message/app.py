@@ -9,6 +9,7 @@ import grpc
 import structlog
 
 from mesh import logs
+from mesh.access import AccessInterceptor
 from mesh.auth import ServiceTokenVerifier, TokenSigner
 from mesh.clock import SystemClock
 from mesh.discovery import Discovery
@@ -26,7 +27,6 @@ from svc_message.groups.wiring import build_group_service
 from svc_message.identity.code_senders import CodeSender
 from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import DeviceParts, build_devices
-from svc_message.identity.gateways_only import GatewaysOnly
 from svc_message.identity.servicer import Identity, IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
@@ -188,7 +188,7 @@ def _server(
     verifier = ServiceTokenVerifier(KeySet.load(settings.service_keys).public_keys, SERVICE)
     server = new_server(
         INTERNAL_LISTENER,
-        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier), GatewaysOnly()],
+        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier), AccessInterceptor()],
     )
     message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)

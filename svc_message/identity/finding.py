@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mesh.errors import InvalidArgument
 from mesh.ids import ID_BYTES
 from svc_message.identity.budget import LookUpBudget
+from svc_message.identity.caller import Caller
 from svc_message.identity.finding_store import FindingStore, Wanted
 from svc_message.identity.model import HandleUnknown, is_handle
 from svc_message.identity.numbers import HASH_BYTES, number_hash
@@ -25,6 +26,10 @@ class Finding:
     def __init__(self, store: FindingStore, budget: LookUpBudget) -> None:
         self._store = store
         self._budget = budget
+
+    async def check_caller(self, caller: Caller) -> None:
+        """Return if the caller may act. Raises DeviceRevoked, Unavailable."""
+        await self._store.check_caller(caller)
 
     async def look_up(self, caller: bytes, *, handle: str = "", phone_number: str = "") -> bytes:
         """The account with this handle or this number.

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mesh.caller import caller_of
+from mesh.caller import Caller, caller_of
 from mesh.errors import InvalidArgument
 from svc_message.identity.accounts import Accounts
 from svc_message.identity.codes import Codes
@@ -75,17 +75,17 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def LookUp(
         self, request: identity_pb2.LookUpRequest, context: Any
     ) -> identity_pb2.LookUpResponse:
+        caller = await self._linked(context)
         found = await self._identity.finding.look_up(
-            caller_of(context).user_id, handle=request.handle, phone_number=request.phone_number
+            caller.user_id, handle=request.handle, phone_number=request.phone_number
         )
         return identity_pb2.LookUpResponse(user_id=found)
 
     async def DiscoverContacts(
         self, request: identity_pb2.DiscoverContactsRequest, context: Any
     ) -> identity_pb2.DiscoverContactsResponse:
-        found = await self._identity.finding.discover(
-            caller_of(context).user_id, request.number_hashes
-        )
+        caller = await self._linked(context)
+        found = await self._identity.finding.discover(caller.user_id, request.number_hashes)
         return identity_pb2.DiscoverContactsResponse(
             contacts=[
                 identity_pb2.Contact(number_hash=number, user_id=user)
@@ -102,7 +102,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def GetProfile(
         self, request: identity_pb2.GetProfileRequest, context: Any
     ) -> identity_pb2.GetProfileResponse:
-        profile = await self._identity.personal.profile_of(request.user_id, caller_of(context))
+        caller = await self._linked(context)
+        profile = await self._identity.personal.profile_of(request.user_id, caller)
         return identity_pb2.GetProfileResponse(encrypted_profile=profile)
 
     async def SetPrivacy(
@@ -160,6 +161,12 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         until = _time("until", request.until) if request.HasField("until") else None
         await self._identity.personal.mute(caller_of(context), request.user_id, until)
         return identity_pb2.SetMuteResponse()
+
+    async def _linked(self, context: Any) -> Caller:
+        """The device that calls, if its credential still holds."""
+        caller = caller_of(context)
+        await self._identity.finding.check_caller(caller)
+        return caller
 
 
 def _read_application(request: identity_pb2.RegisterRequest) -> Application:

@@ -13,6 +13,7 @@ from whimbrel.error.v1 import reason_pb2 as reason_pb2
 from whimbrel.message.v1 import envelope_pb2 as envelope_pb2
 from whimbrel.message.v1 import receipt_pb2 as receipt_pb2
 from whimbrel.message.v1 import send_pb2 as send_pb2
+from whimbrel.presence.v1 import state_pb2 as state_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -79,6 +80,9 @@ class DeviceEvent(message.Message):
     ACK_FIELD_NUMBER: builtins.int
     READ_FIELD_NUMBER: builtins.int
     REAUTHENTICATE_FIELD_NUMBER: builtins.int
+    WATCH_FIELD_NUMBER: builtins.int
+    UNWATCH_FIELD_NUMBER: builtins.int
+    TYPING_FIELD_NUMBER: builtins.int
     @builtins.property
     def hello(self) -> Hello:
         """First, once."""
@@ -99,6 +103,18 @@ class DeviceEvent(message.Message):
     def reauthenticate(self) -> Reauthenticate:
         """A new access token, before the old one ends."""
 
+    @builtins.property
+    def watch(self) -> ChatList:
+        """Chats that are open now, beside those that are already."""
+
+    @builtins.property
+    def unwatch(self) -> ChatList:
+        """Chats that are not open any more."""
+
+    @builtins.property
+    def typing(self) -> Typing:
+        """The person writes."""
+
     def __init__(
         self,
         *,
@@ -107,12 +123,15 @@ class DeviceEvent(message.Message):
         ack: Ack | None = ...,
         read: receipt_pb2.Read | None = ...,
         reauthenticate: Reauthenticate | None = ...,
+        watch: ChatList | None = ...,
+        unwatch: ChatList | None = ...,
+        typing: Typing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read", "reauthenticate"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read", "reauthenticate", "watch", "unwatch", "typing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -134,6 +153,9 @@ class ServerEvent(message.Message):
     LOW_PREKEYS_FIELD_NUMBER: builtins.int
     GROUP_CHANGED_FIELD_NUMBER: builtins.int
     GROUP_NEWS_FIELD_NUMBER: builtins.int
+    PRESENCE_FIELD_NUMBER: builtins.int
+    TYPING_FIELD_NUMBER: builtins.int
+    WATCH_REFUSED_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
         """Answers `hello`."""
@@ -184,6 +206,18 @@ class ServerEvent(message.Message):
         device reads where its groups stand (GroupService.ListGroups).
         """
 
+    @builtins.property
+    def presence(self) -> state_pb2.Presence:
+        """Somebody whose chat is open is online, or is not any more; it comes once soon after `watch`, too. A hint: without room it is dropped."""
+
+    @builtins.property
+    def typing(self) -> state_pb2.TypingNotice:
+        """Somebody writes in a chat that is open. A hint."""
+
+    @builtins.property
+    def watch_refused(self) -> WatchRefused:
+        """Answers `watch`: none of its chats is watched."""
+
     def __init__(
         self,
         *,
@@ -199,12 +233,15 @@ class ServerEvent(message.Message):
         low_prekeys: LowPrekeys | None = ...,
         group_changed: send_pb2.GroupChanged | None = ...,
         group_news: send_pb2.GroupNews | None = ...,
+        presence: state_pb2.Presence | None = ...,
+        typing: state_pb2.TypingNotice | None = ...,
+        watch_refused: WatchRefused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "typing", b"typing", "watch_refused", b"watch_refused", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "typing", b"typing", "watch_refused", b"watch_refused", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news", "presence", "typing", "watch_refused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -253,6 +290,90 @@ class Reauthenticate(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ChatList(message.Message):
+    """Chats."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: builtins.int
+    GROUP_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def user_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Direct chats, by the other person; 16 bytes each."""
+
+    @builtins.property
+    def group_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Groups; 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: abc.Iterable[builtins.bytes] | None = ...,
+        group_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["group_ids", b"group_ids", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Typing(message.Message):
+    """The person writes, or has stopped. Repeated every 3 s while it goes on; one too many is ignored, and so is one for a chat in which the account
+    may not write.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    ACTIVITY_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """To this person, 16 bytes."""
+    group_id: builtins.bytes
+    """Into this group, 16 bytes."""
+    activity: state_pb2.Activity.ValueType
+    """What the person does."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
+        activity: state_pb2.Activity.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["chat", b"chat", "group_id", b"group_id", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["activity", b"activity", "chat", b"chat", "group_id", b"group_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_chat: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
+    _WhichOneofArgType_chat: _TypeAlias = typing.Literal["chat", b"chat"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_chat) -> _WhichOneofReturnType_chat | None: ...
+
+@typing.final
+class WatchRefused(message.Message):
+    """Chats are not watched."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    ALLOWED_FIELD_NUMBER: builtins.int
+    reason: reason_pb2.ErrorReason.ValueType
+    """TOO_MANY_WATCHES: the session may have so many chats open. OVERLOADED: the server has no room for more now."""
+    allowed: builtins.int
+    """How many chats a session may watch."""
+    def __init__(
+        self,
+        *,
+        reason: reason_pb2.ErrorReason.ValueType = ...,
+        allowed: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed", b"allowed", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

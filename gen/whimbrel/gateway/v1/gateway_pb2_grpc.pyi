@@ -34,6 +34,9 @@ class GatewayServiceStub:
 
     Receipts come in the order of `version`, from `Hello.after_receipts` on; the device stores the greatest version.
 
+    Presence: the device says with `watch` which chats are open before its person, and the server tells what those people do, until `unwatch` or
+    the end of the stream. An id that is not of 16 bytes, and an activity that is not known, is a PROTOCOL_VIOLATION.
+
     Ends: the device half-closes when it is done. The server ends the stream with `go_away` as its last event and a status of
     the same reason: STREAM_REPLACED (ABORTED; a device has one stream, the newest), DEVICE_REVOKED and TOKEN_EXPIRED
     (UNAUTHENTICATED), SERVER_DRAINING and OVERLOADED (UNAVAILABLE), SLOW_CONSUMER (RESOURCE_EXHAUSTED: nothing was acknowledged, or
@@ -66,6 +69,9 @@ class GatewayServiceServicer(metaclass=abc_1.ABCMeta):
         acknowledged comes again on the next stream.
 
         Receipts come in the order of `version`, from `Hello.after_receipts` on; the device stores the greatest version.
+
+        Presence: the device says with `watch` which chats are open before its person, and the server tells what those people do, until `unwatch` or
+        the end of the stream. An id that is not of 16 bytes, and an activity that is not known, is a PROTOCOL_VIOLATION.
 
         Ends: the device half-closes when it is done. The server ends the stream with `go_away` as its last event and a status of
         the same reason: STREAM_REPLACED (ABORTED; a device has one stream, the newest), DEVICE_REVOKED and TOKEN_EXPIRED

@@ -48,6 +48,33 @@ AUDIENCE_CONTACTS: Audience.ValueType  # 2
 AUDIENCE_NOBODY: Audience.ValueType  # 3
 """Nobody."""
 
+class _LastSeen:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LastSeenEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_LastSeen.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    LAST_SEEN_UNSPECIFIED: _LastSeen.ValueType  # 0
+    """Leaves the choice as it is."""
+    LAST_SEEN_MINUTE: _LastSeen.ValueType  # 1
+    """To the minute."""
+    LAST_SEEN_HOUR: _LastSeen.ValueType  # 2
+    """To the hour."""
+    LAST_SEEN_DAY: _LastSeen.ValueType  # 3
+    """To the day, in UTC."""
+
+class LastSeen(_LastSeen, metaclass=_LastSeenEnumTypeWrapper):
+    """How exact a time is that others see."""
+
+LAST_SEEN_UNSPECIFIED: LastSeen.ValueType  # 0
+"""Leaves the choice as it is."""
+LAST_SEEN_MINUTE: LastSeen.ValueType  # 1
+"""To the minute."""
+LAST_SEEN_HOUR: LastSeen.ValueType  # 2
+"""To the hour."""
+LAST_SEEN_DAY: LastSeen.ValueType  # 3
+"""To the day, in UTC."""
+
 @typing.final
 class RegisterRequest(message.Message):
     """Asks for an account."""
@@ -436,29 +463,39 @@ class GetProfileResponse(message.Message):
 
 @typing.final
 class SetPrivacyRequest(message.Message):
-    """Who may find the caller, and add them to groups."""
+    """Who may find the caller, add them to groups and see their presence."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     FINDABLE_BY_HANDLE_FIELD_NUMBER: builtins.int
     FINDABLE_BY_NUMBER_FIELD_NUMBER: builtins.int
     ADDABLE_TO_GROUPS_FIELD_NUMBER: builtins.int
+    PRESENCE_VISIBLE_TO_FIELD_NUMBER: builtins.int
+    LAST_SEEN_FIELD_NUMBER: builtins.int
     findable_by_handle: Audience.ValueType
     """By handle; unset leaves it."""
     findable_by_number: Audience.ValueType
     """By number; unset leaves it."""
     addable_to_groups: Audience.ValueType
     """Who may add the caller to groups; unset leaves it. Whoever else invites by the group's link. Nobody whom the caller has blocked may."""
+    presence_visible_to: Audience.ValueType
+    """Who may see whether the caller is online and when they last were; unset leaves it. It is mutual: the caller sees it only of people who may see the
+    caller's. Nobody whom the caller has blocked may.
+    """
+    last_seen: LastSeen.ValueType
+    """How exact the time of the caller's last presence is to others; unset leaves it."""
     def __init__(
         self,
         *,
         findable_by_handle: Audience.ValueType = ...,
         findable_by_number: Audience.ValueType = ...,
         addable_to_groups: Audience.ValueType = ...,
+        presence_visible_to: Audience.ValueType = ...,
+        last_seen: LastSeen.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["addable_to_groups", b"addable_to_groups", "findable_by_handle", b"findable_by_handle", "findable_by_number", b"findable_by_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["addable_to_groups", b"addable_to_groups", "findable_by_handle", b"findable_by_handle", "findable_by_number", b"findable_by_number", "last_seen", b"last_seen", "presence_visible_to", b"presence_visible_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,107 @@
+"""Who may call which rpc, as its proto says; an rpc that says nothing is refused to everybody."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+
+from mesh.errors import PermissionDenied
+from mesh.interceptors import Continuation, Handler, refusal
+from mesh.service_auth import HEALTH, caller
+
+log = structlog.get_logger(__name__)
+
+# The options of proto/whimbrel/access/v1/access.proto, which every proto with an rpc imports.
+_ACCESS = "whimbrel.access.v1.access"
+_ANSWERED_BY = "whimbrel.access.v1.answered_by"
+_GATEWAY = "gateway"
+# Any other name in a service's token is that of an internal team.
+_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media"})
+
+
+class Caller(IntEnum):
+    """A kind of caller, numbered as in the proto."""
+
+    ANYONE = 1
+    DEVICE = 2
+    SERVICE = 3
+    TEAM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call an rpc, and which service of the mesh answers it."""
+
+    callers: frozenset[Caller]
+    services: frozenset[str]
+    answered_by: str
+
+    @property
+    def is_for_clients(self) -> bool:
+        """Whether gateways offer it."""
+        return not self.callers.isdisjoint((Caller.ANYONE, Caller.DEVICE))
+
+    def admits(self, service: str) -> bool:
+        """Whether a service may call at an internal listener; a gateway speaks for devices."""
+        if service == _GATEWAY and self.is_for_clients:
+            return True
+        if service in _SERVICES:
+            return Caller.SERVICE in self.callers and service in self.services
+        return Caller.TEAM in self.callers
+
+
+def access_of(service: ServiceDescriptor) -> dict[str, Access]:
+    """What a service's proto says of its rpcs, by method: `/package.Service/Rpc`."""
+    answered_by = _option(service, _ANSWERED_BY) or ""
+    accesses = {}
+    for method in service.methods:
+        said = _option(method, _ACCESS)
+        if said is not None:
+            callers = frozenset(map(Caller, said.callers))
+            access = Access(callers, frozenset(said.services), answered_by)
+            accesses[f"/{service.full_name}/{method.name}"] = access
+    return accesses
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses callers that the proto does not name; stands behind the tokens."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Access | None] = {}
+        self._refusal = refusal(PermissionDenied("the method is not for this caller"))
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(HEALTH):
+            return handler
+        if method not in self._known:  # it has a handler: such methods are few
+            self._known[method] = _access_of_method(method)
+        access = self._known[method]
+        if access is None or not access.admits(caller().service):
+            return self._refusal
+        return handler
+
+
+def _access_of_method(method: str) -> Access | None:
+    service = method.split("/")[1]
+    try:
+        access = access_of(descriptor_pool.Default().FindServiceByName(service)).get(method)
+    except KeyError:  # made without a proto
+        access = None
+    if access is None:
+        log.error("an rpc without the option access is refused to everybody", method=method)
+    return access
+
+
+def _option(of: Any, name: str) -> Any:
+    for field, value in of.GetOptions().ListFields():
+        if field.full_name == name:
+            return value
+    return None
