@@ -8,6 +8,7 @@ import httpx
 import structlog
 
 from mesh import logs
+from mesh.access import AccessInterceptor
 from mesh.auth import ServiceTokenVerifier
 from mesh.clock import Clock, SystemClock
 from mesh.discovery import Discovery
@@ -113,7 +114,11 @@ def _server(
     verifier = ServiceTokenVerifier(keys.public_keys, SERVICE)
     server = new_server(
         INTERNAL_LISTENER,
-        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier)],
+        interceptors=[
+            *telemetry.interceptors,
+            ServiceTokenInterceptor(verifier),
+            AccessInterceptor(),
+        ],
     )
     media_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server)
     health.add_to(server)

@@ -9,15 +9,12 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.caller import caller_of
-from mesh.errors import InvalidArgument, PermissionDenied
+from mesh.errors import InvalidArgument
 from mesh.ids import parse_ulid
-from mesh.service_auth import caller
 from svc_media.grants import Grants, Put
 from svc_media.model import Draft, MediaUnknown
 from svc_media.retention import Retention
 from whimbrel.media.v1 import media_pb2, media_pb2_grpc
-
-_GATEWAY, _MESSAGE = "gateway", "message"
 
 
 class MediaServicer(media_pb2_grpc.MediaServiceServicer):
@@ -35,7 +32,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def CreateUpload(
         self, request: media_pb2.CreateUploadRequest, context: Any
     ) -> media_pb2.CreateUploadResponse:
-        owner = _person(context)
+        owner = caller_of(context).user_id
         if request.purpose != media_pb2.PURPOSE_MESSAGE:
             raise InvalidArgument(
                 "not a purpose", metadata={"field": "purpose", "allowed": "PURPOSE_MESSAGE"}
@@ -52,19 +49,17 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def CompleteUpload(
         self, request: media_pb2.CompleteUploadRequest, context: Any
     ) -> media_pb2.CompleteUploadResponse:
-        await self._grants.complete_upload(_person(context), _media_id(request.media_id))
+        await self._grants.complete_upload(caller_of(context).user_id, _media_id(request.media_id))
         return media_pb2.CompleteUploadResponse()
 
     async def CreateDownload(
         self, request: media_pb2.CreateDownloadRequest, context: Any
     ) -> media_pb2.CreateDownloadResponse:
         media_id = _media_id(request.media_id)
-        url, expires_at = await self._grants.create_download(_person(context), media_id)
+        url, expires_at = await self._grants.create_download(caller_of(context).user_id, media_id)
         return media_pb2.CreateDownloadResponse(url=url, expires_at=_timestamp(expires_at))
 
     async def Attach(self, _requests: Any, context: Any) -> None:  # type: ignore[override]
-        if caller().service != _MESSAGE:
-            raise PermissionDenied("only the message service tells of references")
         while (request := await self._next(context)) is not None:
             references = _references(request.references)
             if references:
@@ -85,13 +80,6 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         finally:
             reading.cancel()
             ending.cancel()
-
-
-def _person(context: Any) -> bytes:
-    """The account that calls, by a gateway."""
-    if caller().service != _GATEWAY:
-        raise PermissionDenied("only gateways speak for people")
-    return caller_of(context).user_id
 
 
 def _media_id(text: str) -> bytes:

@@ -69,6 +69,7 @@ class Send(message.Message):
     PER_DEVICE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     DEVICE_EPOCH_FIELD_NUMBER: builtins.int
+    MEDIA_IDS_FIELD_NUMBER: builtins.int
     client_message_id: builtins.bytes
     """16 random bytes, made by the sender once per message. The scope is (conversation, sending device)."""
     user_id: builtins.bytes
@@ -97,6 +98,10 @@ class Send(message.Message):
     def per_device(self) -> DeviceBodies:
         """A body for each device of the recipient, and for each other device of the sender."""
 
+    @builtins.property
+    def media_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The objects that the message refers to, as MediaService named them; at most 10. They are kept as long as the message. Not part of the content."""
+
     def __init__(
         self,
         *,
@@ -109,10 +114,11 @@ class Send(message.Message):
         per_device: DeviceBodies | None = ...,
         revision: builtins.int = ...,
         device_epoch: builtins.int = ...,
+        media_ids: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "device_epoch", b"device_epoch", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "per_device", b"per_device", "revision", b"revision", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "device_epoch", b"device_epoch", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "media_ids", b"media_ids", "per_device", b"per_device", "revision", b"revision", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_bodies: _TypeAlias = typing.Literal["shared", "per_device"]  # noqa: Y015
     _WhichOneofArgType_bodies: _TypeAlias = typing.Literal["bodies", b"bodies"]  # noqa: Y015
