@@ -30,6 +30,9 @@ OUTBOX_PENDING = Metric(
 )
 COPIES = Metric("whimbrel.copies", "1", "Copies written into device queues")
 DROPPED_BODIES = Metric("whimbrel.dropped_bodies", "1", "Live pushes sent as doorbells only")
+EVENTS_DROPPED = Metric(
+    "whimbrel.events.dropped", "1", "Events removed that a group had yet to read, by shard"
+)
 EXPIRED = Metric("whimbrel.expired", "1", "Queue rows removed because they were too old")
 
 PREKEYS_TAKEN = Metric("whimbrel.prekeys.taken", "1", "Keys given out to open sessions, by kind")

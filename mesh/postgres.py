@@ -1,7 +1,7 @@
 """A pool of Postgres connections that outlives the server's crashes, and what its errors mean."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -115,10 +115,12 @@ async def open_pool(
     size: int,
     application_name: str,
     limits: Limits = USUAL,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pool]:
     """A pool of at most `size` connections, none made before it is needed.
 
     The server need not be there yet. A connection that broke is replaced by the next acquire.
+    `variables` are what each session is to have set, by name.
     """
     pool = asyncpg.create_pool(
         dsn,
@@ -131,7 +133,7 @@ async def open_pool(
         timeout=limits.connect.total_seconds(),
         # The server ends a statement first; this ends the wait for a server that is gone.
         command_timeout=limits.statement.total_seconds() + 1,
-        server_settings=_server_settings(application_name, limits),
+        server_settings={**_server_settings(application_name, limits), **(variables or {})},
     )
     async with pool:
         lending = Pool(pool)

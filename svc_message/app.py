@@ -30,6 +30,7 @@ from svc_message.identity.devices_wiring import DeviceParts, build_devices
 from svc_message.identity.servicer import Identity, IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
+from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
@@ -83,6 +84,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)
+        queue = build_queue(settings.events, core.shards, telemetry)
+        queue.servicer.add_to(server)
         address = bind(server, settings.listen)
         instance = Instance(
             instance_id,
@@ -99,6 +102,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             }
             working = [
                 tasks.create_task(core.run(), name="core"),
+                tasks.create_task(queue.run(), name="queue"),
                 *_sweeping(tasks, settings.sweep, sweeps),
             ]
             async with running(server, grace=_LAST_GRACE):
@@ -158,7 +162,12 @@ async def _open_core(
     async with contextlib.AsyncExitStack() as stack:
         pools = {
             name: await stack.enter_async_context(
-                open_pool(dsn, size=settings.connections_per_shard, application_name="svc_message")
+                open_pool(
+                    dsn,
+                    size=settings.connections_per_shard,
+                    application_name="svc_message",
+                    variables=session_variables(settings.events),
+                )
             )
             for name, dsn in read_shards(settings.shards).items()
         }

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from mesh.settings import Settings as MeshSettings
 from mesh.telemetry import TelemetrySettings
+from svc_message.queue.settings import EventSettings
 
 
 class StoreSettings(MeshSettings):
@@ -28,9 +29,9 @@ class Settings(StoreSettings):
     """Key set that signs the access tokens of devices."""
     service_keys: FilePath
     """Public keys of the services that may call this one."""
-    listen: str = "127.0.0.1:50061"
     service_key: FilePath | None = None
     """Key that signs this instance's calls to the media service; without it there are no files."""
+    listen: str = "127.0.0.1:50061"
     """Address and port of the internal listener."""
     advertise: str = ""
     """Address that others reach it at; empty: the one it listens on."""
@@ -77,6 +78,8 @@ class Settings(StoreSettings):
     """How long an access token is good."""
     drain: timedelta = timedelta(seconds=20)
     """What open calls get to end when the instance is taken down."""
+    events: EventSettings = EventSettings()
+    """Domain events."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
     log_level: str = "INFO"

@@ -5,6 +5,7 @@ import typer
 from whimbrel_cli.bench.command import bench
 from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
+from whimbrel_cli.events import events
 from whimbrel_cli.keys import keys
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
@@ -15,6 +16,7 @@ app.command()(up)
 app.command()(status)
 app.command()(codes)
 app.command()(bench)
+app.command()(events)
 app.add_typer(keys, name="keys")
 register_commands(app)
 app.command()(demo)

@@ -97,6 +97,7 @@ TABLES = (
     Table("receipt_outbox", _SLOT, "entry_id"),
     Table("group_outbox", _SLOT, "group_id, seq"),
     Table("device_change_outbox", _USER, "entry_id"),
+    Table("domain_event", _SLOT, "entry_id"),
     *(
         Table(
             f"dedup_{day}",

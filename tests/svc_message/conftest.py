@@ -68,12 +68,20 @@ async def shard_dsns(database, shard_templates) -> dict[str, str]:
 
 
 @pytest.fixture
-async def shards(shard_dsns) -> AsyncIterator[Shards]:
+def session_variables() -> dict[str, str]:
+    """What every session to the shards has set."""
+    return {}
+
+
+@pytest.fixture
+async def shards(shard_dsns, session_variables) -> AsyncIterator[Shards]:
     """The directory of two migrated shards; it has read the maps."""
     async with AsyncExitStack() as stack:
         pools = {}
         for name, dsn in shard_dsns.items():
-            pool = await stack.enter_async_context(open_pool(dsn, size=8, application_name="test"))
+            pool = await stack.enter_async_context(
+                open_pool(dsn, size=8, application_name="test", variables=session_variables)
+            )
             pools[name] = AskedPool(pool._pool)
             stack.push_async_callback(pools[name].close)
         directory = Shards(pools)

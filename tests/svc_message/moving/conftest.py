@@ -15,7 +15,7 @@ _TABLES = """
 SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
-    AND c.relname NOT IN ('slot', 'migration')
+    AND c.relname NOT IN ('slot', 'migration', 'event_group')
 GROUP BY c.relname
 """
 
@@ -50,6 +50,10 @@ _MORE_ROWS = (
         " VALUES ($2::bytea, $1::smallint, 1, 1, 0, 0, 9, now(), now(), '', 1, NULL, 0, '', 1, '')"
     ),
     "INSERT INTO device_change_outbox (slot, user_id) VALUES ($1::smallint, $2::bytea)",
+    (
+        "INSERT INTO domain_event (slot, kind, key_id, device_id)"
+        " VALUES ($1::smallint, 5, $2::bytea, 1)"
+    ),
     """INSERT INTO registration_code
     VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)""",
 )
