@@ -8,10 +8,10 @@ is asked for even where there is none.
 import hashlib
 from collections.abc import Sequence
 
+from mesh.caller import Caller
 from mesh.errors import InvalidArgument
 from mesh.ids import ID_BYTES
 from svc_message.identity.budget import LookUpBudget
-from svc_message.identity.caller import Caller
 from svc_message.identity.finding_store import FindingStore, Wanted
 from svc_message.identity.model import HandleUnknown, is_handle
 from svc_message.identity.numbers import HASH_BYTES, number_hash
