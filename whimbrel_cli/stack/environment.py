@@ -9,10 +9,18 @@ from mesh.keys import KeySet
 from whimbrel_cli.stack.files import write_private
 from whimbrel_cli.stack.stack import Stack
 
+# As whom `whimbrel events` calls.
+EVENTS_READER = "whimbrel-events"
+
 
 def codes_file(data: Path) -> Path:
     """Where the mesh on a data directory leaves the codes that a real one sends to phones."""
     return data / "codes.jsonl"
+
+
+def service_key(data: Path) -> Path:
+    """The private key by which the services of the mesh on a data directory call each other."""
+    return data / "keys" / "gateway.json"
 
 
 class Environment:
@@ -24,26 +32,28 @@ class Environment:
         self._codes = codes_file(data)
         self._token_keys = _KeyPair(data / "keys", "token")
         self._gateway_keys = _KeyPair(data / "keys", "gateway")
+        self._message_keys = _KeyPair(data / "keys", "message")
 
     def write(self, shards: Mapping[str, str]) -> None:
         """Write what the services read; keys are made the first time and kept."""
         write_private(self._shards, json.dumps(shards, indent=2) + "\n")
         self._token_keys.make()
         self._gateway_keys.make()
+        self._message_keys.make()
 
     def of_migration(self) -> dict[str, str]:
-        self._message_keys = _KeyPair(data / "keys", "message")
         return {"WHIMBREL_MESSAGE_SHARDS": str(self._shards)}
 
     def of_message(self) -> dict[str, str]:
         return {
             **self.of_migration(),
             "WHIMBREL_MESSAGE_ETCD": self._stack.etcd_endpoint,
-        self._message_keys.make()
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
             "WHIMBREL_MESSAGE_SERVICE_KEYS": str(self._gateway_keys.public),
+            "WHIMBREL_MESSAGE_SERVICE_KEY": str(self._message_keys.private),
             "WHIMBREL_MESSAGE_CODES_FILE": str(self._codes),
+            "WHIMBREL_MESSAGE_EVENTS__READERS": json.dumps([EVENTS_READER]),
         }
 
     def of_gateway(self) -> dict[str, str]:
@@ -51,19 +61,9 @@ class Environment:
             "WHIMBREL_GATEWAY_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
-            "WHIMBREL_MESSAGE_SERVICE_KEY": str(self._message_keys.private),
             "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
         }
 
-
-class _KeyPair:
-    """A private key file for who signs, a public one for who verifies."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.private = directory / f"{name}.json"
-        self.public = directory / f"{name}-public.json"
-
-    def make(self) -> None:
     def of_media_stores(self, database: str) -> dict[str, str]:
         return {"WHIMBREL_MEDIA_DATABASE": database, **s3_settings(self._stack.s3_url)}
 
@@ -90,6 +90,15 @@ def s3_settings(url: str) -> dict[str, str]:
     settings |= {name.upper(): value for name, value in parse_qsl(split.query)}
     return {f"WHIMBREL_MEDIA_S3_{name}": value for name, value in settings.items()}
 
+
+class _KeyPair:
+    """A private key file for who signs, a public one for who verifies."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.private = directory / f"{name}.json"
+        self.public = directory / f"{name}-public.json"
+
+    def make(self) -> None:
         self.private.parent.mkdir(mode=0o700, exist_ok=True)
         if not self.private.exists():
             KeySet.generate().save(self.private)
