@@ -1,6 +1,6 @@
 """Service tokens on internal listeners: the callee demands one, the caller renews its own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from mesh.auth import (
     bearer,
 )
 from mesh.clock import Clock, SystemClock
-from mesh.errors import PermissionDenied, WhimbrelError
+from mesh.errors import WhimbrelError
 from mesh.interceptors import Continuation, Handler, refusal
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -29,13 +29,10 @@ def caller() -> ServiceClaims:
 
 
 class ServiceTokenInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in only services that show a token made for this one; health is open to probes."""
+    """Lets in only who shows a token made for this service; health is open to probes."""
 
-    def __init__(
-        self, verifier: ServiceTokenVerifier, *, allowed: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, verifier: ServiceTokenVerifier) -> None:
         self._verifier = verifier
-        self._allowed = None if allowed is None else frozenset(allowed)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -48,10 +45,7 @@ class ServiceTokenInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _admit(self, call: grpc.HandlerCallDetails) -> None:
-        claims = self._verifier.verify(bearer(call.invocation_metadata))
-        if self._allowed is not None and claims.service not in self._allowed:
-            raise PermissionDenied("this service is not called by that one")
-        _caller.set(claims)
+        _caller.set(self._verifier.verify(bearer(call.invocation_metadata)))
 
 
 class ServiceCredentials:

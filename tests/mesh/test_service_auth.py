@@ -4,6 +4,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mesh.access import AccessInterceptor
 from mesh.auth import ServiceTokenVerifier, TokenSigner
 from mesh.errors import reason_of
 from mesh.health import Health
@@ -21,8 +22,8 @@ def credentials(service="svc_gateway", **options):
     return ServiceCredentials(signer, service=service, instance_id="i1", **options)
 
 
-def interceptor(**options):
-    return ServiceTokenInterceptor(ServiceTokenVerifier(KEYS.public_keys, "svc_message"), **options)
+def interceptor():
+    return ServiceTokenInterceptor(ServiceTokenVerifier(KEYS.public_keys, "svc_message"))
 
 
 async def tell_caller(_request, context):
@@ -55,18 +56,19 @@ async def test_a_token_for_another_service_is_refused(serve, call):
     assert reason_of(error)[0] == "TOKEN_INVALID"
 
 
-async def test_a_service_that_may_not_call_this_one_is_refused(serve, call):
-    channel = await serve(tell_caller, interceptors=[interceptor(allowed={"svc_gateway"})])
-    metadata = credentials("svc_push").metadata_for("svc_message")
+async def test_a_method_without_a_proto_that_names_its_callers_is_refused_to_everybody(serve, call):
+    channel = await serve(tell_caller, interceptors=[interceptor(), AccessInterceptor()])
 
-    error = await call(channel, "UnaryUnary", metadata=metadata)
+    for shape in SHAPES:
+        metadata = credentials("gateway").metadata_for("svc_message")
+        error = await call(channel, shape, metadata=metadata)
 
-    assert error.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert reason_of(error)[0] == "CALLER_NOT_ALLOWED"
+        assert error.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert reason_of(error)[0] == "CALLER_NOT_ALLOWED"
 
 
 async def test_health_is_open_to_probes():
-    server = new_server(INTERNAL_LISTENER, interceptors=[interceptor()])
+    server = new_server(INTERNAL_LISTENER, interceptors=[interceptor(), AccessInterceptor()])
     Health().add_to(server)
     address = bind(server, "127.0.0.1:0")
 
