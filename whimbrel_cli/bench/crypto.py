@@ -14,9 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_client.crypto import (
+    AttachmentKey,
+    AttachmentOpener,
     Bundle,
     Device,
     PrivatePrekeys,
@@ -28,8 +31,7 @@ from whimbrel_client.crypto import (
     one_time_prekey,
     open_prekey,
     open_ratchet,
-    open_sealed,
-    seal,
+    plan_of,
     sender_keys,
     signed_prekey,
 )
@@ -188,18 +190,32 @@ def _group(count: int) -> tuple[float, float]:
 
 def _attachments(mib: int) -> tuple[float, float]:
     plaintext, file = io.BytesIO(bytes(mib * _MIB)), io.BytesIO()
-    key = seal(plaintext, file)
+    key = _seal(plaintext, file)
 
     def seal_again() -> None:
-        plaintext.seek(0)
-        seal(plaintext, nowhere)
+        _seal(plaintext, nowhere)
 
     def open_again() -> None:
         file.seek(0)
-        open_sealed(file, nowhere, key)
+        _open(file, nowhere, key)
 
     with Path(os.devnull).open("wb") as nowhere:
         return _rate(mib, seal_again), _rate(mib, open_again)
+
+
+def _seal(source: BinaryIO, sink: BinaryIO) -> AttachmentKey:
+    """Both passes, as the SDK makes them."""
+    plan = plan_of(source, part_size=_SMALL_FILE)
+    for number in range(len(plan.part_digests)):
+        sink.writelines(plan.read(source, number))
+    return plan.key
+
+
+def _open(source: BinaryIO, sink: BinaryIO, key: AttachmentKey) -> None:
+    opener = AttachmentOpener(key)
+    while piece := source.read(_MIB):
+        sink.write(opener.update(piece))
+    opener.finish()
 
 
 def _attachment_growth_kib(small: int, large: int) -> float:
@@ -214,9 +230,9 @@ def _peak_kib(directory: Path, size: int) -> float:
     with plain.open("wb") as file:
         file.truncate(size)
     with plain.open("rb") as source, sealed.open("wb") as sink:
-        key = seal(source, sink)
+        key = _seal(source, sink)
     with sealed.open("rb") as source, Path(os.devnull).open("wb") as sink:
-        open_sealed(source, sink, key)
+        _open(source, sink, key)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -10,7 +10,13 @@ The composition is unaudited, and Python cannot wipe secrets from memory.
     keep(dump_record(received.record), unpad(received.plaintext))
 """
 
-from whimbrel_client.crypto.attachments import AttachmentKey, open_sealed, seal, sealed_length
+from whimbrel_client.crypto.attachments import (
+    AttachmentKey,
+    AttachmentOpener,
+    AttachmentPlan,
+    plan_of,
+    sealed_length,
+)
 from whimbrel_client.crypto.curve import KeyPair
 from whimbrel_client.crypto.errors import (
     CryptoError,
@@ -80,6 +86,8 @@ from whimbrel_client.crypto.wire import (
 
 __all__ = [
     "AttachmentKey",
+    "AttachmentOpener",
+    "AttachmentPlan",
     "Bundle",
     "Ciphertext",
     "CryptoError",
@@ -136,10 +144,9 @@ __all__ = [
     "one_time_prekey",
     "open_prekey",
     "open_ratchet",
-    "open_sealed",
     "pad",
+    "plan_of",
     "safety_number",
-    "seal",
     "sealed_length",
     "signed_prekey",
     "unpad",

@@ -2,16 +2,20 @@
 
 A key is random and used once. The plaintext is filled with zeros to one of few sizes; its true
 length, the key and the SHA-256 digest of the whole file travel in the message.
+
+Sealing goes twice over the plaintext: `plan_of` finds out the digests, `AttachmentPlan.read` makes
+the bytes, any part of them, as often as it takes to bring them away.
 """
 
 import hashlib
 import hmac
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
@@ -20,10 +24,12 @@ from whimbrel_client.crypto.derivation import same
 from whimbrel_client.crypto.errors import ForgedAttachment
 
 KEY_SIZE = 64
-PIECE_SIZE = 64 * 1024
+PIECE_SIZE = 256 * 1024
 _TAG_SIZE = 32
 _SMALLEST = 541
 _STEP = 1.05
+
+OnProgress = Callable[[int], None]  # hears how many bytes more are done
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,33 @@ class AttachmentKey:
     key: bytes = field(repr=False)
     digest: bytes
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentPlan:
+    """What the first pass found out about a file; it holds the key."""
+
+    key: AttachmentKey
+    iv: bytes = field(repr=False)
+    tag: bytes = field(repr=False)
+    part_size: int  # a multiple of a cipher's block
+    part_digests: list[bytes]  # SHA-256 of each part of the sealed file
+    # The block before each part, from which its encryption goes on.
+    chains: list[bytes] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Of the sealed file."""
+        return sealed_length(self.key.length)
+
+    def read(self, source: BinaryIO, number: int) -> Iterator[bytes]:
+        """The bytes of the sealed file's part `number`, from 0, in pieces.
+
+        A source that has changed since the first pass gives bytes that do not fit the digests.
+        """
+        chain = self.chains[number]
+        part = _Part(self.key.length, number * self.part_size, self.part_size)
+        return part.sealed(source, self.key.key, self.iv, chain, lambda: self.tag)
 
 
 def padded_length(length: int) -> int:
@@ -48,77 +81,129 @@ def sealed_length(length: int) -> int:
     return cbc.BLOCK + cbc.padded_size(padded_length(length)) + _TAG_SIZE
 
 
-def seal(source: BinaryIO, sink: BinaryIO) -> AttachmentKey:
-    """Encrypt all of the source into the sink, in constant memory."""
+def plan_of(
+    source: BinaryIO, *, part_size: int, on_progress: OnProgress = lambda _done: None
+) -> AttachmentPlan:
+    """Go over all of the source once, in constant memory; the key and the IV are drawn here."""
     key, iv = randomness.draw(KEY_SIZE), randomness.draw(cbc.BLOCK)
-    encryptor = Cipher(AES256(key[:32]), CBC(iv)).encryptor()
+    length = source.seek(0, os.SEEK_END)
     covered = _Covered(key)
-    sink.write(covered.update(iv))
-    length = 0
-    while piece := source.read(PIECE_SIZE):
-        length += len(piece)
-        sink.write(covered.update(encryptor.update(piece)))
-    zeros = _zeros(padded_length(length) - length)
-    sink.writelines(covered.update(encryptor.update(piece)) for piece in zeros)
-    last = cbc.padding_after(padded_length(length))
-    sink.write(covered.update(encryptor.update(last) + encryptor.finalize()))
-    tag = covered.tag()
-    sink.write(tag)
-    return AttachmentKey(key, covered.digest_with(tag), length)
+    digests, chains, chain = [], [], iv
+    for offset in range(0, sealed_length(length), part_size):
+        digest = hashlib.sha256()
+        chains.append(chain)
+        part = _Part(length, offset, part_size)
+        for piece in part.sealed(source, key, iv, chain, covered.tag):
+            covered.update(piece)
+            digest.update(piece)
+            chain = piece[-cbc.BLOCK :]
+            on_progress(len(piece))
+        digests.append(digest.digest())
+    attachment = AttachmentKey(key, covered.digest(), length)
+    return AttachmentPlan(attachment, iv, covered.tag(), part_size, digests, chains)
 
 
-def open_sealed(source: BinaryIO, sink: BinaryIO, key: AttachmentKey) -> None:
-    """Decrypt all of the source into the sink, in constant memory; raises ForgedAttachment.
+class AttachmentOpener:
+    """Decrypts a sealed file as its bytes come, in constant memory.
 
-    What is in the sink is proved only when this returns: let it be a temporary file, and throw it
-    away if this raises.
+    What comes out is proved only when `finish` returns: let it go to a temporary file, and throw
+    that away if anything raises ForgedAttachment.
     """
-    covered = _Covered(key.key)
-    iv = source.read(cbc.BLOCK)
-    covered.update(iv)
-    if len(iv) != cbc.BLOCK or len(key.key) != KEY_SIZE:
-        raise ForgedAttachment("the attachment or its key is cut")
-    decryptor = Cipher(AES256(key.key[:32]), CBC(iv)).decryptor()
-    wanted, held = key.length, b""
-    while piece := source.read(PIECE_SIZE):
+
+    def __init__(self, key: AttachmentKey) -> None:
+        if len(key.key) != KEY_SIZE:
+            raise ForgedAttachment("the attachment's key is cut")
+        self._key = key
+        self._covered = _Covered(key.key)
+        self._decryptor: CipherContext | None = None
+        self._wanted = key.length
+        self._held = b""
+
+    def update(self, piece: bytes) -> bytes:
+        """The plaintext that these bytes complete."""
         # The last bytes may be the tag, so they are held back until more come.
-        body, held = _split_tag(held + piece)
-        plaintext = decryptor.update(covered.update(body))[:wanted]
-        sink.write(plaintext)
-        wanted -= len(plaintext)
-    if len(held) != _TAG_SIZE or not same(covered.tag(), held):
-        raise ForgedAttachment("the MAC does not fit")
-    if not same(covered.digest_with(held), key.digest):
-        raise ForgedAttachment("the digest does not fit")
-    if wanted:
-        raise ForgedAttachment("the attachment is shorter than the message says")
+        body, self._held = _split_tag(self._held + piece)
+        if self._decryptor is None:
+            if len(body) < cbc.BLOCK:
+                self._held = body + self._held
+                return b""
+            iv, body = body[: cbc.BLOCK], body[cbc.BLOCK :]
+            self._covered.update(iv)
+            self._decryptor = Cipher(AES256(self._key.key[:32]), CBC(iv)).decryptor()
+        self._covered.update(body)
+        plaintext = self._decryptor.update(body)[: self._wanted]
+        self._wanted -= len(plaintext)
+        return plaintext
+
+    def finish(self) -> None:
+        """There are no more bytes. Raises ForgedAttachment unless they are what was sealed."""
+        tag = self._covered.tag()
+        if self._decryptor is None or not same(tag, self._held):
+            raise ForgedAttachment("the MAC does not fit")
+        self._covered.update(tag)
+        if not same(self._covered.digest(), self._key.digest):
+            raise ForgedAttachment("the digest does not fit")
+        if self._wanted:
+            raise ForgedAttachment("the attachment is shorter than the message says")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some consecutive bytes of a sealed file: of the IV, the body and the tag."""
+
+    length: int  # of the plaintext
+    offset: int
+    size: int
+
+    def sealed(
+        self, source: BinaryIO, key: bytes, iv: bytes, chain: bytes, tag: Callable[[], bytes]
+    ) -> Iterator[bytes]:
+        end, body_size = self.offset + self.size, cbc.padded_size(padded_length(self.length))
+        if not self.offset:
+            yield iv
+        encryptor = Cipher(AES256(key[:32]), CBC(chain)).encryptor()
+        first, last = max(self.offset - cbc.BLOCK, 0), min(end - cbc.BLOCK, body_size)
+        for piece in _padded(source, self.length, first, last):
+            yield encryptor.update(piece)
+        tag_at = cbc.BLOCK + body_size
+        if end > tag_at:
+            yield tag()[max(self.offset - tag_at, 0) : end - tag_at]
 
 
 class _Covered:
-    """What the MAC and the digest have seen so far."""
+    """What the MAC and the digest have seen so far; the MAC sees nothing after its tag."""
 
     def __init__(self, key: bytes) -> None:
         self._mac = hmac.new(key[32:], digestmod="sha256")
         self._digest = hashlib.sha256()
+        self._tag = b""
 
-    def update(self, piece: bytes) -> bytes:
+    def update(self, piece: bytes) -> None:
         self._mac.update(piece)
         self._digest.update(piece)
-        return piece
 
     def tag(self) -> bytes:
-        return self._mac.digest()
+        self._tag = self._tag or self._mac.digest()
+        return self._tag
 
-    def digest_with(self, tag: bytes) -> bytes:
-        whole = self._digest.copy()
-        whole.update(tag)
-        return whole.digest()
+    def digest(self) -> bytes:
+        return self._digest.digest()
 
 
-def _zeros(count: int) -> Iterator[bytes]:
-    while count > 0:
-        yield bytes(min(count, PIECE_SIZE))
-        count -= PIECE_SIZE
+def _padded(source: BinaryIO, length: int, first: int, last: int) -> Iterator[bytes]:
+    """The bytes `first` to `last` of the plaintext, then zeros, then the cipher's padding."""
+    source.seek(min(first, length))
+    while first < min(last, length):
+        size = min(PIECE_SIZE, last - first, length - first)
+        yield source.read(size).ljust(size, b"\0")
+        first += size
+    padded = padded_length(length)
+    while first < min(last, padded):
+        size = min(PIECE_SIZE, last - first, padded - first)
+        yield bytes(size)
+        first += size
+    if first < last:
+        yield cbc.padding_after(padded)[: last - first]
 
 
 def _split_tag(piece: bytes) -> tuple[bytes, bytes]:

@@ -13,25 +13,31 @@ from hypothesis import strategies as st
 
 from whimbrel_client.crypto import (
     AttachmentKey,
+    AttachmentOpener,
     ForgedAttachment,
     attachments,
     cbc,
-    open_sealed,
-    seal,
+    plan_of,
     sealed_length,
 )
 
-
-def sealed(plaintext: bytes) -> tuple[bytes, AttachmentKey]:
-    sink = io.BytesIO()
-    key = seal(io.BytesIO(plaintext), sink)
-    return sink.getvalue(), key
+PART = 64 * 1024
 
 
-def opened(file: bytes, key: AttachmentKey) -> bytes:
-    sink = io.BytesIO()
-    open_sealed(io.BytesIO(file), sink, key)
-    return sink.getvalue()
+def sealed(plaintext: bytes, part_size: int = PART) -> tuple[bytes, AttachmentKey]:
+    source = io.BytesIO(plaintext)
+    plan = plan_of(source, part_size=part_size)
+    parts = [b"".join(plan.read(source, number)) for number in range(len(plan.part_digests))]
+    assert [hashlib.sha256(part).digest() for part in parts] == plan.part_digests
+    return b"".join(parts), plan.key
+
+
+def opened(file: bytes, key: AttachmentKey, piece: int = 10_007) -> bytes:
+    opener = AttachmentOpener(key)
+    pieces = [file[at : at + piece] for at in range(0, len(file), piece)]
+    plaintext = b"".join(map(opener.update, pieces))
+    opener.finish()
+    return plaintext
 
 
 @pytest.mark.parametrize(
@@ -45,6 +51,34 @@ def test_an_attachment_of_any_size_opens_again(size: int) -> None:
     assert opened(file, key) == plaintext
     assert len(file) == sealed_length(size)
     assert key.length == size
+
+
+@pytest.mark.parametrize("part_size", [16, 32, 48, 64, 592, 608])
+@pytest.mark.parametrize("piece", [1, 15, 17, 1000])
+def test_parts_and_pieces_of_any_size_are_the_same_file(part_size: int, piece: int) -> None:
+    plaintext = os.urandom(500)
+
+    file, key = sealed(plaintext, part_size)
+
+    assert len(file) == sealed_length(500)
+    assert opened(file, key, piece) == plaintext
+
+
+def test_a_part_is_made_again_alone_and_a_changed_source_shows() -> None:
+    source = io.BytesIO(os.urandom(3 * PART))
+    plan = plan_of(source, part_size=PART)
+
+    again = b"".join(plan.read(source, 1))
+    source.seek(PART + 100)
+    source.write(b"other")
+    changed = b"".join(plan.read(source, 1))
+    source.truncate(PART + 50)
+    cut = b"".join(plan.read(source, 1))
+
+    digests = [hashlib.sha256(part).digest() for part in (again, changed, cut)]
+    assert digests[0] == plan.part_digests[1]
+    assert plan.part_digests[1] not in digests[1:]
+    assert {len(part) for part in (again, changed, cut)} == {PART}
 
 
 def test_the_layout_is_signals() -> None:
@@ -99,24 +133,27 @@ def test_another_key_digest_or_length_is_refused() -> None:
 
 def test_a_large_attachment_is_sealed_and_opened_in_constant_memory() -> None:
     class Zeros(io.RawIOBase):
-        def __init__(self, size: int) -> None:
-            self.left = size
+        at = 0
+
+        def seek(self, offset: int, whence: int = 0, /) -> int:
+            self.at = offset + (whence and (64 << 20))
+            return self.at
 
         def read(self, size: int = -1, /) -> bytes:
-            count = min(size, self.left)
-            self.left -= count
-            return bytes(count)
+            self.at += size
+            return bytes(size)
 
-    class Nothing(io.RawIOBase):
-        def write(self, content: object, /) -> int:
-            assert isinstance(content, bytes)
-            return len(content)
-
+    source, sizes = Zeros(), []
     tracemalloc.start()
-    seal(Zeros(64 << 20), Nothing())  # type: ignore[arg-type]
+    plan = plan_of(source, part_size=16 << 20)  # type: ignore[arg-type]
+    opener = AttachmentOpener(plan.key)
+    for number in range(len(plan.part_digests)):
+        sizes += [len(opener.update(piece)) for piece in plan.read(source, number)]  # type: ignore[arg-type]
+    opener.finish()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
+    assert sum(sizes) == 64 << 20
     assert peak < 2 << 20
 
 
