@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mesh.keys import KeySet
 from whimbrel_cli.stack.files import write_private
+from whimbrel_cli.stack.servers import Server
 from whimbrel_cli.stack.stack import Stack
 
 # As whom `whimbrel events` calls.
@@ -54,7 +55,22 @@ class Environment:
             "WHIMBREL_MESSAGE_SERVICE_KEY": str(self._message_keys.private),
             "WHIMBREL_MESSAGE_CODES_FILE": str(self._codes),
             "WHIMBREL_MESSAGE_EVENTS__READERS": json.dumps([EVENTS_READER]),
+            **self._of_kafka(),
         }
+
+    def _of_kafka(self) -> dict[str, str]:
+        """With a broker, events are written; our own is one broker, and knows no producer's ids."""
+        kafka = self._stack.kafka
+        if kafka is None:
+            return {}
+        told = {
+            "WHIMBREL_MESSAGE_EVENTS__IS_ON": "true",
+            "WHIMBREL_MESSAGE_KAFKA__BOOTSTRAP": kafka.address,
+        }
+        if isinstance(kafka, Server):
+            told["WHIMBREL_MESSAGE_KAFKA__REPLICAS"] = "1"
+            told["WHIMBREL_MESSAGE_KAFKA__IS_IDEMPOTENT"] = "false"
+        return told
 
     def of_gateway(self) -> dict[str, str]:
         return {

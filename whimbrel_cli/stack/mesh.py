@@ -39,12 +39,13 @@ class Mesh:
         message: int = 2,
         shards: int = 2,
         media: int = 0,
+        kafka: bool = False,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         settings: StackSettings = OWN_SERVERS,
     ) -> None:
         self.data = data.absolute()
-        self.stack = build_stack(self.data, settings, with_media=bool(media))
+        self.stack = build_stack(self.data, settings, with_media=bool(media), with_kafka=kafka)
         self.shards: dict[str, str] = {}  # DSN by name, once up
         self._shard_count = shards
         self._env = dict(env or {})

@@ -17,6 +17,9 @@ class StackSettings(Settings):
     """An existing Redis or Valkey to use in place of an own one."""
     etcd_endpoint: str | None = None
     """host:port of an existing etcd to use in place of an own one."""
+    kafka_bootstrap: str | None = None
+    """host:port of an existing Kafka to use in place of an own broker; how to enter it is said by
+    WHIMBREL_MESSAGE_KAFKA__…"""
     s3_url: SecretStr | None = None
     """An existing bucket to use in place of an own SeaweedFS, with its keys:
     https://ACCESS:SECRET@host/bucket?region=eu-central-1"""
@@ -28,6 +31,8 @@ class StackSettings(Settings):
     """The own Valkey's port; a free one if not set."""
     etcd_port: int | None = Field(default=None, gt=0, lt=65536)
     """The own etcd's port; a free one if not set."""
+    kafka_port: int | None = Field(default=None, gt=0, lt=65536)
+    """The own broker's port; a free one if not set."""
     s3_port: int | None = Field(default=None, gt=0, lt=65536)
     """The own SeaweedFS's port; a free one if not set."""
 

