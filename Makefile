@@ -42,8 +42,9 @@ protos: $(INSTALLED)
 fresh: $(INSTALLED)
 	scripts/check_fresh.sh
 
-gen: $(INSTALLED) ## generate gen/ from proto/
+gen: $(INSTALLED) ## generate gen/, docs/api.md and docs/metrics.md
 	scripts/gen.sh
+	$(BIN)/python scripts/docs.py
 
 bench: $(INSTALLED) ## measure, print a table, write .whimbrel/bench.json
 	$(BIN)/whimbrel bench

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -78,16 +79,25 @@ def test_a_field_without_a_comment_is_refused(module) -> None:
 def test_stale_generated_code_is_noticed(tmp_path: Path) -> None:
     for name in ("scripts", "proto"):
         shutil.copytree(_ROOT / name, tmp_path / name)
-    _run(tmp_path / "scripts" / "gen.sh")
-    fresh = _run(tmp_path / "scripts" / "check_fresh.sh")
+    shutil.copy(_ROOT / "buf.yaml", tmp_path)
+    check = [tmp_path / "scripts" / "check_fresh.sh"]
+    docs = [sys.executable, tmp_path / "scripts" / "docs.py"]
+    gen = [tmp_path / "scripts" / "gen.sh"]
+    for made in (gen, docs):
+        assert _run(made).returncode == 0
+    fresh = _run(check)
     with (tmp_path / "proto/whimbrel/error/v1/reason.proto").open("a") as proto:
         proto.write("// New.\nmessage New {}\n")
 
-    stale = _run(tmp_path / "scripts" / "check_fresh.sh")
+    stale = _run(check)
+    _run(gen)
+    stale_docs = _run(check)
 
     assert fresh.returncode == 0, fresh.stdout + fresh.stderr
     assert stale.returncode != 0
     assert "gen/ is stale" in stale.stderr
+    assert stale_docs.returncode != 0
+    assert "docs/api.md is stale" in stale_docs.stderr
 
 
 def _change(module: Path, before: str, after: str) -> None:
@@ -107,10 +117,10 @@ def _buf(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _run(script: Path) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     programs = str(Path(sys.executable).parent)
     return subprocess.run(
-        [script],
+        command,
         env={**os.environ, "WHIMBREL_BIN": programs},
         capture_output=True,
         text=True,
