@@ -138,6 +138,10 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The mesh writes no domain events: WHIMBREL_MESSAGE_EVENTS__IS_ON is false."""
     ERROR_REASON_CLAIM_LOST: _ErrorReason.ValueType  # 71
     """Another consumer of the group has begun to read these events."""
+    ERROR_REASON_PUSH_TOKEN_INVALID: _ErrorReason.ValueType  # 100
+    """The push token is malformed, or not of a kind that is allowed. Metadata: `field`, `allowed`."""
+    ERROR_REASON_PUSH_PROVIDER_OFF: _ErrorReason.ValueType  # 101
+    """The mesh has no access to this push provider. Metadata: `provider`."""
     ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 90
     """The session watches as many chats as it may. Metadata: `allowed`."""
 
@@ -263,5 +267,9 @@ ERROR_REASON_EVENTS_OFF: ErrorReason.ValueType  # 70
 """The mesh writes no domain events: WHIMBREL_MESSAGE_EVENTS__IS_ON is false."""
 ERROR_REASON_CLAIM_LOST: ErrorReason.ValueType  # 71
 """Another consumer of the group has begun to read these events."""
+ERROR_REASON_PUSH_TOKEN_INVALID: ErrorReason.ValueType  # 100
+"""The push token is malformed, or not of a kind that is allowed. Metadata: `field`, `allowed`."""
+ERROR_REASON_PUSH_PROVIDER_OFF: ErrorReason.ValueType  # 101
+"""The mesh has no access to this push provider. Metadata: `provider`."""
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 90
 """The session watches as many chats as it may. Metadata: `allowed`."""

@@ -28,7 +28,7 @@ from whimbrel.error.v1 import reason_pb2 as whimbrel_dot_error_dot_v1_dot_reason
 from whimbrel.group.v1 import change_pb2 as whimbrel_dot_group_dot_v1_dot_change__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/message/v1/send.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\xc2\x02\n\x04Send\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x07 \x01(\x0cH\x00\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x0c\x12\x32\n\x0e\x66irst_tried_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06shared\x18\x05 \x01(\x0b\x32\x1f.whimbrel.message.v1.SharedBodyH\x01\x12\x37\n\nper_device\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.DeviceBodiesH\x01\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\t \x01(\x04\x12\x11\n\tmedia_ids\x18\n \x03(\tB\x04\n\x02toB\x08\n\x06\x62odies\"S\n\nSharedBody\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"?\n\x0c\x44\x65viceBodies\x12/\n\x06\x62odies\x18\x01 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceBody\"\x90\x01\n\nDeviceBody\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12\x17\n\x0fregistration_id\x18\x03 \x01(\r\x12\x31\n\x04type\x18\x04 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x05 \x01(\x0c\"w\n\x08\x41\x63\x63\x65pted\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x08Rejected\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12.\n\x06reason\x18\x02 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12=\n\x08metadata\x18\x03 \x03(\x0b\x32+.whimbrel.message.v1.Rejected.MetadataEntry\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0c\x66irst_answer\x18\x05 \x01(\x0b\x32\x1d.whimbrel.message.v1.Accepted\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x0e\x44\x65viceMismatch\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x30\n\x07missing\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05\x65xtra\x18\x03 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05stale\x18\x04 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\"0\n\nDeviceName\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"\xbc\x01\n\x0cGroupChanged\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x05 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\"/\n\tGroupNews\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04*\xa5\x01\n\x0e\x43iphertextType\x12\x1f\n\x1b\x43IPHERTEXT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43IPHERTEXT_TYPE_PLAIN\x10\x01\x12\x1b\n\x17\x43IPHERTEXT_TYPE_RATCHET\x10\x02\x12\x1a\n\x16\x43IPHERTEXT_TYPE_PREKEY\x10\x03\x12\x1e\n\x1a\x43IPHERTEXT_TYPE_SENDER_KEY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/message/v1/send.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\xd2\x02\n\x04Send\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x07 \x01(\x0cH\x00\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x0c\x12\x32\n\x0e\x66irst_tried_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06shared\x18\x05 \x01(\x0b\x32\x1f.whimbrel.message.v1.SharedBodyH\x01\x12\x37\n\nper_device\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.DeviceBodiesH\x01\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\t \x01(\x04\x12\x11\n\tmedia_ids\x18\n \x03(\t\x12\x0e\n\x06urgent\x18\x0b \x01(\x08\x42\x04\n\x02toB\x08\n\x06\x62odies\"S\n\nSharedBody\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"?\n\x0c\x44\x65viceBodies\x12/\n\x06\x62odies\x18\x01 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceBody\"\x90\x01\n\nDeviceBody\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12\x17\n\x0fregistration_id\x18\x03 \x01(\r\x12\x31\n\x04type\x18\x04 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x05 \x01(\x0c\"w\n\x08\x41\x63\x63\x65pted\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x08Rejected\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12.\n\x06reason\x18\x02 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12=\n\x08metadata\x18\x03 \x03(\x0b\x32+.whimbrel.message.v1.Rejected.MetadataEntry\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0c\x66irst_answer\x18\x05 \x01(\x0b\x32\x1d.whimbrel.message.v1.Accepted\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x0e\x44\x65viceMismatch\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x30\n\x07missing\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05\x65xtra\x18\x03 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05stale\x18\x04 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\"0\n\nDeviceName\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"\xbc\x01\n\x0cGroupChanged\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x05 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\"/\n\tGroupNews\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04*\xa5\x01\n\x0e\x43iphertextType\x12\x1f\n\x1b\x43IPHERTEXT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43IPHERTEXT_TYPE_PLAIN\x10\x01\x12\x1b\n\x17\x43IPHERTEXT_TYPE_RATCHET\x10\x02\x12\x1a\n\x16\x43IPHERTEXT_TYPE_PREKEY\x10\x03\x12\x1e\n\x1a\x43IPHERTEXT_TYPE_SENDER_KEY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REJECTED_METADATAENTRY']._loaded_options = None
   _globals['_REJECTED_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CIPHERTEXTTYPE']._serialized_start=1711
-  _globals['_CIPHERTEXTTYPE']._serialized_end=1876
+  _globals['_CIPHERTEXTTYPE']._serialized_start=1727
+  _globals['_CIPHERTEXTTYPE']._serialized_end=1892
   _globals['_SEND']._serialized_start=185
-  _globals['_SEND']._serialized_end=507
-  _globals['_SHAREDBODY']._serialized_start=509
-  _globals['_SHAREDBODY']._serialized_end=592
-  _globals['_DEVICEBODIES']._serialized_start=594
-  _globals['_DEVICEBODIES']._serialized_end=657
-  _globals['_DEVICEBODY']._serialized_start=660
-  _globals['_DEVICEBODY']._serialized_end=804
-  _globals['_ACCEPTED']._serialized_start=806
-  _globals['_ACCEPTED']._serialized_end=925
-  _globals['_REJECTED']._serialized_start=928
-  _globals['_REJECTED']._serialized_end=1226
-  _globals['_REJECTED_METADATAENTRY']._serialized_start=1179
-  _globals['_REJECTED_METADATAENTRY']._serialized_end=1226
-  _globals['_DEVICEMISMATCH']._serialized_start=1229
-  _globals['_DEVICEMISMATCH']._serialized_end=1418
-  _globals['_DEVICENAME']._serialized_start=1420
-  _globals['_DEVICENAME']._serialized_end=1468
-  _globals['_GROUPCHANGED']._serialized_start=1471
-  _globals['_GROUPCHANGED']._serialized_end=1659
-  _globals['_GROUPNEWS']._serialized_start=1661
-  _globals['_GROUPNEWS']._serialized_end=1708
+  _globals['_SEND']._serialized_end=523
+  _globals['_SHAREDBODY']._serialized_start=525
+  _globals['_SHAREDBODY']._serialized_end=608
+  _globals['_DEVICEBODIES']._serialized_start=610
+  _globals['_DEVICEBODIES']._serialized_end=673
+  _globals['_DEVICEBODY']._serialized_start=676
+  _globals['_DEVICEBODY']._serialized_end=820
+  _globals['_ACCEPTED']._serialized_start=822
+  _globals['_ACCEPTED']._serialized_end=941
+  _globals['_REJECTED']._serialized_start=944
+  _globals['_REJECTED']._serialized_end=1242
+  _globals['_REJECTED_METADATAENTRY']._serialized_start=1195
+  _globals['_REJECTED_METADATAENTRY']._serialized_end=1242
+  _globals['_DEVICEMISMATCH']._serialized_start=1245
+  _globals['_DEVICEMISMATCH']._serialized_end=1434
+  _globals['_DEVICENAME']._serialized_start=1436
+  _globals['_DEVICENAME']._serialized_end=1484
+  _globals['_GROUPCHANGED']._serialized_start=1487
+  _globals['_GROUPCHANGED']._serialized_end=1675
+  _globals['_GROUPNEWS']._serialized_start=1677
+  _globals['_GROUPNEWS']._serialized_end=1724
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,7 @@ class Send(message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     DEVICE_EPOCH_FIELD_NUMBER: builtins.int
     MEDIA_IDS_FIELD_NUMBER: builtins.int
+    URGENT_FIELD_NUMBER: builtins.int
     client_message_id: builtins.bytes
     """16 random bytes, made by the sender once per message. The scope is (conversation, sending device)."""
     user_id: builtins.bytes
@@ -84,6 +85,10 @@ class Send(message.Message):
     """The group's revision that the message was encrypted for; only to a group. Behind: `group_changed`. Not part of the content."""
     device_epoch: builtins.int
     """The same for its device epoch."""
+    urgent: builtins.bool
+    """Whether a person would want to be rung for it: then a recipient's device that is away is woken within a minute, else within 20 minutes. Not
+    part of the content.
+    """
     @builtins.property
     def first_tried_at(self) -> timestamp_pb2.Timestamp:
         """When this device first tried the send, by the server's clock as learned from `Welcome.server_time`. Stored with the
@@ -115,10 +120,11 @@ class Send(message.Message):
         revision: builtins.int = ...,
         device_epoch: builtins.int = ...,
         media_ids: abc.Iterable[builtins.str] | None = ...,
+        urgent: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["bodies", b"bodies", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "per_device", b"per_device", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "device_epoch", b"device_epoch", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "media_ids", b"media_ids", "per_device", b"per_device", "revision", b"revision", "shared", b"shared", "to", b"to", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "bodies", b"bodies", "client_message_id", b"client_message_id", "device_epoch", b"device_epoch", "first_tried_at", b"first_tried_at", "group_id", b"group_id", "media_ids", b"media_ids", "per_device", b"per_device", "revision", b"revision", "shared", b"shared", "to", b"to", "urgent", b"urgent", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_bodies: _TypeAlias = typing.Literal["shared", "per_device"]  # noqa: Y015
     _WhichOneofArgType_bodies: _TypeAlias = typing.Literal["bodies", b"bodies"]  # noqa: Y015
