@@ -46,6 +46,14 @@ from whimbrel_client.errors import (
     Unreachable,
 )
 from whimbrel_client.ids import id_text
+from whimbrel_client.media.errors import (
+    FileChanged,
+    FileFailed,
+    FileForged,
+    FileMissing,
+    FileTooLarge,
+    TransferFailed,
+)
 from whimbrel_client.model import (
     Alarm,
     Conversation,
@@ -77,6 +85,11 @@ __all__ = [
     "Conversation",
     "DeviceRevoked",
     "DeviceUnknown",
+    "FileChanged",
+    "FileFailed",
+    "FileForged",
+    "FileMissing",
+    "FileTooLarge",
     "HandleTaken",
     "HandleUnknown",
     "IdentityChange",
@@ -110,6 +123,7 @@ __all__ = [
     "StoreTooNew",
     "Tick",
     "TooManyDevices",
+    "TransferFailed",
     "Unreachable",
     "id_text",
 ]

@@ -40,6 +40,8 @@ from whimbrel_client.joining import device_key, linked, opened, registered
 from whimbrel_client.key_calls import KeyCalls
 from whimbrel_client.key_store import Refusal
 from whimbrel_client.linking import LinkCode
+from whimbrel_client.media.calls import MediaCalls
+from whimbrel_client.media.files import Files
 from whimbrel_client.model import (
     Alarm,
     Conversation,
@@ -93,6 +95,7 @@ class Client:
         self._tokens = tokens
         self._accounts = AccountCalls(calls, tokens.current)
         self._devices = DeviceCalls(calls, tokens.current)
+        self.files = Files(store.uploads, MediaCalls(calls, tokens.current), self.send)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
         self._upkeep = Upkeep(

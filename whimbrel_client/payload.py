@@ -61,6 +61,12 @@ def is_shown(content: Content) -> bool:
     return kind_of(content) not in _NOT_SHOWN
 
 
+def media_ids_in(content: bytes) -> list[str]:
+    """What the mesh must keep as long as the message."""
+    read = Content.FromString(content)
+    return [read.media.pointer.media_id] if read.HasField("media") else []
+
+
 def words_in(content: Content) -> str | None:
     """The words inside; None if there are none."""
     match kind_of(content):

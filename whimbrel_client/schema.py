@@ -152,4 +152,21 @@ MIGRATIONS: tuple[str, ...] = (
         private BLOB NOT NULL
     ) STRICT;
     """,
+    """
+    -- Files on their way to the store, until a message tells of them. `size` is the
+    -- plaintext's; the lists are joined.
+    CREATE TABLE upload (
+        path TEXT PRIMARY KEY,
+        size INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        upload_id BLOB NOT NULL,
+        key BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        iv BLOB NOT NULL,
+        tag BLOB NOT NULL,
+        part_size INTEGER NOT NULL,
+        part_digests BLOB NOT NULL,
+        chains BLOB NOT NULL
+    ) STRICT;
+    """,
 )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import MessageKind, pad
+from whimbrel_client.payload import media_ids_in
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
@@ -56,7 +57,9 @@ class Sealing:
                 sealed.lacking |= lacking
                 continue
             (content,) = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
-            sealed.sends[sending.local_id] = self._send(sessions, sending, pad(content))
+            send = self._send(sessions, sending, pad(content))
+            send.media_ids.extend(media_ids_in(content))
+            sealed.sends[sending.local_id] = send.SerializeToString()
         connection.executemany(_SEAL, [(send, id_) for id_, send in sealed.sends.items()])
         sessions.save()
         return sealed
@@ -71,7 +74,7 @@ class Sealing:
                 lacking.add(conversation)
         return lacking
 
-    def _send(self, sessions: Sessions, sending: Sending, plaintext: bytes) -> bytes:
+    def _send(self, sessions: Sessions, sending: Sending, plaintext: bytes) -> send_pb2.Send:
         own, to = self._own.user_id, sending.conversation
         named = [(own, device) for device in self._own_others(sessions)]
         if to != own:
@@ -87,8 +90,7 @@ class Sealing:
                 ciphertext=ciphertext.body,
             )
         key = sending.client_message_id
-        send = send_pb2.Send(client_message_id=key, user_id=to, per_device=bodies)
-        return send.SerializeToString()
+        return send_pb2.Send(client_message_id=key, user_id=to, per_device=bodies)
 
     def _own_others(self, sessions: Sessions) -> list[KnownDevice]:
         linked = sessions.linked(self._own.user_id)

@@ -14,6 +14,7 @@ from whimbrel_client.database import Database
 from whimbrel_client.held import Held
 from whimbrel_client.kept import Delivered, Keeping, Queued, queue_own
 from whimbrel_client.key_store import KeyStore
+from whimbrel_client.media.uploads import UploadStore
 from whimbrel_client.model import (
     Alarm,
     Conversation,
@@ -172,6 +173,7 @@ class Store:
         self._sealing = Sealing(own)
         self._database = Database(path, protection, migrations=MIGRATIONS)
         self.keys = KeyStore(self._database, own)
+        self.uploads = UploadStore(self._database)
         self._held = Held()
         self._database.on_rollback = self._held.forget
 

@@ -1,0 +1,82 @@
+"""Files through the whole mesh: sealed, brought, told of, fetched, checked."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydantic import SecretStr
+
+from tests.e2e.meshes import lasting_mesh
+from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_cli.stack.settings import StackSettings
+from whimbrel_client import Client, Message, OutgoingMessage
+
+Pair = tuple[Client, Client]
+
+
+@pytest.fixture(scope="module")
+def mesh(s3_url: str) -> Iterator[Mesh]:
+    """The smallest mesh with files; they lie in the run's object store."""
+    settings = StackSettings.model_construct(s3_url=SecretStr(s3_url))
+    with lasting_mesh(gateways=1, message=1, shards=1, media=1, settings=settings) as mesh:
+        yield mesh
+
+
+@pytest.fixture
+async def pair(mesh: Mesh, tmp_path: Path) -> AsyncIterator[Pair]:
+    names = [f"{name}{os.urandom(6).hex()}" for name in ("ann", "bob")]
+    for name in names:
+        await Client.register(tmp_path / name, name, gateways=mesh.gateway_addresses)
+    ann, bob = (Client.connect(tmp_path / name) for name in names)
+    async with ann as one, bob as other:
+        yield one, other
+
+
+async def arrived(client: Client) -> Message:
+    async for message in client.messages():
+        return message
+    raise AssertionError("nothing arrived")
+
+
+async def delivered(one: Client, other: Client, path: Path, **more: str) -> Message:
+    message: OutgoingMessage = await one.files.send(other.handle, path, **more)
+    async with asyncio.timeout(20):
+        await one.accepted(message)
+        return await arrived(other)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000, 16 * 1024 * 1024 + 5])
+async def test_a_file_arrives_intact(pair: Pair, tmp_path: Path, size: int) -> None:
+    ann, bob = pair
+    path = tmp_path / "report.bin"
+    path.write_bytes(os.urandom(size))
+    told: list[tuple[int, int]] = []
+
+    message = await delivered(ann, bob, path, caption="read this")
+    saved = await bob.files.save(
+        message, tmp_path / "saved", on_progress=lambda done, total: told.append((done, total))
+    )
+
+    assert saved == tmp_path / "saved" / "report.bin"
+    assert saved.read_bytes() == path.read_bytes()
+    assert message.content is not None
+    assert message.content.media.caption == "read this"
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+async def test_an_image_takes_a_small_picture_along(pair: Pair, tmp_path: Path) -> None:
+    ann, bob = pair
+    path = tmp_path / "shore.png"
+    Image.effect_noise((800, 500), 90).save(path)
+
+    message = await delivered(ann, bob, path)
+
+    assert message.content is not None
+    media = message.content.media
+    assert (media.mime_type, media.width, media.height) == ("image/png", 800, 500)
+    assert 0 < len(media.thumbnail) <= 8 * 1024
