@@ -13,8 +13,8 @@ from structlog.typing import Processor
 from mesh.ids import ID_BYTES, ulid_text
 
 _HIDDEN = "(hidden)"
-# Their lines would bury ours, and httpx writes down URLs that are secrets.
-_CHATTY = ("asyncio", "grpc", "httpcore", "httpx", "opentelemetry", "urllib3")
+# Their lines would bury ours, and some write down URLs and headers that are secrets.
+_CHATTY = ("asyncio", "grpc", "hpack", "httpcore", "httpx", "opentelemetry", "urllib3")
 _SECRET_NAMES = re.compile(
     r"token|password|secret|authorization|ciphertext|private|dsn", re.IGNORECASE
 )

@@ -39,3 +39,5 @@ PREKEYS_TAKEN = Metric("whimbrel.prekeys.taken", "1", "Keys given out to open se
 PREKEY_LIMITS = Metric(
     "whimbrel.prekeys.limited", "1", "Fetches of keys that met a limit, by whose"
 )
+
+PUSHES = Metric("whimbrel.pushes", "1", "Wake-ups sent to providers, by provider and answer")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.caller import caller_of
 from mesh.errors import InvalidArgument
 from mesh.ids import parse_ulid
+from mesh.streams import next_request
 from svc_media.grants import Grants, Put
 from svc_media.model import Draft, MediaUnknown
 from svc_media.retention import Retention
@@ -60,26 +60,12 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         return media_pb2.CreateDownloadResponse(url=url, expires_at=_timestamp(expires_at))
 
     async def Attach(self, _requests: Any, context: Any) -> None:  # type: ignore[override]
-        while (request := await self._next(context)) is not None:
+        while (request := await next_request(context, self._ending)) is not None:
             references = _references(request.references)
             if references:
                 await self._retention.refer(references)
             done = [reference.id for reference in request.references]
             await context.write(media_pb2.AttachResponse(done=done))
-
-    async def _next(self, context: Any) -> media_pb2.AttachRequest | None:
-        """The next request; None when either side ends the stream."""
-        reading = asyncio.ensure_future(context.read())
-        ending = asyncio.ensure_future(self._ending.wait())
-        try:
-            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                return None
-            request = reading.result()
-            return None if request is grpc.aio.EOF else request
-        finally:
-            reading.cancel()
-            ending.cancel()
 
 
 def _media_id(text: str) -> bytes:

@@ -1,0 +1,196 @@
+"""Builds svc_push, runs it until told to stop, and takes it down in reverse order."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from mesh import logs
+from mesh.access import AccessInterceptor
+from mesh.auth import ServiceTokenVerifier
+from mesh.clock import Clock, SystemClock
+from mesh.discovery import Discovery
+from mesh.failpoints import Failpoints
+from mesh.health import Health
+from mesh.instances import Instance, new_instance_id
+from mesh.keys import KeySet
+from mesh.postgres import open_pool
+from mesh.redis import open_redis
+from mesh.server import INTERNAL_LISTENER, bind, new_server, running
+from mesh.service_auth import ServiceTokenInterceptor
+from mesh.tasks import periodically
+from mesh.telemetry import Telemetry, open_telemetry
+from svc_push.jobs import Jobs, JobsUnavailable
+from svc_push.model import Provider
+from svc_push.providers.apns import Apns
+from svc_push.providers.fcm import Fcm, ServiceAccount
+from svc_push.providers.http import HttpClient
+from svc_push.providers.webpush import WebPush
+from svc_push.sealing import Seal
+from svc_push.servicer import PushServicer
+from svc_push.settings import Settings
+from svc_push.store import TokenStore
+from svc_push.tokens import Tokens
+from svc_push.worker import Rings, Worker
+from whimbrel.push.v1 import push_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+SERVICE = "push"
+_REDIS_ANSWERS = timedelta(seconds=2)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the instance until `stop` is set."""
+    instance_id, clock = new_instance_id(), SystemClock()
+    logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
+    health = Health()
+    async with contextlib.AsyncExitStack() as stack:
+        telemetry = stack.enter_context(
+            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
+        )
+        jobs = await _open_jobs(settings, instance_id, stack)
+        store = await _open_store(settings, stack)
+        providers = await open_providers(settings, clock, stack)
+        tokens = Tokens(store, jobs, list(providers), keep=settings.keep_tokens, clock=clock)
+        worker = Worker(
+            jobs,
+            store,
+            providers,
+            per_second=settings.provider_rate,
+            clock=clock,
+            telemetry=telemetry,
+            failpoints=Failpoints(settings.failpoint),
+            dead_after=settings.claim_after,
+        )
+        discovery = await stack.enter_async_context(
+            Discovery(
+                settings.etcd,
+                prefix=settings.etcd_prefix,
+                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
+            )
+        )
+        web_push = providers.get(Provider.WEB_PUSH)
+        vapid_key = web_push.public_key if isinstance(web_push, WebPush) else None
+        servicer = PushServicer(tokens, jobs, vapid_key)
+        server = _server(settings, servicer, health, telemetry)
+        address = bind(server, settings.listen)
+        instance = Instance(instance_id, SERVICE, settings.advertise or address, settings.zone)
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(worker.run(), name="worker"),
+                tasks.create_task(
+                    periodically(tokens.sweep, settings.sweep, name="sweep"), name="sweep"
+                ),
+            ]
+            async with running(server, grace=settings.drain):
+                discovery.register(instance)
+                health.ready()
+                log.info("serving", address=instance.address)
+                await stop.wait()
+                health.draining()
+                await discovery.withdraw()
+                servicer.end_streams()
+            for task in working:
+                task.cancel()
+        with contextlib.suppress(JobsUnavailable):
+            await jobs.leave()
+
+
+async def open_providers(
+    settings: Settings, clock: Clock, stack: contextlib.AsyncExitStack
+) -> dict[Provider, Rings]:
+    """Those that the settings give access to. Raises ValueError for keys that are none."""
+    ca = str(settings.provider_ca) if settings.provider_ca else None
+    http = await stack.enter_async_context(HttpClient(ca=ca))
+    keep = settings.keep_wake_ups
+    providers: dict[Provider, Rings] = {}
+    if settings.apns_key:
+        providers[Provider.APNS] = Apns(
+            http,
+            clock,
+            url=settings.apns_url,
+            topic=settings.apns_topic,
+            key=_private_key(settings.apns_key),
+            key_id=settings.apns_key_id,
+            team_id=settings.apns_team_id,
+            keep=keep,
+        )
+    if settings.fcm_account:
+        account = ServiceAccount.load(settings.fcm_account)
+        providers[Provider.FCM] = Fcm(http, clock, url=settings.fcm_url, account=account, keep=keep)
+    if settings.vapid_key:
+        # Their URLs come from devices: they must not lead to our own servers.
+        guarded = HttpClient(ca=ca, only_public=not settings.web_push_private)
+        providers[Provider.WEB_PUSH] = WebPush(
+            await stack.enter_async_context(guarded),
+            clock,
+            key=_private_key(settings.vapid_key),
+            subject=settings.vapid_subject,
+            keep=keep,
+        )
+    return providers
+
+
+def _private_key(path: Path) -> EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (TypeError, ValueError):
+        key = None  # the cause may quote the file, so it is dropped
+    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise ValueError(f"{path} is not a private key on P-256")
+    return key
+
+
+async def _open_jobs(
+    settings: Settings, instance_id: str, stack: contextlib.AsyncExitStack
+) -> Jobs:
+    # A connection waits a second for jobs; the answer must not be given up before.
+    redis = await stack.enter_async_context(
+        open_redis(
+            settings.redis_url.get_secret_value(), timeout=_REDIS_ANSWERS, client_name="svc_push"
+        )
+    )
+    return Jobs(
+        redis,
+        prefix=settings.redis_prefix,
+        consumer=instance_id,
+        keep=settings.keep_wake_ups,
+        quiet=settings.quiet,
+    )
+
+
+async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> TokenStore:
+    pool = await stack.enter_async_context(
+        open_pool(
+            settings.database.get_secret_value(),
+            size=settings.connections,
+            application_name="svc_push",
+        )
+    )
+    return TokenStore(pool, Seal.load(settings.token_keys))
+
+
+def _server(
+    settings: Settings, servicer: PushServicer, health: Health, telemetry: Telemetry
+) -> grpc.aio.Server:
+    keys = KeySet.joined(
+        KeySet.load(path) for path in (settings.service_keys, settings.message_keys)
+    )
+    verifier = ServiceTokenVerifier(keys.public_keys, SERVICE)
+    server = new_server(
+        INTERNAL_LISTENER,
+        interceptors=[
+            *telemetry.interceptors,
+            ServiceTokenInterceptor(verifier),
+            AccessInterceptor(),
+        ],
+    )
+    push_pb2_grpc.add_PushServiceServicer_to_server(servicer, server)
+    health.add_to(server)
+    return server

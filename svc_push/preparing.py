@@ -1,0 +1,17 @@
+"""Makes the store ready before the first instance starts."""
+
+import sys
+
+from mesh.migrations import MigrationRefused, apply, migrations_of
+from mesh.postgres import STORE_ERRORS
+from svc_push.settings import StoreSettings
+
+
+async def run(settings: StoreSettings) -> int:
+    """The command `prepare`: its exit code, with a word on what went wrong."""
+    try:
+        await apply("push", settings.database.get_secret_value(), migrations_of("svc_push"))
+    except (*STORE_ERRORS, MigrationRefused) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0

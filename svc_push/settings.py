@@ -1,0 +1,97 @@
+"""Every knob of svc_push."""
+
+from datetime import timedelta
+from typing import Self
+
+from pydantic import FilePath, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from mesh.settings import Settings as MeshSettings
+from mesh.telemetry import TelemetrySettings
+
+
+class StoreSettings(MeshSettings):
+    """What preparing the store needs."""
+
+    model_config = SettingsConfigDict(env_prefix="WHIMBREL_PUSH_")
+
+    database: SecretStr
+    """DSN of the service's own database."""
+
+
+class Settings(StoreSettings):
+    """Every knob of svc_push."""
+
+    service_keys: FilePath
+    """Public keys of the gateways, which may call in the name of people."""
+    message_keys: FilePath
+    """Public keys of the message service, which says whom to wake."""
+    token_keys: FilePath
+    """Keys that tokens are stored under: {"id": "64 hexadecimal digits", ...}. The first one
+    encrypts; what is under another is encrypted anew by the next sweep, after which that may go."""
+    listen: str = "127.0.0.1:50063"
+    """Address and port of the internal listener."""
+    advertise: str = ""
+    """Address that others reach it at; empty: the one it listens on."""
+    zone: str = ""
+    """Where it runs, for those who choose."""
+    etcd: str = "127.0.0.1:2379"
+    """Where etcd listens."""
+    etcd_prefix: str = "/whimbrel"
+    """What every key in etcd begins with."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Where the jobs are."""
+    redis_prefix: str = "whimbrel:"
+    """What every key in Redis begins with."""
+    connections: PositiveInt = 8
+    """Most connections to the database."""
+    apns_key: FilePath | None = None
+    """Key of the team for Apple's push service (.p8); without it there is no APNs."""
+    apns_key_id: str = ""
+    """The key's id."""
+    apns_team_id: str = ""
+    """The team's id."""
+    apns_topic: str = ""
+    """The app's bundle id."""
+    apns_url: str = "https://api.push.apple.com"
+    """Where APNs is; https://api.sandbox.push.apple.com for builds from Xcode."""
+    fcm_account: FilePath | None = None
+    """JSON key of a service account that may send; without it there is no FCM."""
+    fcm_url: str = "https://fcm.googleapis.com"
+    """Where FCM is."""
+    vapid_key: FilePath | None = None
+    """Private key on P-256, PEM, that signs Web Push; without it there is none."""
+    vapid_subject: str = ""
+    """Whom the operators of push servers may write to: a mailto: or https: URL."""
+    web_push_private: bool = False
+    """Whether Web Push may lead into private networks; for development."""
+    provider_ca: FilePath | None = None
+    """Authorities, PEM, to trust beside the system's."""
+    provider_rate: PositiveFloat = 500.0
+    """Most requests a second of this instance to one provider."""
+    keep_wake_ups: timedelta = timedelta(days=1)
+    """How long a wake-up is tried, by us and by the provider."""
+    quiet: timedelta = timedelta(minutes=20)
+    """Least time between two wake-ups of a device for messages that are not urgent."""
+    claim_after: timedelta = timedelta(seconds=25)
+    """When an instance that has not ended a wake-up is taken for dead; more than 15 seconds."""
+    keep_tokens: timedelta = timedelta(days=90)
+    """How long a token is kept that its device does not register again."""
+    sweep: timedelta = timedelta(minutes=10)
+    """How often old tokens are looked for."""
+    drain: timedelta = timedelta(seconds=15)
+    """What open calls get to end when the instance is taken down."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
+    log_level: str = "INFO"
+    """Least level that is logged."""
+    failpoint: str = ""
+    """For fault tests only: `name:count`, where the process kills itself."""
+
+    @model_validator(mode="after")
+    def _providers_are_whole(self) -> Self:
+        if self.apns_key and not (self.apns_key_id and self.apns_team_id and self.apns_topic):
+            raise ValueError("apns_key needs apns_key_id, apns_team_id and apns_topic")
+        if self.vapid_key and not self.vapid_subject.startswith(("mailto:", "https:")):
+            raise ValueError("vapid_key needs vapid_subject, a mailto: or https: URL")
+        return self
