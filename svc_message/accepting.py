@@ -12,6 +12,7 @@ from mesh.metrics import ACCEPTED, COPIES, REFUSED
 from mesh.telemetry import Telemetry
 from svc_message.device_lists import DeviceLists
 from svc_message.lanes import Lanes
+from svc_message.media.references import References
 from svc_message.model import Outcome, Refusal
 from svc_message.relay import Relay
 from svc_message.requests import AccountRequest, Copy, SendRequest
@@ -59,12 +60,14 @@ class Accepting:
         *,
         lanes_per_shard: int,
         device_lists_fresh: timedelta,
+        references: References,
         telemetry: Telemetry,
         failpoints: Failpoints,
     ) -> None:
         self._stores = stores
         self._router = router
         self._relay = relay
+        self._references = references
         self._failpoints = failpoints
         self._accepted = telemetry.counter(ACCEPTED)
         self._refused = telemetry.counter(REFUSED)
@@ -121,6 +124,7 @@ class Accepting:
     async def _commit(self, shard: str, sends: Sequence[SendRequest]) -> Sequence[SendResult]:
         if not sends:
             return []
+        await self._references.note_those_of(shard, sends)
         self._failpoints.hit("accept.before_commit")
         results = await self._stores[shard].accept(sends)
         self._failpoints.hit("accept.after_commit")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from mesh import logs
 from mesh.access import AccessInterceptor
 from mesh.auth import ServiceTokenVerifier, TokenSigner
+from mesh.channels import Channels
 from mesh.clock import SystemClock
 from mesh.discovery import Discovery
 from mesh.health import Health
@@ -19,7 +21,7 @@ from mesh.keys import KeySet
 from mesh.postgres import open_pool
 from mesh.redis import Redis, open_redis
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.service_auth import ServiceTokenInterceptor
+from mesh.service_auth import ServiceCredentials, ServiceTokenInterceptor
 from mesh.tasks import Work, periodically
 from mesh.telemetry import Telemetry, open_telemetry
 from svc_message.core import Core, build_core
@@ -32,6 +34,7 @@ from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.migrating import read_shards
 from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
+from svc_message.media.link import MediaLink
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
 from whimbrel.identity.v1 import identity_pb2_grpc
@@ -103,6 +106,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             working = [
                 tasks.create_task(core.run(), name="core"),
                 tasks.create_task(queue.run(), name="queue"),
+        link = await stack.enter_async_context(
+            _open_media_link(settings, instance_id, core, discovery, health)
+        )
                 *_sweeping(tasks, settings.sweep, sweeps),
             ]
             async with running(server, grace=_LAST_GRACE):
@@ -112,6 +118,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await stop.wait()
                 await _drain(settings, core, messages, discovery, health)
             for task in working:
+                *([tasks.create_task(link.run(), name="media-link")] if link else []),
                 task.cancel()
 
 
@@ -122,7 +129,7 @@ def _identity(
     sender: CodeSender | None,
     telemetry: Telemetry,
 ) -> tuple[Identity, DeviceParts]:
-    signer = _signer(settings)
+    signer = _signer(settings.token_key)
     identity = build_identity(
         core.shards,
         redis,
@@ -180,10 +187,33 @@ async def _open_core(
         )
 
 
-def _signer(settings: Settings) -> TokenSigner:
-    keys = KeySet.load(settings.token_key)
+@contextlib.asynccontextmanager
+async def _open_media_link(
+    settings: Settings, instance_id: str, core: Core, discovery: Discovery, health: Health
+) -> AsyncIterator[MediaLink | None]:
+    """What tells the media service; None if this mesh has none."""
+    if settings.service_key is None:
+        yield None
+        return
+    channels = Channels()
+    discovery.watch("media").on_change(channels.update)
+    signer = _signer(settings.service_key)
+    try:
+        yield MediaLink(
+            core.references,
+            channels,
+            ServiceCredentials(signer, service=SERVICE, instance_id=instance_id),
+            key=instance_id.encode(),
+            on_health=lambda is_well: health.dependency("media", is_well=is_well),
+        )
+    finally:
+        await channels.close()
+
+
+def _signer(key_file: Path) -> TokenSigner:
+    keys = KeySet.load(key_file)
     if keys.private_key is None:
-        raise ValueError(f"{settings.token_key} holds no private key")
+        raise ValueError(f"{key_file} holds no private key")
     return TokenSigner(keys.private_key, keys.key_id)
 
 

@@ -10,6 +10,8 @@ from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting
 from svc_message.groups.wiring import GroupParts, build_groups
 from svc_message.inbox import Inbox
+from svc_message.media.references import References
+from svc_message.media.store import ReferenceStore
 from svc_message.relay import Relay
 from svc_message.routing import Registry, Router
 from svc_message.settings import Settings
@@ -29,6 +31,7 @@ class Core:
     inbox: Inbox
     sweeps: Sweeps
     groups: GroupParts
+    references: References
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -56,6 +59,11 @@ def build_core(
     router = Router(registry)
     failpoints = Failpoints(settings.failpoint)
     lanes = settings.lanes_per_shard
+    references = References(
+        {name: ReferenceStore(pool) for name, pool in pools.items()},
+        keep=settings.keep_messages,
+        is_on=settings.service_key is not None,
+    )
     relay = Relay(
         shards,
         stores,
@@ -72,6 +80,7 @@ def build_core(
         relay,
         lanes_per_shard=lanes,
         device_lists_fresh=settings.device_lists_fresh,
+        references=references,
         telemetry=telemetry,
         failpoints=failpoints,
     )
@@ -85,7 +94,14 @@ def build_core(
         failpoints=failpoints,
     )
     groups = build_groups(
-        settings, shards, pools, router, relay, telemetry=telemetry, failpoints=failpoints
+        settings,
+        shards,
+        pools,
+        router,
+        relay,
+        references=references,
+        telemetry=telemetry,
+        failpoints=failpoints,
     )
     sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
-    return Core(shards, router, relay, accepting, inbox, sweeps, groups)
+    return Core(shards, router, relay, accepting, inbox, sweeps, groups, references)

@@ -4,7 +4,7 @@
 never looked at here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -76,6 +76,7 @@ class SendRequest(Request):
     # None until the lists of linked devices were compared; a shared body needs no comparison.
     mismatch: Mismatch | None = None
     refusal: int = 0  # an Outcome with which a new send is refused
+    media_ids: Sequence[bytes] = ()
 
     @property
     def size(self) -> int:

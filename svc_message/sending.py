@@ -2,10 +2,11 @@
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from mesh.ids import ID_BYTES, new_ulid, slot_of
+from mesh.ids import ID_BYTES, new_ulid, parse_ulid, slot_of
 from svc_message.conversations import direct_conversation
 from svc_message.model import Refusal
 from svc_message.requests import EVERY_DEVICE, Body, SendRequest
@@ -16,6 +17,7 @@ _OLDEST = timedelta(days=7).total_seconds()
 _EARLIEST = timedelta(hours=1).total_seconds()
 DAY = 86400
 _MOST_BODIES = 20
+_MOST_MEDIA_IDS = 10
 _MOST_DEVICE_ID = 127
 _TYPES = frozenset(send_pb2.CiphertextType.values()) - {
     send_pb2.CIPHERTEXT_TYPE_UNSPECIFIED,
@@ -51,6 +53,7 @@ def read_send(
         bodies=bodies,
         own_bodies=own_bodies,
         is_shared=is_shared,
+        media_ids=media_ids_of(send),
     )
 
 
@@ -78,7 +81,21 @@ def bad_id(send: send_pb2.Send, to: bytes) -> Refusal | None:
         return bad_field("to", "a user_id or a group_id of 16 bytes")
     if send.after and len(send.after) != ID_BYTES:
         return bad_field("after", "16 bytes, or empty")
+    if send.media_ids and not _are_media_ids(send.media_ids):
+        return bad_field("media_ids", f"at most {_MOST_MEDIA_IDS}, as the media service gave them")
     return None
+
+
+def media_ids_of(send: send_pb2.Send) -> Sequence[bytes]:
+    """The objects that the send refers to; `bad_id` has looked at them."""
+    return [parse_ulid(one) for one in send.media_ids] if send.media_ids else ()
+
+
+def _are_media_ids(media_ids: Sequence[str]) -> bool:
+    try:
+        return len({parse_ulid(one) for one in media_ids}) <= _MOST_MEDIA_IDS
+    except ValueError:
+        return False
 
 
 def _bad_bodies(send: send_pb2.Send, sender_id: bytes) -> Refusal | None:

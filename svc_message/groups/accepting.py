@@ -14,6 +14,7 @@ from svc_message.groups.fanning import FanOut
 from svc_message.groups.message_store import GroupMessageStore
 from svc_message.groups.requests import GroupMessage, GroupSend, GroupSendResult
 from svc_message.lanes import Lanes
+from svc_message.media.references import References
 from svc_message.model import Outcome, Refusal
 from svc_message.results import PlainResult
 from svc_message.shards.directory import Shards
@@ -40,6 +41,7 @@ class GroupAccepting:
         shards: Shards,
         stores: Mapping[str, GroupMessageStore],
         fan_out: FanOut,
+        references: References,
         *,
         lanes_per_shard: int,
         telemetry: Telemetry,
@@ -47,6 +49,7 @@ class GroupAccepting:
     ) -> None:
         self._stores = stores
         self._fan_out = fan_out
+        self._references = references
         self._failpoints = failpoints
         self._accepted = telemetry.counter(ACCEPTED)
         self._refused = telemetry.counter(REFUSED)
@@ -77,6 +80,7 @@ class GroupAccepting:
         await self._stale.drained()
 
     async def _accept(self, shard: str, sends: Sequence[GroupSend]) -> Sequence[GroupSendResult]:
+        await self._references.note_those_of(shard, sends)
         self._failpoints.hit("accept_group.before_commit")
         results = await self._stores[shard].accept(sends)
         self._failpoints.hit("accept_group.after_commit")

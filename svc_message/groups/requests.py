@@ -1,5 +1,6 @@
 """What travels through the lanes of groups: sends, and runs of messages to some of the members."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,6 +26,7 @@ class GroupSend(Request):
     type: int
     body: bytes
     refusal: int = 0  # an Outcome with which a new send is refused
+    media_ids: Sequence[bytes] = ()
     changes: Changes | None = None  # set when the revision or the device epoch was behind
 
     @property

@@ -22,6 +22,7 @@ from svc_message.groups.store import GroupStore
 from svc_message.groups.tallying import Tallies
 from svc_message.identity.buckets import Buckets
 from svc_message.identity.finding_store import FindingStore
+from svc_message.media.references import References
 from svc_message.relay import Relay
 from svc_message.routing import Router
 from svc_message.settings import Settings
@@ -82,6 +83,7 @@ def build_groups(
     router: Router,
     relay: Relay,
     *,
+    references: References,
     telemetry: Telemetry,
     failpoints: Failpoints,
 ) -> GroupParts:
@@ -101,6 +103,7 @@ def build_groups(
         shards,
         stores,
         fan_out,
+        references,
         lanes_per_shard=settings.lanes_per_shard,
         telemetry=telemetry,
         failpoints=failpoints,

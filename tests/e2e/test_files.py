@@ -5,10 +5,12 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+from mesh.ids import parse_ulid
 from tests.e2e.meshes import lasting_mesh
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.stack.settings import StackSettings
@@ -80,3 +82,42 @@ async def test_an_image_takes_a_small_picture_along(pair: Pair, tmp_path: Path) 
     media = message.content.media
     assert (media.mime_type, media.width, media.height) == ("image/png", 800, 500)
     assert 0 < len(media.thumbnail) <= 8 * 1024
+
+
+async def test_what_a_message_refers_to_is_kept_also_when_the_media_service_was_away(
+    pair: Pair, mesh: Mesh, tmp_path: Path
+) -> None:
+    ann, bob = pair
+    path = tmp_path / "kept.txt"
+    path.write_text("kept")
+    message = await ann.files.send(bob.handle, path)
+    mesh.kill("media-1")
+    await mesh.ended("media-1")
+
+    async with asyncio.timeout(20):
+        await ann.accepted(message)
+        await mesh.start("media-1")
+        while await _days_left(mesh, message) < 29:
+            await asyncio.sleep(0.05)  # until the message service has found it again
+
+    assert await _rows(mesh.shards["shard-0"], "SELECT FROM media_reference") == []
+
+
+async def _days_left(mesh: Mesh, message: OutgoingMessage) -> float:
+    assert message.content is not None
+    media_id = parse_ulid(message.content.media.pointer.media_id)
+    [row] = await _rows(
+        mesh.media_database,
+        "SELECT extract(epoch FROM expires_at - now()) / 86400 AS days FROM media"
+        " WHERE media_id = $1",
+        media_id,
+    )
+    return float(row["days"])
+
+
+async def _rows(dsn: str, query: str, *arguments: object) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(query, *arguments)
+    finally:
+        await connection.close()

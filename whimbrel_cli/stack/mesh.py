@@ -54,7 +54,7 @@ class Mesh:
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
         self._media = [self._instance("media", number) for number in range(1, media + 1)]
-        self._media_database = ""  # DSN, once up
+        self.media_database = ""  # DSN, once up with media
         self._held = contextlib.ExitStack()
 
     @property
@@ -124,8 +124,8 @@ class Mesh:
         self._environment.write(self.shards)
         await self._run_once("migrate", "svc_message", self._environment.of_migration())
         if self._media:
-            self._media_database = await self.stack.create_database("media")
-            stores = self._environment.of_media_stores(self._media_database)
+            self.media_database = await self.stack.create_database("media")
+            stores = self._environment.of_media_stores(self.media_database)
             await self._run_once("prepare", "svc_media", stores)
         await start_all(self._media)
         # Gateways are ready without a message instance, but then the first calls would wait.
@@ -167,7 +167,7 @@ class Mesh:
         told: Mapping[str, Callable[[], Mapping[str, str]]] = {
             "message": self._environment.of_message,
             "gateway": self._environment.of_gateway,
-            "media": lambda: self._environment.of_media(self._media_database),
+            "media": lambda: self._environment.of_media(self.media_database),
         }
 
         def settings() -> dict[str, str]:
