@@ -87,7 +87,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)
-        queue = build_queue(settings.events, core.shards, telemetry)
+        queue = build_queue(
+            settings,
+            core.shards,
+            telemetry,
+            instance_id=instance_id,
+            on_health=lambda is_well: health.dependency("kafka", is_well=is_well),
+        )
         queue.servicer.add_to(server)
         address = bind(server, settings.listen)
         instance = Instance(

@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from mesh.settings import Settings as MeshSettings
 from mesh.telemetry import TelemetrySettings
-from svc_message.queue.settings import EventSettings
+from svc_message.queue.settings import EventSettings, KafkaSettings
 
 
 class StoreSettings(MeshSettings):
@@ -80,6 +80,8 @@ class Settings(StoreSettings):
     """What open calls get to end when the instance is taken down."""
     events: EventSettings = EventSettings()
     """Domain events."""
+    kafka: KafkaSettings = KafkaSettings()
+    """A Kafka that they go to."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
     log_level: str = "INFO"

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import grpc
 
-from mesh.errors import WhimbrelError
+from mesh.errors import Unavailable, WhimbrelError
 
 EVENTS_TOPIC = "whimbrel.events.v1"
 JOBS_TOPIC = "whimbrel.jobs.v1"
@@ -18,6 +18,10 @@ class ClaimLost(WhimbrelError):
 
     code = grpc.StatusCode.ABORTED
     reason = "CLAIM_LOST"
+
+
+class QueueAway(Unavailable):
+    """The queue's server cannot be reached; whether it did what was asked is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +35,19 @@ class Entry:
 class Queue(Protocol):
     """A consumer's end of a queue. Consumers of one group share its entries.
 
-    An entry is given at least once to each group, in order with all others of its key.
+    An entry is given at least once to each group, in order with all others of its key. A consumer
+    is one task's.
     """
 
     async def receive(self, most: int, *, within: timedelta) -> Sequence[Entry]:
-        """The next entries, about `most`; none if none come `within` that time.
+        """The entries behind those that the group has committed; none if none come in that time.
 
-        They come again to the group's next consumer unless they are committed, and so may what was
-        committed: repeats are rare, and legal. A server that is away is waited for, not reported.
+        About `most` of them. Until they are committed the same come again, to this consumer or to
+        the group's next; now and then also after that. A server that is away is waited for.
         """
 
     async def commit(self) -> None:
-        """Note that all that this consumer has received is done with. Raises ClaimLost."""
+        """Note that what was received last is done with. Raises ClaimLost, QueueAway."""
 
     async def close(self) -> None:
-        """Leave the group, so that another consumer goes on at once with what is not committed."""
+        """Leave the group, so that another consumer goes on with what is not committed."""

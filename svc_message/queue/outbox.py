@@ -11,7 +11,7 @@ import structlog
 
 from mesh.postgres import STORE_ERRORS
 from svc_message.queue.event_store import Event, EventStore
-from svc_message.queue.model import ClaimLost, Entry
+from svc_message.queue.model import ClaimLost, Entry, QueueAway
 from svc_message.queue.wire import entry_of
 from svc_message.shards.directory import Shards
 
@@ -34,12 +34,23 @@ class EventLog:
         read = await asyncio.gather(*(self._read(name, group, holder, most) for name in up))
         return {name: events for name, events in zip(up, read, strict=True) if events}
 
+    async def rewind(self, group: str) -> None:
+        """Give the group all again that is kept. Raises QueueAway: some shards may not know."""
+        try:
+            for store in self.stores.values():
+                await store.rewind(group)
+        except STORE_ERRORS as error:
+            raise QueueAway("a shard cannot be reached") from error
+
     async def commit(self, group: str, holder: str, positions: Mapping[str, int]) -> None:
-        """Note what the group needs no more. Raises ClaimLost, STORE_ERRORS."""
-        held = [
-            await self.stores[shard].commit(group, holder, up_to)
-            for shard, up_to in positions.items()
-        ]
+        """Note what the group needs no more. Raises ClaimLost, QueueAway."""
+        try:
+            held = [
+                await self.stores[shard].commit(group, holder, up_to)
+                for shard, up_to in positions.items()
+            ]
+        except STORE_ERRORS as error:
+            raise QueueAway("a shard cannot be reached") from error
         if not all(held):
             raise ClaimLost("another consumer of the group reads these events now")
 
@@ -59,7 +70,7 @@ class PostgresQueue:
         self._group = group
         self._holder = holder
         self.positions: dict[str, int] = {}
-        """Up to where each shard's events were received since the last commit."""
+        """Up to where each shard's events were received last."""
 
     async def receive(self, most: int, *, within: timedelta) -> Sequence[Entry]:
         loop = asyncio.get_running_loop()
@@ -70,7 +81,8 @@ class PostgresQueue:
             if read or left <= 0:
                 break
             await asyncio.sleep(min(_POLL, left))
-        self.positions.update({shard: events[-1].entry_id for shard, events in read.items()})
+        # Never those of an earlier time: the group may have been rewound since.
+        self.positions = {shard: events[-1].entry_id for shard, events in read.items()}
         return [entry_of(event) for events in read.values() for event in events]
 
     async def commit(self) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 
-from mesh.errors import InvalidArgument, PermissionDenied, Unavailable, WhimbrelError
-from mesh.postgres import STORE_ERRORS
+from mesh.errors import InvalidArgument, PermissionDenied, WhimbrelError
 from mesh.service_auth import caller
 from svc_message.queue.outbox import EventLog, PostgresQueue
 from whimbrel.event.v1 import event_pb2, event_pb2_grpc
@@ -23,12 +22,6 @@ class EventsOff(WhimbrelError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "EVENTS_OFF"
-
-
-class EventsUnavailable(Unavailable):
-    """A shard did not take the acknowledgement; the same again is harmless."""
-
-    reason = "SHARD_UNAVAILABLE"
 
 
 class EventServicer(event_pb2_grpc.EventServiceServicer):
@@ -62,10 +55,7 @@ class EventServicer(event_pb2_grpc.EventServiceServicer):
                 "no such shard",
                 metadata={"field": "positions", "allowed": "as fetched", "is": shard},
             )
-        try:
-            await self._events.commit(group, holder, positions)
-        except STORE_ERRORS as error:
-            raise EventsUnavailable("a shard cannot be reached") from error
+        await self._events.commit(group, holder, positions)
         return event_pb2.AckResponse()
 
     def _names(self, request: event_pb2.FetchRequest | event_pb2.AckRequest) -> tuple[str, str]:

@@ -1,15 +1,19 @@
 """The parts of domain events, wired to each other."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from mesh.tasks import periodically
 from mesh.telemetry import Telemetry
+from svc_message.queue.kafka import Broker
 from svc_message.queue.keeping import Keeping
 from svc_message.queue.outbox import EventLog
+from svc_message.queue.publishing import KAFKA_GROUP, EventPublisher
 from svc_message.queue.servicer import EventServicer
 from svc_message.queue.settings import EventSettings
+from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
 
 _SWEEP = timedelta(seconds=10)
@@ -17,10 +21,12 @@ _SWEEP = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class QueueParts:
-    """What serves, and what works behind it."""
+    """What serves, and what works behind it; without Kafka the last two are not there."""
 
     servicer: EventServicer
     keeping: Keeping
+    broker: Broker | None = None
+    publisher: EventPublisher | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -28,21 +34,34 @@ class QueueParts:
             tasks.create_task(
                 periodically(self.keeping.round, _SWEEP, name="events"), name="events"
             )
+            for part in (self.broker, self.publisher):
+                if part is not None:
+                    tasks.create_task(part.run(), name=type(part).__name__.lower())
 
 
-def build_queue(settings: EventSettings, shards: Shards, telemetry: Telemetry) -> QueueParts:
-    """Wire them."""
+def build_queue(
+    settings: Settings,
+    shards: Shards,
+    telemetry: Telemetry,
+    *,
+    instance_id: str,
+    on_health: Callable[[bool], None],
+) -> QueueParts:
+    """Wire them; `on_health` hears of a Kafka that goes and comes back."""
     events = EventLog(shards)
-    return QueueParts(
-        EventServicer(events, readers=settings.readers, is_on=settings.is_on),
-        Keeping(
-            events,
-            keep=settings.keep,
-            keep_done=settings.keep_read,
-            most=settings.most,
-            telemetry=telemetry,
-        ),
+    servicer = EventServicer(events, readers=settings.events.readers, is_on=settings.events.is_on)
+    keeping = Keeping(
+        events,
+        keep=settings.events.keep,
+        keep_done=settings.events.keep_read,
+        most=settings.events.most,
+        telemetry=telemetry,
     )
+    if not settings.kafka.bootstrap:
+        return QueueParts(servicer, keeping)
+    broker = Broker(settings.kafka, on_lost=lambda: events.rewind(KAFKA_GROUP), on_health=on_health)
+    publisher = EventPublisher(events, broker, instance_id=instance_id)
+    return QueueParts(servicer, keeping, broker, publisher)
 
 
 def session_variables(settings: EventSettings) -> dict[str, str]:
