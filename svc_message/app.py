@@ -31,10 +31,10 @@ from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import DeviceParts, build_devices
 from svc_message.identity.servicer import Identity, IdentityServicer
 from svc_message.identity.wiring import build_identity, open_sender
+from svc_message.media.link import MediaLink
 from svc_message.migrating import read_shards
 from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
-from svc_message.media.link import MediaLink
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
 from whimbrel.identity.v1 import identity_pb2_grpc
@@ -102,6 +102,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.advertise or address,
             settings.zone,
         )
+        link = await stack.enter_async_context(
+            _open_media_link(settings, instance_id, core, discovery, health)
+        )
         async with asyncio.TaskGroup() as tasks:
             sweeps = {
                 "sweeps": core.sweeps.round,
@@ -111,10 +114,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             }
             working = [
                 tasks.create_task(core.run(), name="core"),
+                *([tasks.create_task(link.run(), name="media-link")] if link else []),
                 tasks.create_task(queue.run(), name="queue"),
-        link = await stack.enter_async_context(
-            _open_media_link(settings, instance_id, core, discovery, health)
-        )
                 *_sweeping(tasks, settings.sweep, sweeps),
             ]
             async with running(server, grace=_LAST_GRACE):
@@ -124,7 +125,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await stop.wait()
                 await _drain(settings, core, messages, discovery, health)
             for task in working:
-                *([tasks.create_task(link.run(), name="media-link")] if link else []),
                 task.cancel()
 
 
@@ -233,7 +233,11 @@ def _server(
     verifier = ServiceTokenVerifier(KeySet.load(settings.service_keys).public_keys, SERVICE)
     server = new_server(
         INTERNAL_LISTENER,
-        interceptors=[*telemetry.interceptors, ServiceTokenInterceptor(verifier), AccessInterceptor()],
+        interceptors=[
+            *telemetry.interceptors,
+            ServiceTokenInterceptor(verifier),
+            AccessInterceptor(),
+        ],
     )
     message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
