@@ -30,9 +30,13 @@ from svc_message.identity.code_senders import CodeSender
 from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import DeviceParts, build_devices
 from svc_message.identity.servicer import Identity, IdentityServicer
+from svc_message.identity.visibility import Visibility
+from svc_message.identity.visibility_servicer import AudienceServicer
+from svc_message.identity.visibility_store import VisibilityStore
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.media.link import MediaLink
 from svc_message.migrating import read_shards
+from svc_message.pushing.wiring import Pushing, open_pushing
 from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
@@ -87,6 +91,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)
+        AudienceServicer(Visibility(VisibilityStore(core.shards))).add_to(server)
         queue = build_queue(
             settings,
             core.shards,
@@ -105,6 +110,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         link = await stack.enter_async_context(
             _open_media_link(settings, instance_id, core, discovery, health)
         )
+        pushing = await stack.enter_async_context(
+            _open_pushing(settings, core, redis, discovery, health, instance_id=instance_id)
+        )
         async with asyncio.TaskGroup() as tasks:
             sweeps = {
                 "sweeps": core.sweeps.round,
@@ -115,6 +123,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             working = [
                 tasks.create_task(core.run(), name="core"),
                 *([tasks.create_task(link.run(), name="media-link")] if link else []),
+                *([tasks.create_task(pushing.run(), name="pushing")] if pushing else []),
                 tasks.create_task(queue.run(), name="queue"),
                 *_sweeping(tasks, settings.sweep, sweeps),
             ]
@@ -214,6 +223,33 @@ async def _open_media_link(
         )
     finally:
         await channels.close()
+
+
+@contextlib.asynccontextmanager
+async def _open_pushing(
+    settings: Settings,
+    core: Core,
+    redis: Redis,
+    discovery: Discovery,
+    health: Health,
+    *,
+    instance_id: str,
+) -> AsyncIterator[Pushing | None]:
+    """What has devices woken; None if this instance cannot call other services."""
+    if settings.service_key is None:
+        yield None
+        return
+    async with open_pushing(
+        settings,
+        core.shards,
+        core.router,
+        redis,
+        discovery,
+        ServiceCredentials(_signer(settings.service_key), service=SERVICE, instance_id=instance_id),
+        key=instance_id.encode(),
+        on_health=lambda is_well: health.dependency("push", is_well=is_well),
+    ) as pushing:
+        yield pushing
 
 
 def _signer(key_file: Path) -> TokenSigner:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
 
+# A body's type is stored as on the wire, with this bit if a person wants to be rung for it.
+URGENT = 64
+
 
 class Outcome(IntEnum):
     """What a shard's function says of one item; sql/0002_functions.sql has the same list."""

@@ -21,8 +21,10 @@ class RedisRegistry:
         self._prefix = prefix
         self._is_away = False
 
-    async def routes(self, devices: Sequence[tuple[bytes, int]]) -> Mapping[tuple[bytes, int], str]:
-        """The gateway of each device that has one; empty when Redis is away."""
+    async def routes(
+        self, devices: Sequence[tuple[bytes, int]]
+    ) -> Mapping[tuple[bytes, int], str] | None:
+        """The gateway of each device that has one; None when Redis is away."""
         keys = [f"{self._prefix}session:{{{user.hex()}}}:{device}" for user, device in devices]
         try:
             # One command: of a pipeline of them each costs more than all its keys here.
@@ -31,7 +33,7 @@ class RedisRegistry:
             if not self._is_away:
                 log.warning("registry cannot be read", error=type(error).__name__)
             self._is_away = True
-            return {}
+            return None
         self._is_away = False
         return {
             device: value.decode().partition(":")[2]

@@ -8,7 +8,7 @@ asked only for devices without one.
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -61,8 +61,28 @@ class Gateway(Protocol):
 class Registry(Protocol):
     """Where the gateways say which sessions they hold."""
 
-    async def routes(self, devices: Sequence[Device]) -> Mapping[Device, str]:
-        """The gateway of each device that has one; empty when the registry is away."""
+    async def routes(self, devices: Sequence[Device]) -> Mapping[Device, str] | None:
+        """The gateway of each device that has one; None when the registry is away."""
+
+
+class Absences(Protocol):
+    """Hears of devices that are away when something is put into their queues. Never waits."""
+
+    def absent(self, device: Device) -> None: ...
+
+    def connected(self, device: Device, epoch: int) -> None: ...
+
+    def unlinked(self, device: Device) -> None: ...
+
+
+class Nobody:
+    """Absences that nobody hears of."""
+
+    def absent(self, device: Device) -> None: ...
+
+    def connected(self, device: Device, epoch: int) -> None: ...
+
+    def unlinked(self, device: Device) -> None: ...
 
 
 Push = Callable[[Gateway], None]
@@ -72,12 +92,14 @@ class Router:
     """Pushes to the gateway that holds the device, or to nobody."""
 
     def __init__(self, registry: Registry) -> None:
+        self.absences: Absences = Nobody()
         self._registry = registry
         self._gateways: dict[str, Gateway] = {}
         self._streams: dict[str, list[Gateway]] = {}  # of each gateway, the newest last
         self._routes: OrderedDict[Device, str] = OrderedDict()
         self._revoked: dict[Device, int] = {}  # the latest, for gateways that attach later
         self._pending: dict[Device, list[Push]] = {}
+        self._missed: set[Device] = set()  # of those, who is to be woken if they are away
         self._pushes = 0
         self._wake = asyncio.Event()
 
@@ -124,19 +146,21 @@ class Router:
             # The registry may be behind, too: that gateway would only say the same again.
             if gateway.instance_id != not_at.instance_id:
                 gateway.push_doorbell(device, head_pos, receipt_version)
+            else:
+                self.absences.absent(device)
 
-        self._push(device, ring)
+        self._push(device, ring, is_mail=True)
 
     def deliver(self, copy: Copy, place: Place) -> None:
         """Push a copy that stands in a device's queue."""
-        self._push(
-            (copy.user_id, place.device_id), lambda gateway: gateway.push_delivery(copy, place)
-        )
+        device = (copy.user_id, place.device_id)
+        self._push(device, lambda gateway: gateway.push_delivery(copy, place), is_mail=True)
 
     def deliver_run(self, run: Run, places: Sequence[RunPlace]) -> None:
         """Push a group's messages that stand in devices' queues."""
         for place in places:
-            self._push((place.user_id, place.device_id), partial(_push_run, run, place))
+            device = (place.user_id, place.device_id)
+            self._push(device, partial(_push_run, run, place), is_mail=True)
 
     def tell(self, row: ReceiptRow, device_id: int = 1) -> None:
         """Push a receipt to the account it concerns."""
@@ -147,6 +171,7 @@ class Router:
         """A session has opened at `gateway`: end an older one that another gateway may hold."""
         known = self._gateways.get(self._routes.get(device, ""))
         self.learn(device, gateway)
+        self.absences.connected(device, epoch)
         if known is None:
             # Nobody has told this instance; the registry may still name the older one.
             self._ask(device, lambda older: self._end(older, gateway, device, epoch))
@@ -160,6 +185,7 @@ class Router:
         attached is told when it is, and finds out by the comparison of heads in any case.
         """
         self._routes.pop(device, None)
+        self.absences.unlinked(device)
         self._revoked[device] = max(self._revoked.pop(device, 0), below_epoch)
         if len(self._revoked) > _MOST_REVOKED:
             del self._revoked[next(iter(self._revoked))]
@@ -180,11 +206,18 @@ class Router:
         found: dict[Gateway, list[Device]] = {}
         for start in range(0, len(devices), _MOST_LOOKED_UP):
             routes = await self._registry.routes(devices[start : start + _MOST_LOOKED_UP])
-            for device, instance_id in routes.items():
+            for device, instance_id in (routes or {}).items():
                 gateway = self._gateways.get(instance_id)
                 if gateway is not None:
                     found.setdefault(gateway, []).append(device)
         return found
+
+    async def online(self, devices: Sequence[Device]) -> Collection[Device] | None:
+        """Which of the devices have a session at a gateway that is attached; None: nobody knows."""
+        routes = await self._registry.routes(devices)
+        if routes is None:
+            return None
+        return {device for device, gateway in routes.items() if gateway in self._gateways}
 
     async def run(self) -> None:
         """Ask the registry for the routes that are missing, many at once, until cancelled."""
@@ -195,14 +228,19 @@ class Router:
                 devices = list(self._pending)[:_MOST_ASKED]
                 routes = await self._registry.routes(devices)
                 for device in devices:
-                    self._resolve(device, routes.get(device))
+                    self._resolve(device, (routes or {}).get(device), is_known=routes is not None)
 
-    def _resolve(self, device: Device, instance_id: str | None) -> None:
+    def _resolve(self, device: Device, instance_id: str | None, *, is_known: bool = True) -> None:
         pushes = self._pending.pop(device)
         self._pushes -= len(pushes)
+        is_missed = device in self._missed
+        self._missed.discard(device)
         gateway = self._gateways.get(instance_id or "")
         if gateway is None:
-            return  # offline, or not attached here: the queue keeps it
+            # Offline, or not attached here: the queue keeps it.
+            if is_missed and is_known:
+                self.absences.absent(device)
+            return
         if self._routes.get(device, "") not in self._gateways:
             self.learn(device, gateway)
         for push in pushes:
@@ -212,12 +250,14 @@ class Router:
         if older is not newer:
             older.push_end(device, epoch)
 
-    def _push(self, device: Device, push: Push) -> None:
+    def _push(self, device: Device, push: Push, *, is_mail: bool = False) -> None:
         gateway = self._gateways.get(self._routes.get(device, ""))
         if gateway is not None:
             push(gateway)
         else:
             self._ask(device, push)
+            if is_mail and device in self._pending:
+                self._missed.add(device)
 
     def _ask(self, device: Device, push: Push) -> None:
         if self._pushes < _MOST_PENDING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mesh.ids import ID_BYTES, new_ulid, parse_ulid, slot_of
 from svc_message.conversations import direct_conversation
-from svc_message.model import Refusal
+from svc_message.model import URGENT, Refusal
 from svc_message.requests import EVERY_DEVICE, Body, SendRequest
 from whimbrel.message.v1 import send_pb2
 
@@ -60,13 +60,19 @@ def read_send(
 def _bodies(send: send_pb2.Send) -> tuple[list[Body], list[Body]]:
     """The bodies for the recipient, and those for the sender's other devices."""
     if send.HasField("shared"):
-        return [Body(EVERY_DEVICE, 0, send.shared.type, send.shared.ciphertext)], []
+        return [Body(EVERY_DEVICE, 0, stored_type(send, send.shared), send.shared.ciphertext)], []
     bodies: list[Body] = []
     own_bodies: list[Body] = []
     for named in send.per_device.bodies:
-        body = Body(named.device_id, named.registration_id, named.type, named.ciphertext)
+        kind = stored_type(send, named)
+        body = Body(named.device_id, named.registration_id, kind, named.ciphertext)
         (bodies if named.user_id == send.user_id else own_bodies).append(body)
     return bodies, own_bodies
+
+
+def stored_type(send: send_pb2.Send, body: send_pb2.SharedBody | send_pb2.DeviceBody) -> int:
+    """How a body is to be read, and whether a person wants to be rung for it."""
+    return body.type | URGENT if send.urgent else body.type
 
 
 def _refusal(send: send_pb2.Send, sender_id: bytes, now: datetime) -> Refusal | None:

@@ -64,6 +64,10 @@ class Settings(StoreSettings):
     """How long an undelivered message waits in a device's queue."""
     sweep: timedelta = timedelta(minutes=10)
     """How often old rows are looked for."""
+    push_after: timedelta = timedelta(seconds=1)
+    """How long a device that has no session may take to come by itself before it is woken."""
+    push_sweep: timedelta = timedelta(seconds=30)
+    """How often all devices are looked at for something that waits, whatever was told of them."""
     registration: Literal["open", "code"] = "open"
     """What an account needs: `open`, a handle; `code`, also a number and the code sent to it."""
     codes_file: Path | None = None

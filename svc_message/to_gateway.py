@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_message.groups.requests import GroupMessage
-from svc_message.model import Refusal
+from svc_message.model import URGENT, Refusal
 from svc_message.requests import Copy, Mismatch
 from svc_message.results import Place, ReceiptRow
 from whimbrel.error.v1 import reason_pb2
@@ -74,7 +74,7 @@ def fill_copy(into: envelope_pb2.Envelope, copy: Copy, place: Place) -> None:
     into.sender_device_id = copy.sender_device_id
     fill_time(into.accepted_at, copy.accepted_at)
     body = copy.body_for(place.device_id)
-    into.type = send_pb2.CiphertextType.ValueType(body.type)
+    into.type = _type(body.type)
     into.ciphertext = body.ciphertext
 
 
@@ -86,7 +86,7 @@ def fill_message(into: envelope_pb2.Envelope, message: GroupMessage) -> None:
     into.sender_user_id = message.sender_id
     into.sender_device_id = message.sender_device_id
     fill_time(into.accepted_at, message.accepted_at)
-    into.type = send_pb2.CiphertextType.ValueType(message.type)
+    into.type = _type(message.type)
     into.ciphertext = message.body
 
 
@@ -102,8 +102,12 @@ def fill_row(into: envelope_pb2.Envelope, row: Any) -> None:
     into.sender_user_id = row["sender_id"]
     into.sender_device_id = row["sender_device_id"]
     fill_time(into.accepted_at, row["accepted_at"])
-    into.type = row["type"]
+    into.type = _type(row["type"])
     into.ciphertext = row["ciphertext"]
+
+
+def _type(stored: int) -> send_pb2.CiphertextType.ValueType:
+    return send_pb2.CiphertextType.ValueType(stored & ~URGENT)
 
 
 def fill_receipt(into: receipt_pb2.Receipt, row: ReceiptRow) -> None:

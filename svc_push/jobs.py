@@ -1,9 +1,9 @@
 """Which wake-ups are outstanding, and the jobs that hand them to the providers: all of it in Redis.
 
-A device has at most one outstanding wake-up. What counts is the epoch of its latest session: as
-long as the device has opened no newer one, another wake-up of the same urgency changes nothing. A
-job is an entry of a stream that a consumer group reads; one that a dead instance had is claimed by
-another. Jobs for later wait in a sorted set.
+A device has at most one outstanding wake-up: until the epoch of its latest session, or the position
+that it has acknowledged, is greater, another one of the same urgency changes nothing. A job is an
+entry of a stream that a consumer group reads; one that a dead instance had is claimed by another.
+Jobs for later wait in a sorted set.
 
 Redis may be flushed: then devices that still have something waiting are told of again.
 """
@@ -22,23 +22,26 @@ _MILLISECOND = timedelta(milliseconds=1)
 _NO_GROUP = "NOGROUP"
 _GROUP_IS_THERE = "BUSYGROUP"
 
-# A device's hash: `epoch` and `urgent` of what is outstanding (urgent -1: nothing), `job`, the
-# number that its only valid job carries, `tries` of that job, `rung`, when it was rung last.
+# A device's hash: `epoch`, `acked` and `urgent` of what is outstanding (urgent -1: nothing), `job`,
+# the number that its only valid job carries, `tries` of that job, `rung`, when it was rung last.
 
-# KEYS: device, jobs, later. ARGV: member, epoch, urgent, ms to keep, ms between quiet ones.
+# KEYS: device, jobs, later. ARGV: member, epoch, acked, urgent, ms to keep, ms between quiet ones.
 _WAKE = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'urgent', 'rung')
-local epoch, urgent = tonumber(ARGV[2]), tonumber(ARGV[3])
-local at = tonumber(known[1] or -1)
-if at > epoch or (at == epoch and tonumber(known[2] or -1) >= urgent) then
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'acked', 'urgent', 'rung')
+local epoch, acked, urgent = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local at_epoch, at_acked = tonumber(known[1] or -1), tonumber(known[2] or -1)
+if at_epoch > epoch or (at_epoch == epoch and at_acked > acked) then
+  return 0
+end
+if at_epoch == epoch and at_acked == acked and tonumber(known[3] or -1) >= urgent then
   return 0
 end
 local job = redis.call('HINCRBY', KEYS[1], 'job', 1)
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'urgent', urgent, 'tries', 0)
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-local due = tonumber(known[3] or 0) + tonumber(ARGV[5])
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'acked', acked, 'urgent', urgent, 'tries', 0)
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+local due = tonumber(known[4] or 0) + tonumber(ARGV[6])
 if urgent == 1 or due <= now then
   redis.call('ZREM', KEYS[3], ARGV[1])
   redis.call('XADD', KEYS[2], '*', 'device', ARGV[1], 'job', job)
@@ -52,7 +55,7 @@ _CONNECTED = Script("""
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if epoch and tonumber(epoch) < tonumber(ARGV[2]) then
   redis.call('HINCRBY', KEYS[1], 'job', 1)
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'urgent', -1)
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'acked', -1, 'urgent', -1)
   redis.call('ZREM', KEYS[3], ARGV[1])
 end
 return 1
@@ -61,7 +64,7 @@ return 1
 _FORGET = Script("""
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HINCRBY', KEYS[1], 'job', 1)
-  redis.call('HDEL', KEYS[1], 'epoch', 'urgent')
+  redis.call('HDEL', KEYS[1], 'epoch', 'acked', 'urgent')
   redis.call('ZREM', KEYS[3], ARGV[1])
 end
 return 1
@@ -119,6 +122,7 @@ class Wake:
 
     device: Device
     epoch: int
+    acked_pos: int
     is_urgent: bool
 
 
@@ -154,12 +158,10 @@ class Jobs:
 
     async def wake(self, wakes: Sequence[Wake]) -> None:
         """Make jobs of those that are not outstanding already."""
+        spans = (self._keep, self._quiet)
         await self._run_many(
             _WAKE,
-            [
-                (wake.device, [wake.epoch, int(wake.is_urgent), self._keep, self._quiet])
-                for wake in wakes
-            ],
+            [(one.device, [one.epoch, one.acked_pos, int(one.is_urgent), *spans]) for one in wakes],
         )
 
     async def connected(self, news: Sequence[Connected]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC
 from typing import Any
 
 from mesh.caller import caller_of
@@ -48,7 +49,7 @@ class PushServicer(push_pb2_grpc.PushServiceServicer):
     async def RemoveToken(
         self, request: push_pb2.RemoveTokenRequest, context: Any
     ) -> push_pb2.RemoveTokenResponse:
-        await self._tokens.remove([_calling(context)])
+        await self._tokens.remove(_calling(context))
         return push_pb2.RemoveTokenResponse()
 
     async def GetVapidKey(
@@ -68,15 +69,16 @@ class PushServicer(push_pb2_grpc.PushServiceServicer):
         """Make all of it durable, each device's in its order."""
         for kind, told in _runs(one for one in news if len(one.user_id) == ID_BYTES):
             if kind == "wake":
-                await self._jobs.wake(
-                    [Wake(_device(one), one.wake.epoch, one.wake.urgent) for one in told]
-                )
+                await self._jobs.wake([_wake(one) for one in told])
             elif kind == "connected":
                 await self._jobs.connected(
                     [Connected(_device(one), one.connected.epoch) for one in told]
                 )
             elif kind == "unlinked":
-                await self._tokens.remove([_device(one) for one in told])
+                for one in told:
+                    await self._tokens.remove(
+                        _device(one), set_before=one.unlinked.at.ToDatetime(UTC)
+                    )
 
 
 def _calling(context: Any) -> Device:
@@ -86,6 +88,11 @@ def _calling(context: Any) -> Device:
 
 def _device(news: push_pb2.News) -> Device:
     return Device(news.user_id, news.device_id)
+
+
+def _wake(news: push_pb2.News) -> Wake:
+    told = news.wake
+    return Wake(_device(news), told.epoch, told.acked_pos, told.urgent)
 
 
 def _runs(news: Iterable[push_pb2.News]) -> list[tuple[str, list[push_pb2.News]]]:

@@ -13,8 +13,10 @@ _SET = "SELECT set_token($1, $2, $3, $4, $5, $6, $7)"
 _FIND = """
 SELECT provider, key_id, sealed, registered_at FROM push_token WHERE user_id = $1 AND device_id = $2
 """
-_REMOVE = "DELETE FROM push_token WHERE user_id = $1 AND device_id = $2"
-_REMOVE_AS_READ = f"{_REMOVE} AND registered_at = $3 RETURNING 1"
+_REMOVE = "DELETE FROM push_token WHERE user_id = $1 AND device_id = $2 AND registered_at <= $3"
+_REMOVE_AS_READ = """
+DELETE FROM push_token WHERE user_id = $1 AND device_id = $2 AND registered_at = $3 RETURNING 1
+"""
 _FORGET_OLD = "DELETE FROM push_token WHERE registered_at < $1 RETURNING 1"
 _UNDER_OLD_KEYS = """
 SELECT user_id, device_id, provider, key_id, sealed FROM push_token WHERE key_id <> $1 LIMIT $2
@@ -53,9 +55,9 @@ class TokenStore:
             return Token(provider, secret, row["registered_at"])
         return None
 
-    async def remove(self, device: Device) -> None:
-        """Forget the device's token."""
-        await self._fetch(_REMOVE, device.user_id, device.device_id)
+    async def remove(self, device: Device, set_before: datetime) -> None:
+        """Forget the device's token if it was set then."""
+        await self._fetch(_REMOVE, device.user_id, device.device_id, set_before)
 
     async def remove_as_read(self, device: Device, token: Token) -> bool:
         """Forget the token unless the device has registered again since it was read."""

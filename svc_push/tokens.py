@@ -1,7 +1,7 @@
 """Which tokens devices may register, and what becomes of them."""
 
-from collections.abc import Collection, Sequence
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import structlog
@@ -71,11 +71,10 @@ class Tokens:
             raise _invalid("web_push.auth", f"{AUTH_BYTES} bytes")
         await self._set(device, Provider.WEB_PUSH, subscription.pack())
 
-    async def remove(self, devices: Sequence[Device]) -> None:
-        """Forget the tokens of devices. Raises Unavailable."""
-        for device in devices:
-            await self._store.remove(device)
-        await self._jobs.forget(devices)
+    async def remove(self, device: Device, *, set_before: datetime | None = None) -> None:
+        """Forget the device's token, whenever or only if it was set then. Raises Unavailable."""
+        await self._store.remove(device, set_before or self._clock.now())
+        await self._jobs.forget([device])
 
     async def sweep(self) -> None:
         """Forget tokens of devices that have not come for long; renew the seals of others."""

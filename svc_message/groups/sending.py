@@ -7,7 +7,15 @@ from typing import Any
 from mesh.ids import new_ulid, slot_of
 from svc_message.groups.requests import GroupSend
 from svc_message.model import Refusal
-from svc_message.sending import DAY, MOST_BODY_BYTES, bad_field, bad_id, bad_time, media_ids_of
+from svc_message.sending import (
+    DAY,
+    MOST_BODY_BYTES,
+    bad_field,
+    bad_id,
+    bad_time,
+    media_ids_of,
+    stored_type,
+)
 from whimbrel.message.v1 import send_pb2
 
 _TYPES = (send_pb2.CIPHERTEXT_TYPE_PLAIN, send_pb2.CIPHERTEXT_TYPE_SENDER_KEY)
@@ -37,7 +45,7 @@ def read_group_send(
         message_id=new_ulid(),
         revision=send.revision,
         device_epoch=send.device_epoch,
-        type=body.type,
+        type=stored_type(send, body),
         body=body.ciphertext,
         media_ids=media_ids_of(send),
     )

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fwhimbrel/access/v1/access.proto\"t\n\x0fSetTokenRequest\x12\x0e\n\x04\x61pns\x18\x01 \x01(\x0cH\x00\x12\r\n\x03\x66\x63m\x18\x02 \x01(\tH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x07\n\x05token\"\x12\n\x10SetTokenResponse\"E\n\x13WebPushSubscription\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0e\n\x06p256dh\x18\x02 \x01(\x0c\x12\x0c\n\x04\x61uth\x18\x03 \x01(\x0c\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\rAttachRequest\x12$\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.News\"\xc8\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\x12\x11\n\tdevice_id\x18\x03 \x01(\r\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"%\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\n\n\x08Unlinked\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x32\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\"t\n\x0fSetTokenRequest\x12\x0e\n\x04\x61pns\x18\x01 \x01(\x0cH\x00\x12\r\n\x03\x66\x63m\x18\x02 \x01(\tH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x07\n\x05token\"\x12\n\x10SetTokenResponse\"E\n\x13WebPushSubscription\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0e\n\x06p256dh\x18\x02 \x01(\x0c\x12\x0c\n\x04\x61uth\x18\x03 \x01(\x0c\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\rAttachRequest\x12$\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.News\"\xc8\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\x12\x11\n\tdevice_id\x18\x03 \x01(\r\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"8\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x08Unlinked\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x32\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,32 +43,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUSHSERVICE'].methods_by_name['GetVapidKey']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_PUSHSERVICE'].methods_by_name['Attach']._loaded_options = None
   _globals['_PUSHSERVICE'].methods_by_name['Attach']._serialized_options = b'\212\265\030\014\n\001\003\022\007message'
-  _globals['_SETTOKENREQUEST']._serialized_start=82
-  _globals['_SETTOKENREQUEST']._serialized_end=198
-  _globals['_SETTOKENRESPONSE']._serialized_start=200
-  _globals['_SETTOKENRESPONSE']._serialized_end=218
-  _globals['_WEBPUSHSUBSCRIPTION']._serialized_start=220
-  _globals['_WEBPUSHSUBSCRIPTION']._serialized_end=289
-  _globals['_REMOVETOKENREQUEST']._serialized_start=291
-  _globals['_REMOVETOKENREQUEST']._serialized_end=311
-  _globals['_REMOVETOKENRESPONSE']._serialized_start=313
-  _globals['_REMOVETOKENRESPONSE']._serialized_end=334
-  _globals['_GETVAPIDKEYREQUEST']._serialized_start=336
-  _globals['_GETVAPIDKEYREQUEST']._serialized_end=356
-  _globals['_GETVAPIDKEYRESPONSE']._serialized_start=358
-  _globals['_GETVAPIDKEYRESPONSE']._serialized_end=399
-  _globals['_ATTACHREQUEST']._serialized_start=401
-  _globals['_ATTACHREQUEST']._serialized_end=454
-  _globals['_NEWS']._serialized_start=457
-  _globals['_NEWS']._serialized_end=657
-  _globals['_WAKE']._serialized_start=659
-  _globals['_WAKE']._serialized_end=696
-  _globals['_CONNECTED']._serialized_start=698
-  _globals['_CONNECTED']._serialized_end=724
-  _globals['_UNLINKED']._serialized_start=726
-  _globals['_UNLINKED']._serialized_end=736
-  _globals['_ATTACHRESPONSE']._serialized_start=738
-  _globals['_ATTACHRESPONSE']._serialized_end=768
-  _globals['_PUSHSERVICE']._serialized_start=771
-  _globals['_PUSHSERVICE']._serialized_end=1187
+  _globals['_SETTOKENREQUEST']._serialized_start=115
+  _globals['_SETTOKENREQUEST']._serialized_end=231
+  _globals['_SETTOKENRESPONSE']._serialized_start=233
+  _globals['_SETTOKENRESPONSE']._serialized_end=251
+  _globals['_WEBPUSHSUBSCRIPTION']._serialized_start=253
+  _globals['_WEBPUSHSUBSCRIPTION']._serialized_end=322
+  _globals['_REMOVETOKENREQUEST']._serialized_start=324
+  _globals['_REMOVETOKENREQUEST']._serialized_end=344
+  _globals['_REMOVETOKENRESPONSE']._serialized_start=346
+  _globals['_REMOVETOKENRESPONSE']._serialized_end=367
+  _globals['_GETVAPIDKEYREQUEST']._serialized_start=369
+  _globals['_GETVAPIDKEYREQUEST']._serialized_end=389
+  _globals['_GETVAPIDKEYRESPONSE']._serialized_start=391
+  _globals['_GETVAPIDKEYRESPONSE']._serialized_end=432
+  _globals['_ATTACHREQUEST']._serialized_start=434
+  _globals['_ATTACHREQUEST']._serialized_end=487
+  _globals['_NEWS']._serialized_start=490
+  _globals['_NEWS']._serialized_end=690
+  _globals['_WAKE']._serialized_start=692
+  _globals['_WAKE']._serialized_end=748
+  _globals['_CONNECTED']._serialized_start=750
+  _globals['_CONNECTED']._serialized_end=776
+  _globals['_UNLINKED']._serialized_start=778
+  _globals['_UNLINKED']._serialized_end=828
+  _globals['_ATTACHRESPONSE']._serialized_start=830
+  _globals['_ATTACHRESPONSE']._serialized_end=860
+  _globals['_PUSHSERVICE']._serialized_start=863
+  _globals['_PUSHSERVICE']._serialized_end=1279
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ How devices that are away are woken: their tokens, and what is told of them."""
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
@@ -230,25 +231,29 @@ class News(message.Message):
 
 @typing.final
 class Wake(message.Message):
-    """Something waits for the device. One wake-up is outstanding for each session that a device has had."""
+    """Something waits for the device. One wake-up is outstanding until the device has been there: until its epoch or its acked position is greater."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: builtins.int
     URGENT_FIELD_NUMBER: builtins.int
+    ACKED_POS_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     """The epoch of the device's latest session; 0: it had none."""
     urgent: builtins.bool
     """Whether to ring within a minute; else within 20 minutes."""
+    acked_pos: builtins.int
+    """How far the device has acknowledged its queue."""
     def __init__(
         self,
         *,
         epoch: builtins.int = ...,
         urgent: builtins.bool = ...,
+        acked_pos: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["epoch", b"epoch", "urgent", b"urgent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["acked_pos", b"acked_pos", "epoch", b"epoch", "urgent", b"urgent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,12 +283,19 @@ class Unlinked(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    AT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def at(self) -> timestamp_pb2.Timestamp:
+        """When that was; a token that was set later is another device's by the same number."""
+
     def __init__(
         self,
+        *,
+        at: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["at", b"at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,78 @@
+"""The parts that have devices woken, wired to each other."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mesh.channels import Channels
+from mesh.clock import SystemClock
+from mesh.discovery import Discovery
+from mesh.redis import Redis
+from mesh.service_auth import ServiceCredentials
+from mesh.tasks import periodically
+from svc_message.pushing.link import SERVICE, PushLink
+from svc_message.pushing.news import News
+from svc_message.pushing.ringing import Ringing
+from svc_message.pushing.store import WaitingStore
+from svc_message.pushing.turns import Turns
+from svc_message.routing import Router
+from svc_message.settings import Settings
+from svc_message.shards.directory import Shards
+
+
+@dataclass(frozen=True, slots=True)
+class Pushing:
+    """What has devices woken."""
+
+    router: Router
+    ringing: Ringing
+    link: PushLink
+    sweep: timedelta
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.link.run(), name="push-link")
+            tasks.create_task(self.ringing.run(self.router), name="ringing")
+            tasks.create_task(
+                periodically(
+                    lambda: self.ringing.sweep(self.router), self.sweep, name="push-sweep"
+                ),
+                name="push-sweep",
+            )
+
+
+@contextlib.asynccontextmanager
+async def open_pushing(
+    settings: Settings,
+    shards: Shards,
+    router: Router,
+    redis: Redis,
+    *,
+    discovery: Discovery,
+    credentials: ServiceCredentials,
+    key: bytes,
+    on_health: Callable[[bool], None],
+) -> AsyncIterator[Pushing]:
+    """Wire them; the router tells of absent devices from now on. `key` chooses the instance."""
+    channels = Channels()
+    discovery.watch(SERVICE).on_change(channels.update)
+    news = News()
+    ringing = Ringing(
+        {name: WaitingStore(shards.pool(name)) for name in shards.names},
+        shards,
+        news,
+        Turns(redis, settings.redis_prefix),
+        is_wanted=lambda: bool(channels.instances),
+        after=settings.push_after,
+        sweep=settings.push_sweep,
+        clock=SystemClock(),
+    )
+    router.absences = ringing
+    link = PushLink(news, channels, credentials, key=key, on_health=on_health)
+    try:
+        yield Pushing(router, ringing, link, settings.push_sweep)
+    finally:
+        await channels.close()
