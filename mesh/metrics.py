@@ -35,6 +35,8 @@ EVENTS_DROPPED = Metric(
 )
 EXPIRED = Metric("whimbrel.expired", "1", "Queue rows removed because they were too old")
 
+WATCHES = Metric("whimbrel.watches", "1", "Open chats whose people are watched")
+
 PREKEYS_TAKEN = Metric("whimbrel.prekeys.taken", "1", "Keys given out to open sessions, by kind")
 PREKEY_LIMITS = Metric(
     "whimbrel.prekeys.limited", "1", "Fetches of keys that met a limit, by whose"

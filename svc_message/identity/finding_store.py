@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.ids import slot_of
-from svc_message.conversations import direct_conversation
+from svc_message.identity.contact_store import ContactStore
 from svc_message.identity.number_store import slot_of_number
-from svc_message.identity.slot_store import SlotStore
 
 _FIND_HANDLE = "SELECT outcome, user_id FROM find_handle($1, $2)"
 _FIND_NUMBERS = "SELECT outcome, user_id FROM find_numbers($1, $2, $3) ORDER BY item"
 _AUDIENCES = "SELECT outcome, audience FROM audiences($1, $2, $3, $4, $5) ORDER BY item"
 _GROUP_AUDIENCES = "SELECT outcome, audience FROM group_audiences($1, $2, $3, $4) ORDER BY item"
-_HAVE_SENT = "SELECT outcome, sent FROM have_sent($1, $2, $3, $4) ORDER BY item"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Wanted:
     number: bytes | None
 
 
-class FindingStore(SlotStore):
+class FindingStore(ContactStore):
     """Reads of many accounts."""
 
     async def handle_owner(self, handle: str) -> bytes | None:
@@ -53,8 +51,4 @@ class FindingStore(SlotStore):
 
     async def have_sent_to(self, user_id: bytes, senders: Sequence[bytes]) -> list[bool]:
         """Whether each of these accounts has ever sent to the user."""
-        chats = [direct_conversation(sender, user_id) for sender in senders]
-        rows = await self._ask_each(
-            _HAVE_SENT, [slot for _, slot in chats], [id_ for id_, _ in chats], senders
-        )
-        return [row["sent"] for row in rows]
+        return await self.have_sent([(sender, user_id) for sender in senders])

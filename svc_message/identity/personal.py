@@ -1,6 +1,6 @@
 """What a person decides for the own account: profile, privacy, blocks, silence."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import IntEnum
 
@@ -23,6 +23,19 @@ class Audience(IntEnum):
     NOBODY = 3
 
 
+class LastSeen(IntEnum):
+    """How exact the time of somebody's last presence is to others."""
+
+    MINUTE = 1
+    HOUR = 2
+    DAY = 3
+
+    @property
+    def seconds(self) -> int:
+        """To how many seconds the time is rounded down."""
+        return (60, 3600, 86400)[self - 1]
+
+
 def may(audience: int, *, is_contact: bool) -> bool:
     """Whether somebody belongs to an audience."""
     return audience == Audience.EVERYONE or (audience == Audience.CONTACTS and is_contact)
@@ -30,11 +43,13 @@ def may(audience: int, *, is_contact: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """Who may find an account, and add it to groups; None leaves a choice as it is."""
+    """Who may find an account, add it to groups, see it online; None leaves a choice as it is."""
 
     by_handle: Audience | None = None
     by_number: Audience | None = None
     to_groups: Audience | None = None
+    presence: Audience | None = None
+    last_seen: LastSeen | None = None
 
 
 class Personal:
@@ -56,11 +71,9 @@ class Personal:
         return await self._store.profile_of(user_id, reader.user_id)
 
     async def set_privacy(self, caller: Caller, privacy: Privacy) -> None:
-        """Choose who may find the account and add it to groups; from the primary alone."""
+        """Choose who may do what; from the primary alone."""
         caller.demand_primary()
-        await self._store.set_privacy(
-            caller, privacy.by_handle, privacy.by_number, privacy.to_groups
-        )
+        await self._store.set_privacy(caller, *astuple(privacy))
 
     async def block(self, caller: Caller, user_id: bytes) -> None:
         """Keep the account's direct messages away; there need not be such an account."""

@@ -8,7 +8,7 @@ from svc_message.identity.slot_store import SlotStore, by, demand_linked
 
 _SET_PROFILE = "SELECT set_profile($1, $2, $3, $4, $5) AS outcome"
 _GET_PROFILE = "SELECT outcome, profile FROM get_profile($1, $2, $3)"
-_SET_PRIVACY = "SELECT set_privacy($1, $2, $3, $4, $5, $6, $7) AS outcome"
+_SET_PRIVACY = "SELECT set_privacy($1, $2, $3, $4, $5, $6, $7, $8, $9) AS outcome"
 _SET_BLOCK = "SELECT set_block($1, $2, $3, $4, $5, $6, $7) AS outcome"
 _LIST_BLOCKED = "SELECT outcome, blocked FROM list_blocked($1, $2, $3, $4)"
 _SET_MUTE = "SELECT set_mute($1, $2, $3, $4, $5, $6, $7) AS outcome"
@@ -27,10 +27,9 @@ class PersonalStore(SlotStore):
         profile: bytes | None = row["profile"]
         return profile or b""
 
-    async def set_privacy(
-        self, caller: Caller, by_handle: int | None, by_number: int | None, to_groups: int | None
-    ) -> None:
-        await self._change(caller, _SET_PRIVACY, by_handle, by_number, to_groups)
+    async def set_privacy(self, caller: Caller, *choices: int | None) -> None:
+        """In the order of the function's arguments; None leaves a choice as it is."""
+        await self._change(caller, _SET_PRIVACY, *choices)
 
     async def block(self, caller: Caller, user_id: bytes, *, most: int) -> bool:
         """Block; False if so many are blocked."""

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from enum import IntEnum
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,10 +15,12 @@ from svc_message.identity.deleting import Deleting
 from svc_message.identity.finding import Finding
 from svc_message.identity.keys_wire import read_device_keys
 from svc_message.identity.locks import RegistrationLocks
-from svc_message.identity.personal import Audience, Personal, Privacy
+from svc_message.identity.personal import Audience, LastSeen, Personal, Privacy
 from svc_message.identity.registering import Application, Registering
 from svc_message.identity.sweep import Sweep
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+
+E = TypeVar("E", bound=IntEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             _audience("findable_by_handle", request.findable_by_handle),
             _audience("findable_by_number", request.findable_by_number),
             _audience("addable_to_groups", request.addable_to_groups),
+            _audience("presence_visible_to", request.presence_visible_to),
+            _choice(LastSeen, "last_seen", request.last_seen),
         )
         await self._identity.personal.set_privacy(caller_of(context), privacy)
         return identity_pb2.SetPrivacyResponse()
@@ -183,13 +188,17 @@ def _read_application(request: identity_pb2.RegisterRequest) -> Application:
 
 
 def _audience(name: str, value: int) -> Audience | None:
+    return _choice(Audience, name, value)
+
+
+def _choice(kind: type[E], name: str, value: int) -> E | None:
     if not value:
         return None
     try:
-        return Audience(value)
+        return kind(value)
     except ValueError:
         raise InvalidArgument(
-            "not an audience", metadata={"field": name, "allowed": "an Audience"}
+            "not a choice", metadata={"field": name, "allowed": kind.__name__}
         ) from None
 
 

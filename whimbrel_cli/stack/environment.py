@@ -80,6 +80,14 @@ class Environment:
             "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
         }
 
+    def of_presence(self) -> dict[str, str]:
+        return {
+            "WHIMBREL_PRESENCE_ETCD": self._stack.etcd_endpoint,
+            "WHIMBREL_PRESENCE_REDIS_URL": self._stack.redis_url,
+            "WHIMBREL_PRESENCE_SERVICE_KEYS": str(self._gateway_keys.public),
+            "WHIMBREL_PRESENCE_SERVICE_KEY": str(self._gateway_keys.private),
+        }
+
     def of_media_stores(self, database: str) -> dict[str, str]:
         return {"WHIMBREL_MEDIA_DATABASE": database, **s3_settings(self._stack.s3_url)}
 

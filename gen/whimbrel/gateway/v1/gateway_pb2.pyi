@@ -82,7 +82,7 @@ class DeviceEvent(message.Message):
     REAUTHENTICATE_FIELD_NUMBER: builtins.int
     WATCH_FIELD_NUMBER: builtins.int
     UNWATCH_FIELD_NUMBER: builtins.int
-    TYPING_FIELD_NUMBER: builtins.int
+    WRITING_FIELD_NUMBER: builtins.int
     @builtins.property
     def hello(self) -> Hello:
         """First, once."""
@@ -112,7 +112,7 @@ class DeviceEvent(message.Message):
         """Chats that are not open any more."""
 
     @builtins.property
-    def typing(self) -> Typing:
+    def writing(self) -> Typing:
         """The person writes."""
 
     def __init__(
@@ -125,13 +125,13 @@ class DeviceEvent(message.Message):
         reauthenticate: Reauthenticate | None = ...,
         watch: ChatList | None = ...,
         unwatch: ChatList | None = ...,
-        typing: Typing | None = ...,
+        writing: Typing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "unwatch", b"unwatch", "watch", b"watch", "writing", b"writing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "hello", b"hello", "read", b"read", "reauthenticate", b"reauthenticate", "send", b"send", "unwatch", b"unwatch", "watch", b"watch", "writing", b"writing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read", "reauthenticate", "watch", "unwatch", "typing"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "send", "ack", "read", "reauthenticate", "watch", "unwatch", "writing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -154,7 +154,7 @@ class ServerEvent(message.Message):
     GROUP_CHANGED_FIELD_NUMBER: builtins.int
     GROUP_NEWS_FIELD_NUMBER: builtins.int
     PRESENCE_FIELD_NUMBER: builtins.int
-    TYPING_FIELD_NUMBER: builtins.int
+    WRITING_FIELD_NUMBER: builtins.int
     WATCH_REFUSED_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
@@ -211,7 +211,7 @@ class ServerEvent(message.Message):
         """Somebody whose chat is open is online, or is not any more; it comes once soon after `watch`, too. A hint: without room it is dropped."""
 
     @builtins.property
-    def typing(self) -> state_pb2.TypingNotice:
+    def writing(self) -> state_pb2.TypingNotice:
         """Somebody writes in a chat that is open. A hint."""
 
     @builtins.property
@@ -234,14 +234,14 @@ class ServerEvent(message.Message):
         group_changed: send_pb2.GroupChanged | None = ...,
         group_news: send_pb2.GroupNews | None = ...,
         presence: state_pb2.Presence | None = ...,
-        typing: state_pb2.TypingNotice | None = ...,
+        writing: state_pb2.TypingNotice | None = ...,
         watch_refused: WatchRefused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "typing", b"typing", "watch_refused", b"watch_refused", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "typing", b"typing", "watch_refused", b"watch_refused", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news", "presence", "typing", "watch_refused"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news", "presence", "writing", "watch_refused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -26,7 +26,7 @@ from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_acce
 from whimbrel.presence.v1 import state_pb2 as whimbrel_dot_presence_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/presence/v1/presence.proto\x12\x14whimbrel.presence.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a whimbrel/presence/v1/state.proto\"C\n\rAttachRequest\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".whimbrel.presence.v1.GatewayEvent\"E\n\x0e\x41ttachResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.whimbrel.presence.v1.PresenceEvent\"\xc6\x02\n\x0cGatewayEvent\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.GatewayHelloH\x00\x12\x34\n\theartbeat\x18\x02 \x01(\x0b\x32\x1f.whimbrel.presence.v1.HeartbeatH\x00\x12*\n\x04gone\x18\x03 \x01(\x0b\x32\x1a.whimbrel.presence.v1.GoneH\x00\x12\x31\n\x05watch\x18\x04 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12\x33\n\x07unwatch\x18\x05 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12.\n\x06typing\x18\x06 \x01(\x0b\x32\x1c.whimbrel.presence.v1.TypingH\x00\x42\x07\n\x05\x65vent\"\x86\x01\n\rPresenceEvent\x12\x38\n\x07\x63hanged\x18\x01 \x01(\x0b\x32%.whimbrel.presence.v1.PresenceChangedH\x00\x12\x32\n\x06typing\x18\x02 \x01(\x0b\x32 .whimbrel.presence.v1.TypingPushH\x00\x42\x07\n\x05\x65vent\"#\n\x0cGatewayHello\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x1d\n\tHeartbeat\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"\x18\n\x04Gone\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"E\n\nWatchChats\x12\x12\n\nwatcher_id\x18\x01 \x01(\x0c\x12\x10\n\x08user_ids\x18\x02 \x03(\x0c\x12\x11\n\tgroup_ids\x18\x03 \x03(\x0c\"z\n\x06Typing\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\x07peer_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x03 \x01(\x0cH\x00\x12\x30\n\x08\x61\x63tivity\x18\x04 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x06\n\x04\x63hat\"X\n\x0fPresenceChanged\x12\x30\n\x08presence\x18\x01 \x01(\x0b\x32\x1e.whimbrel.presence.v1.Presence\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"U\n\nTypingPush\x12\x32\n\x06notice\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.TypingNotice\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"&\n\x12GetPresenceRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"H\n\x13GetPresenceResponse\x12\x31\n\tpresences\x18\x01 \x03(\x0b\x32\x1e.whimbrel.presence.v1.Presence2\xf7\x01\n\x0fPresenceService\x12i\n\x06\x41ttach\x12#.whimbrel.presence.v1.AttachRequest\x1a$.whimbrel.presence.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12k\n\x0bGetPresence\x12(.whimbrel.presence.v1.GetPresenceRequest\x1a).whimbrel.presence.v1.GetPresenceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0c\x92\xb5\x18\x08presenceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/presence/v1/presence.proto\x12\x14whimbrel.presence.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a whimbrel/presence/v1/state.proto\"C\n\rAttachRequest\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".whimbrel.presence.v1.GatewayEvent\"E\n\x0e\x41ttachResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.whimbrel.presence.v1.PresenceEvent\"\xc7\x02\n\x0cGatewayEvent\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.GatewayHelloH\x00\x12\x34\n\theartbeat\x18\x02 \x01(\x0b\x32\x1f.whimbrel.presence.v1.HeartbeatH\x00\x12*\n\x04gone\x18\x03 \x01(\x0b\x32\x1a.whimbrel.presence.v1.GoneH\x00\x12\x31\n\x05watch\x18\x04 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12\x33\n\x07unwatch\x18\x05 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12/\n\x07writing\x18\x06 \x01(\x0b\x32\x1c.whimbrel.presence.v1.TypingH\x00\x42\x07\n\x05\x65vent\"\x87\x01\n\rPresenceEvent\x12\x38\n\x07\x63hanged\x18\x01 \x01(\x0b\x32%.whimbrel.presence.v1.PresenceChangedH\x00\x12\x33\n\x07writing\x18\x02 \x01(\x0b\x32 .whimbrel.presence.v1.TypingPushH\x00\x42\x07\n\x05\x65vent\"#\n\x0cGatewayHello\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x1d\n\tHeartbeat\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"\x18\n\x04Gone\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"E\n\nWatchChats\x12\x12\n\nwatcher_id\x18\x01 \x01(\x0c\x12\x10\n\x08user_ids\x18\x02 \x03(\x0c\x12\x11\n\tgroup_ids\x18\x03 \x03(\x0c\"z\n\x06Typing\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\x07peer_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x03 \x01(\x0cH\x00\x12\x30\n\x08\x61\x63tivity\x18\x04 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x06\n\x04\x63hat\"X\n\x0fPresenceChanged\x12\x30\n\x08presence\x18\x01 \x01(\x0b\x32\x1e.whimbrel.presence.v1.Presence\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"U\n\nTypingPush\x12\x32\n\x06notice\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.TypingNotice\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"&\n\x12GetPresenceRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"H\n\x13GetPresenceResponse\x12\x31\n\tpresences\x18\x01 \x03(\x0b\x32\x1e.whimbrel.presence.v1.Presence2\xf7\x01\n\x0fPresenceService\x12i\n\x06\x41ttach\x12#.whimbrel.presence.v1.AttachRequest\x1a$.whimbrel.presence.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12k\n\x0bGetPresence\x12(.whimbrel.presence.v1.GetPresenceRequest\x1a).whimbrel.presence.v1.GetPresenceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0c\x92\xb5\x18\x08presenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,27 +44,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHRESPONSE']._serialized_start=197
   _globals['_ATTACHRESPONSE']._serialized_end=266
   _globals['_GATEWAYEVENT']._serialized_start=269
-  _globals['_GATEWAYEVENT']._serialized_end=595
-  _globals['_PRESENCEEVENT']._serialized_start=598
-  _globals['_PRESENCEEVENT']._serialized_end=732
-  _globals['_GATEWAYHELLO']._serialized_start=734
-  _globals['_GATEWAYHELLO']._serialized_end=769
-  _globals['_HEARTBEAT']._serialized_start=771
-  _globals['_HEARTBEAT']._serialized_end=800
-  _globals['_GONE']._serialized_start=802
-  _globals['_GONE']._serialized_end=826
-  _globals['_WATCHCHATS']._serialized_start=828
-  _globals['_WATCHCHATS']._serialized_end=897
-  _globals['_TYPING']._serialized_start=899
-  _globals['_TYPING']._serialized_end=1021
-  _globals['_PRESENCECHANGED']._serialized_start=1023
-  _globals['_PRESENCECHANGED']._serialized_end=1111
-  _globals['_TYPINGPUSH']._serialized_start=1113
-  _globals['_TYPINGPUSH']._serialized_end=1198
-  _globals['_GETPRESENCEREQUEST']._serialized_start=1200
-  _globals['_GETPRESENCEREQUEST']._serialized_end=1238
-  _globals['_GETPRESENCERESPONSE']._serialized_start=1240
-  _globals['_GETPRESENCERESPONSE']._serialized_end=1312
-  _globals['_PRESENCESERVICE']._serialized_start=1315
-  _globals['_PRESENCESERVICE']._serialized_end=1562
+  _globals['_GATEWAYEVENT']._serialized_end=596
+  _globals['_PRESENCEEVENT']._serialized_start=599
+  _globals['_PRESENCEEVENT']._serialized_end=734
+  _globals['_GATEWAYHELLO']._serialized_start=736
+  _globals['_GATEWAYHELLO']._serialized_end=771
+  _globals['_HEARTBEAT']._serialized_start=773
+  _globals['_HEARTBEAT']._serialized_end=802
+  _globals['_GONE']._serialized_start=804
+  _globals['_GONE']._serialized_end=828
+  _globals['_WATCHCHATS']._serialized_start=830
+  _globals['_WATCHCHATS']._serialized_end=899
+  _globals['_TYPING']._serialized_start=901
+  _globals['_TYPING']._serialized_end=1023
+  _globals['_PRESENCECHANGED']._serialized_start=1025
+  _globals['_PRESENCECHANGED']._serialized_end=1113
+  _globals['_TYPINGPUSH']._serialized_start=1115
+  _globals['_TYPINGPUSH']._serialized_end=1200
+  _globals['_GETPRESENCEREQUEST']._serialized_start=1202
+  _globals['_GETPRESENCEREQUEST']._serialized_end=1240
+  _globals['_GETPRESENCERESPONSE']._serialized_start=1242
+  _globals['_GETPRESENCERESPONSE']._serialized_end=1314
+  _globals['_PRESENCESERVICE']._serialized_start=1317
+  _globals['_PRESENCESERVICE']._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

@@ -74,7 +74,7 @@ class GatewayEvent(message.Message):
     GONE_FIELD_NUMBER: builtins.int
     WATCH_FIELD_NUMBER: builtins.int
     UNWATCH_FIELD_NUMBER: builtins.int
-    TYPING_FIELD_NUMBER: builtins.int
+    WRITING_FIELD_NUMBER: builtins.int
     @builtins.property
     def hello(self) -> GatewayHello:
         """First, once."""
@@ -96,7 +96,7 @@ class GatewayEvent(message.Message):
         """Somebody has closed chats."""
 
     @builtins.property
-    def typing(self) -> Typing:
+    def writing(self) -> Typing:
         """Somebody is writing."""
 
     def __init__(
@@ -107,13 +107,13 @@ class GatewayEvent(message.Message):
         gone: Gone | None = ...,
         watch: WatchChats | None = ...,
         unwatch: WatchChats | None = ...,
-        typing: Typing | None = ...,
+        writing: Typing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["event", b"event", "gone", b"gone", "heartbeat", b"heartbeat", "hello", b"hello", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["event", b"event", "gone", b"gone", "heartbeat", b"heartbeat", "hello", b"hello", "unwatch", b"unwatch", "watch", b"watch", "writing", b"writing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["event", b"event", "gone", b"gone", "heartbeat", b"heartbeat", "hello", b"hello", "typing", b"typing", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["event", b"event", "gone", b"gone", "heartbeat", b"heartbeat", "hello", b"hello", "unwatch", b"unwatch", "watch", b"watch", "writing", b"writing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "heartbeat", "gone", "watch", "unwatch", "typing"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "heartbeat", "gone", "watch", "unwatch", "writing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -124,26 +124,26 @@ class PresenceEvent(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     CHANGED_FIELD_NUMBER: builtins.int
-    TYPING_FIELD_NUMBER: builtins.int
+    WRITING_FIELD_NUMBER: builtins.int
     @builtins.property
     def changed(self) -> PresenceChanged:
         """For those who watch a user."""
 
     @builtins.property
-    def typing(self) -> TypingPush:
+    def writing(self) -> TypingPush:
         """For those who watch a chat."""
 
     def __init__(
         self,
         *,
         changed: PresenceChanged | None = ...,
-        typing: TypingPush | None = ...,
+        writing: TypingPush | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["changed", b"changed", "event", b"event", "typing", b"typing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["changed", b"changed", "event", b"event", "writing", b"writing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["changed", b"changed", "event", b"event", "typing", b"typing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["changed", b"changed", "event", b"event", "writing", b"writing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["changed", "typing"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["changed", "writing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -1,0 +1,54 @@
+"""Every knob of svc_presence."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from annotated_types import Gt
+from pydantic import FilePath, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from mesh.settings import Settings as MeshSettings
+from mesh.telemetry import TelemetrySettings
+
+Span = Annotated[timedelta, Gt(timedelta(0))]
+
+
+class Settings(MeshSettings):
+    """What an operator may set."""
+
+    model_config = SettingsConfigDict(env_prefix="WHIMBREL_PRESENCE_")
+
+    listen: str = "127.0.0.1:50071"
+    """Address and port of the internal listener; port 0 takes a free one."""
+    advertise: str = ""
+    """Address that others reach it at; empty: the one it listens on."""
+    zone: str = ""
+    """Where it runs, for those who choose."""
+    etcd: str = "127.0.0.1:2379"
+    """Where etcd listens."""
+    etcd_prefix: str = "/whimbrel"
+    """What every key in etcd begins with."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """URL of Redis or Valkey; may hold a password."""
+    redis_prefix: str = "whimbrel:"
+    """What every key in Redis begins with."""
+    service_keys: FilePath
+    """Public keys of the services and teams that may call this one."""
+    service_key: FilePath
+    """File with the key that signs this instance's own calls."""
+
+    offline_after: Span = timedelta(seconds=65)
+    """How long after the last heartbeat somebody is offline: two that are missed, and their way."""
+    keep_last_seen: Span = timedelta(days=30)
+    """How long it is known when somebody was last seen."""
+    audience_fresh: Span = timedelta(seconds=30)
+    """How long the message service's word on who may see whom is good; then it is asked again."""
+    most_watches: PositiveInt = 1_000_000
+    """Most chats that are watched at once, each by one person at one gateway; more are ignored."""
+
+    drain: timedelta = timedelta(seconds=5)
+    """What open calls get to end when the instance is taken down."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
