@@ -3,23 +3,12 @@
 import asyncio
 import contextlib
 
-import grpc
 import httpx
-import structlog
 
-from mesh import logs
-from mesh.access import AccessInterceptor
-from mesh.auth import ServiceTokenVerifier
 from mesh.clock import Clock, SystemClock
-from mesh.discovery import Discovery
-from mesh.health import Health
-from mesh.instances import Instance, new_instance_id
-from mesh.keys import KeySet
 from mesh.postgres import Pool, open_pool
-from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.service_auth import ServiceTokenInterceptor
+from mesh.service import opened
 from mesh.tasks import periodically
-from mesh.telemetry import Telemetry, open_telemetry
 from svc_media.allowance import Allowance
 from svc_media.dependencies import OnHealth, silent
 from svc_media.grants import Grants, Policy
@@ -30,21 +19,13 @@ from svc_media.settings import Settings
 from svc_media.store import MediaStore
 from whimbrel.media.v1 import media_pb2_grpc
 
-log = structlog.get_logger(__name__)
-
 SERVICE = "media"
 _STORE_SECONDS = 4.0
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
-    instance_id = new_instance_id()
-    logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
-    health = Health()
-    async with contextlib.AsyncExitStack() as stack:
-        telemetry = stack.enter_context(
-            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
-        )
+    async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             open_pool(
                 settings.database.get_secret_value(),
@@ -55,29 +36,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         http = await stack.enter_async_context(
             httpx.AsyncClient(timeout=_STORE_SECONDS, trust_env=False)
         )
-        discovery = await stack.enter_async_context(
-            Discovery(
-                settings.etcd,
-                prefix=settings.etcd_prefix,
-                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
-            )
-        )
-        grants, retention = build(settings, pool, http, SystemClock(), on_health=health.dependency)
+        on_health = process.health.dependency
+        grants, retention = build(settings, pool, http, SystemClock(), on_health=on_health)
         servicer = MediaServicer(grants, retention)
-        server = _server(settings, servicer, health, telemetry)
-        address = bind(server, settings.listen)
-        instance = Instance(instance_id, SERVICE, settings.advertise or address, settings.zone)
+        server = process.internal_server(settings.service_keys, settings.message_keys)
+        media_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server)
+        instance = process.bound(server)
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(
                 periodically(retention.sweep, settings.sweep, name="sweep"), name="sweep"
             )
-            async with running(server, grace=settings.drain):
-                discovery.register(instance)
-                health.ready()
-                log.info("serving", address=instance.address)
+            async with process.serving(server, instance, grace=settings.drain):
                 await stop.wait()
-                health.draining()
-                await discovery.withdraw()
+                await process.withdraw()
                 servicer.end_streams()
             sweeping.cancel()
 
@@ -103,23 +74,3 @@ def build(
         clock=clock,
     )
     return grants, Retention(store, objects, longest=settings.longest_kept, clock=clock)
-
-
-def _server(
-    settings: Settings, servicer: MediaServicer, health: Health, telemetry: Telemetry
-) -> grpc.aio.Server:
-    keys = KeySet.joined(
-        KeySet.load(path) for path in (settings.service_keys, settings.message_keys)
-    )
-    verifier = ServiceTokenVerifier(keys.public_keys, SERVICE)
-    server = new_server(
-        INTERNAL_LISTENER,
-        interceptors=[
-            *telemetry.interceptors,
-            ServiceTokenInterceptor(verifier),
-            AccessInterceptor(),
-        ],
-    )
-    media_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server)
-    health.add_to(server)
-    return server

@@ -6,15 +6,17 @@ from typing import Self
 from pydantic import FilePath, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.service import ServiceSettings
 from mesh.settings import Settings as MeshSettings
-from mesh.telemetry import TelemetrySettings
 from svc_media.signing import Bucket, Credentials, Edge
+
+_CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_MEDIA_")
 
 
 class StoreSettings(MeshSettings):
     """What preparing the stores needs."""
 
-    model_config = SettingsConfigDict(env_prefix="WHIMBREL_MEDIA_")
+    model_config = _CONFIG
 
     database: SecretStr
     """DSN of the service's own database."""
@@ -58,23 +60,17 @@ class StoreSettings(MeshSettings):
         )
 
 
-class Settings(StoreSettings):
+class Settings(StoreSettings, ServiceSettings):
     """Every knob of svc_media."""
+
+    model_config = _CONFIG
 
     service_keys: FilePath
     """Public keys of the gateways, which may call in the name of people."""
     message_keys: FilePath
     """Public keys of the message service, which may tell of references."""
     listen: str = "127.0.0.1:50064"
-    """Address and port of the internal listener."""
-    advertise: str = ""
-    """Address that others reach it at; empty: the one it listens on."""
-    zone: str = ""
-    """Where it runs, for those who choose."""
-    etcd: str = "127.0.0.1:2379"
-    """Where etcd listens."""
-    etcd_prefix: str = "/whimbrel"
-    """What every key in etcd begins with."""
+    """Address and port of the internal listener; port 0 takes a free one."""
     connections: PositiveInt = 8
     """Most connections to the database."""
     cdn_address: str = ""
@@ -95,12 +91,6 @@ class Settings(StoreSettings):
     """How often it gets one after that."""
     sweep: timedelta = timedelta(minutes=10)
     """How often objects are looked for that are over."""
-    drain: timedelta = timedelta(seconds=20)
-    """What open calls get to end when the instance is taken down."""
-    telemetry: TelemetrySettings = TelemetrySettings()
-    """Traces and metrics."""
-    log_level: str = "INFO"
-    """Least level that is logged."""
 
     @property
     def edge(self) -> Edge | None:

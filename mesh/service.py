@@ -1,0 +1,127 @@
+"""What the process of any service is made of beside its own parts, and how it comes and goes."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import structlog
+
+from mesh import logs
+from mesh.access import AccessInterceptor
+from mesh.auth import ServiceTokenVerifier, TokenSigner
+from mesh.discovery import Discovery
+from mesh.health import Health
+from mesh.instances import Instance, new_instance_id
+from mesh.keys import KeySet
+from mesh.server import INTERNAL_LISTENER, bind, new_server, running
+from mesh.service_auth import ServiceCredentials, ServiceTokenInterceptor
+from mesh.settings import Settings
+from mesh.telemetry import Telemetry, TelemetrySettings, open_telemetry
+
+log = structlog.get_logger(__name__)
+
+
+class ServiceSettings(Settings):
+    """The knobs that every service has."""
+
+    listen: str
+    """Address and port of the listener; port 0 takes a free one."""
+    advertise: str = ""
+    """Address that others reach it at; empty: the one it listens on."""
+    zone: str = ""
+    """Where it runs, for those who choose."""
+    etcd: str = "127.0.0.1:2379"
+    """Where etcd listens."""
+    etcd_prefix: str = "/whimbrel"
+    """What every key in etcd begins with."""
+    drain: timedelta = timedelta(seconds=20)
+    """What is in flight gets so long to end when the instance is taken down."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One instance of a service."""
+
+    service: str
+    instance_id: str
+    settings: ServiceSettings
+    health: Health
+    telemetry: Telemetry
+    discovery: Discovery
+
+    def credentials(self, key_file: Path) -> ServiceCredentials:
+        """What this instance shows when it calls others. Raises ValueError without a key."""
+        return ServiceCredentials(
+            signer_of(key_file), service=self.service, instance_id=self.instance_id
+        )
+
+    def internal_server(self, *key_files: Path) -> grpc.aio.Server:
+        """A server for whom the protos let call, by a token of one of these keys."""
+        keys = KeySet.joined(KeySet.load(path) for path in key_files)
+        verifier = ServiceTokenVerifier(keys.public_keys, self.service)
+        server = new_server(
+            INTERNAL_LISTENER,
+            interceptors=[
+                *self.telemetry.interceptors,
+                ServiceTokenInterceptor(verifier),
+                AccessInterceptor(),
+            ],
+        )
+        self.health.add_to(server)
+        return server
+
+    def bound(self, server: grpc.aio.Server) -> Instance:
+        """The instance as others find it. Raises OSError for a port that is taken."""
+        address = bind(server, self.settings.listen)
+        return Instance(
+            self.instance_id,
+            self.service,
+            self.settings.advertise or address,
+            self.settings.zone,
+        )
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, server: grpc.aio.Server, instance: Instance, *, grace: timedelta
+    ) -> AsyncIterator[None]:
+        """Be found and ready inside the block; open calls get the grace at its end."""
+        async with running(server, grace=grace):
+            self.discovery.register(instance)
+            self.health.ready()
+            log.info("serving", address=instance.address)
+            yield
+
+    async def withdraw(self) -> None:
+        """Let no new calls come."""
+        self.health.draining()
+        await self.discovery.withdraw()
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: ServiceSettings, service: str) -> AsyncIterator[Process]:
+    """The process, with its logs, telemetry and its place in etcd."""
+    instance_id, health = new_instance_id(), Health()
+    logs.configure(level=settings.log_level, service=service, instance=instance_id)
+    with open_telemetry(settings.telemetry, service=service, instance_id=instance_id) as telemetry:
+        discovery = Discovery(
+            settings.etcd,
+            prefix=settings.etcd_prefix,
+            on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
+        )
+        async with discovery:
+            yield Process(service, instance_id, settings, health, telemetry, discovery)
+
+
+def signer_of(key_file: Path) -> TokenSigner:
+    """Who signs with the file's private key. Raises ValueError if it holds none."""
+    keys = KeySet.load(key_file)
+    if keys.private_key is None:
+        raise ValueError(f"{key_file} holds no private key")
+    return TokenSigner(keys.private_key, keys.key_id)
