@@ -7,27 +7,18 @@ from annotated_types import Gt
 from pydantic import FilePath, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from mesh.settings import Settings as MeshSettings
-from mesh.telemetry import TelemetrySettings
+from mesh.service import ServiceSettings
 
 Span = Annotated[timedelta, Gt(timedelta(0))]
 
 
-class Settings(MeshSettings):
+class Settings(ServiceSettings):
     """What an operator may set."""
 
     model_config = SettingsConfigDict(env_prefix="WHIMBREL_PRESENCE_")
 
     listen: str = "127.0.0.1:50071"
     """Address and port of the internal listener; port 0 takes a free one."""
-    advertise: str = ""
-    """Address that others reach it at; empty: the one it listens on."""
-    zone: str = ""
-    """Where it runs, for those who choose."""
-    etcd: str = "127.0.0.1:2379"
-    """Where etcd listens."""
-    etcd_prefix: str = "/whimbrel"
-    """What every key in etcd begins with."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """URL of Redis or Valkey; may hold a password."""
     redis_prefix: str = "whimbrel:"
@@ -48,7 +39,3 @@ class Settings(MeshSettings):
 
     drain: timedelta = timedelta(seconds=5)
     """What open calls get to end when the instance is taken down."""
-    telemetry: TelemetrySettings = TelemetrySettings()
-    """Traces and metrics."""
-    log_level: str = "INFO"
-    """DEBUG, INFO, WARNING or ERROR."""

@@ -5,26 +5,15 @@ import contextlib
 from datetime import timedelta
 from pathlib import Path
 
-import grpc
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from mesh import logs
-from mesh.access import AccessInterceptor
-from mesh.auth import ServiceTokenVerifier
 from mesh.clock import Clock, SystemClock
-from mesh.discovery import Discovery
 from mesh.failpoints import Failpoints
-from mesh.health import Health
-from mesh.instances import Instance, new_instance_id
-from mesh.keys import KeySet
 from mesh.postgres import open_pool
 from mesh.redis import open_redis
-from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.service_auth import ServiceTokenInterceptor
+from mesh.service import opened
 from mesh.tasks import periodically
-from mesh.telemetry import Telemetry, open_telemetry
 from svc_push.jobs import Jobs, JobsUnavailable
 from svc_push.model import Provider
 from svc_push.providers.apns import Apns
@@ -39,22 +28,15 @@ from svc_push.tokens import Tokens
 from svc_push.worker import Rings, Worker
 from whimbrel.push.v1 import push_pb2_grpc
 
-log = structlog.get_logger(__name__)
-
 SERVICE = "push"
 _REDIS_ANSWERS = timedelta(seconds=2)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
-    instance_id, clock = new_instance_id(), SystemClock()
-    logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
-    health = Health()
-    async with contextlib.AsyncExitStack() as stack:
-        telemetry = stack.enter_context(
-            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
-        )
-        jobs = await _open_jobs(settings, instance_id, stack)
+    clock = SystemClock()
+    async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
+        jobs = await _open_jobs(settings, process.instance_id, stack)
         store = await _open_store(settings, stack)
         providers = await open_providers(settings, clock, stack)
         tokens = Tokens(store, jobs, list(providers), keep=settings.keep_tokens, clock=clock)
@@ -64,23 +46,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             providers,
             per_second=settings.provider_rate,
             clock=clock,
-            telemetry=telemetry,
+            telemetry=process.telemetry,
             failpoints=Failpoints(settings.failpoint),
             dead_after=settings.claim_after,
-        )
-        discovery = await stack.enter_async_context(
-            Discovery(
-                settings.etcd,
-                prefix=settings.etcd_prefix,
-                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
-            )
         )
         web_push = providers.get(Provider.WEB_PUSH)
         vapid_key = web_push.public_key if isinstance(web_push, WebPush) else None
         servicer = PushServicer(tokens, jobs, vapid_key)
-        server = _server(settings, servicer, health, telemetry)
-        address = bind(server, settings.listen)
-        instance = Instance(instance_id, SERVICE, settings.advertise or address, settings.zone)
+        server = process.internal_server(settings.service_keys, settings.message_keys)
+        push_pb2_grpc.add_PushServiceServicer_to_server(servicer, server)
+        instance = process.bound(server)
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(worker.run(), name="worker"),
@@ -88,13 +63,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     periodically(tokens.sweep, settings.sweep, name="sweep"), name="sweep"
                 ),
             ]
-            async with running(server, grace=settings.drain):
-                discovery.register(instance)
-                health.ready()
-                log.info("serving", address=instance.address)
+            async with process.serving(server, instance, grace=settings.drain):
                 await stop.wait()
-                health.draining()
-                await discovery.withdraw()
+                await process.withdraw()
                 servicer.end_streams()
             for task in working:
                 task.cancel()
@@ -174,23 +145,3 @@ async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> T
         )
     )
     return TokenStore(pool, Seal.load(settings.token_keys))
-
-
-def _server(
-    settings: Settings, servicer: PushServicer, health: Health, telemetry: Telemetry
-) -> grpc.aio.Server:
-    keys = KeySet.joined(
-        KeySet.load(path) for path in (settings.service_keys, settings.message_keys)
-    )
-    verifier = ServiceTokenVerifier(keys.public_keys, SERVICE)
-    server = new_server(
-        INTERNAL_LISTENER,
-        interceptors=[
-            *telemetry.interceptors,
-            ServiceTokenInterceptor(verifier),
-            AccessInterceptor(),
-        ],
-    )
-    push_pb2_grpc.add_PushServiceServicer_to_server(servicer, server)
-    health.add_to(server)
-    return server

@@ -6,21 +6,25 @@ from typing import Self
 from pydantic import FilePath, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.service import ServiceSettings
 from mesh.settings import Settings as MeshSettings
-from mesh.telemetry import TelemetrySettings
+
+_CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_PUSH_")
 
 
 class StoreSettings(MeshSettings):
     """What preparing the store needs."""
 
-    model_config = SettingsConfigDict(env_prefix="WHIMBREL_PUSH_")
+    model_config = _CONFIG
 
     database: SecretStr
     """DSN of the service's own database."""
 
 
-class Settings(StoreSettings):
+class Settings(StoreSettings, ServiceSettings):
     """Every knob of svc_push."""
+
+    model_config = _CONFIG
 
     service_keys: FilePath
     """Public keys of the gateways, which may call in the name of people."""
@@ -31,14 +35,6 @@ class Settings(StoreSettings):
     encrypts; what is under another is encrypted anew by the next sweep, after which that may go."""
     listen: str = "127.0.0.1:50063"
     """Address and port of the internal listener."""
-    advertise: str = ""
-    """Address that others reach it at; empty: the one it listens on."""
-    zone: str = ""
-    """Where it runs, for those who choose."""
-    etcd: str = "127.0.0.1:2379"
-    """Where etcd listens."""
-    etcd_prefix: str = "/whimbrel"
-    """What every key in etcd begins with."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Where the jobs are."""
     redis_prefix: str = "whimbrel:"
@@ -81,10 +77,6 @@ class Settings(StoreSettings):
     """How often old tokens are looked for."""
     drain: timedelta = timedelta(seconds=15)
     """What open calls get to end when the instance is taken down."""
-    telemetry: TelemetrySettings = TelemetrySettings()
-    """Traces and metrics."""
-    log_level: str = "INFO"
-    """Least level that is logged."""
     failpoint: str = ""
     """For fault tests only: `name:count`, where the process kills itself."""
 
