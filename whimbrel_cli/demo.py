@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from mesh.redis import open_redis
+from whimbrel_cli.demo_file import show_file
 from whimbrel_cli.demo_people import Cast, Talker
 from whimbrel_cli.demo_tally import Tally, tally
 from whimbrel_cli.person import FAILED, run
@@ -56,9 +57,10 @@ def demo(
 async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
     began = time.monotonic()
     # Never someone else's servers: one of ours is flushed, and others are killed.
-    stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None)
-    console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards …")
-    async with Mesh(folder / "mesh", gateways=2, message=2, shards=2, settings=stack) as mesh:
+    stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None, s3_url=None)
+    console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards, files …")
+    parts = Mesh(folder / "mesh", gateways=2, message=2, shards=2, media=1, settings=stack)
+    async with parts as mesh:
         console.print(f"It is up after {time.monotonic() - began:.1f} s.")
         progress = Bell()
         cast = Cast(folder, mesh, console, progress=progress)
@@ -68,7 +70,10 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
             # Before anybody has written to alice: no instance remembers her with one device.
             await cast.link(alice, "laptop")
             async with cast.online("laptop", read_receipts=False) as laptop:
-                return await Stage(mesh, alice, bob, laptop, progress, console).play(messages)
+                stage = Stage(mesh, alice, bob, laptop, progress, console)
+                shown = await stage.play(messages)
+                is_intact = await show_file(alice.client, bob.client, folder, console)
+                return replace(shown, file_is_intact=is_intact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,15 @@ class Shown:
     laptop: Tally
     # The digits of the safety number, as each of the two sees it.
     safety_numbers: tuple[str, str]
+    file_is_intact: bool = True
 
     @property
     def is_right(self) -> bool:
         """The mesh kept its promises."""
         alice, bob = self.safety_numbers
         is_talk_right = all(one.is_right for one in self.tallies.values())
-        return is_talk_right and not self.laptop.faults and alice == bob
+        is_secure = alice == bob
+        return is_talk_right and not self.laptop.faults and is_secure and self.file_is_intact
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from whimbrel_cli.files import save_file
 from whimbrel_cli.person import As, Data, Gateways, Person, person, run
 from whimbrel_cli.wording import words_of
-from whimbrel_client import Message
+from whimbrel_client import CallFailed, Client, FileFailed, Message
 from whimbrel_client.ids import id_text
 
 
@@ -23,6 +25,9 @@ def listen(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
     mark_read: Annotated[bool, typer.Option("--read", help="Tell the senders: read.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Save files that come into this folder.", metavar="FOLDER")
+    ] = None,
     gateway: Gateways = None,
     data: Data = None,
 ) -> None:
@@ -34,11 +39,17 @@ def listen(
     """
     who = person(as_, data, gateway)
     place = _Place(who.profile / "listened", after)
-    run(lambda: _listen(who, place, as_json=as_json, count=count, mark_read=mark_read))
+    run(lambda: _listen(who, place, as_json=as_json, count=count, mark_read=mark_read, save=save))
 
 
 async def _listen(
-    who: Person, place: "_Place", *, as_json: bool, count: int | None, mark_read: bool
+    who: Person,
+    place: "_Place",
+    *,
+    as_json: bool,
+    count: int | None,
+    mark_read: bool,
+    save: Path | None,
 ) -> None:
     async with (
         who.client() as client,
@@ -49,7 +60,9 @@ async def _listen(
             if message.sender not in handles:
                 handles[message.sender] = await client.handle_of(message.sender)
             handle = handles[message.sender]
-            print(_json(message, handle) if as_json else _line(message, handle), flush=True)
+            saved = await _saved(client, message, save)
+            line = _json(message, handle, saved) if as_json else _line(message, handle, saved)
+            print(line, flush=True)
             place.keep(message.cursor)
             if mark_read:
                 await client.mark_read(message.conversation, message.seq)
@@ -75,13 +88,25 @@ class _Place:
             draft.replace(self._path)
 
 
-def _line(message: Message, handle: str | None) -> str:
+async def _saved(client: Client, message: Message, folder: Path | None) -> Path | None:
+    """Where the message's file is now. One that cannot be had is told of, and listening goes on."""
+    if folder is None:
+        return None
+    try:
+        return await save_file(client, message, folder)
+    except (FileFailed, CallFailed) as error:
+        print(f"whimbrel: the file was not saved: {error}", file=sys.stderr)
+        return None
+
+
+def _line(message: Message, handle: str | None, saved: Path | None) -> str:
     time = message.accepted_at.astimezone().strftime("%H:%M:%S")
-    return f"{time} {handle or id_text(message.sender)}: {words_of(message)}"
+    where = f" [saved as {saved}]" if saved else ""
+    return f"{time} {handle or id_text(message.sender)}: {words_of(message)}{where}"
 
 
-def _json(message: Message, handle: str | None) -> str:
-    fields = {
+def _json(message: Message, handle: str | None, saved: Path | None) -> str:
+    fields: dict[str, object] = {
         "cursor": message.cursor,
         "conversation": id_text(message.conversation),
         "seq": message.seq,
@@ -92,4 +117,6 @@ def _json(message: Message, handle: str | None) -> str:
         "kind": message.kind,
         "text": message.text,
     }
+    if saved is not None:
+        fields["file"] = str(saved)
     return json.dumps(fields, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`whimbrel send`: one message, or every line of standard input, pipelined and in order."""
+"""`whimbrel send`: a message, a file, or every line of standard input, pipelined and in order."""
 
 import asyncio
 import json
@@ -8,12 +8,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from whimbrel_cli.files import send_file
 from whimbrel_cli.person import As, Data, Gateways, Person, account_of, person, run
 from whimbrel_cli.stdin import batches
 from whimbrel_client import Client, OutgoingMessage, Unreachable
@@ -32,22 +34,30 @@ def send(
     text: Text = None,
     *,
     as_: As,
+    file: Annotated[
+        Path | None, typer.Option(help="Send this file; TEXT goes with it.", metavar="PATH")
+    ] = None,
     wait: Annotated[float, typer.Option(help="Give up after so long without progress.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     gateway: Gateways = None,
     data: Data = None,
 ) -> None:
-    """Send a message, or every line of standard input, and wait until the mesh has it all.
+    """Send a message, a file, or every line of standard input; wait until the mesh has it all.
 
-    What was queued and is not accepted stays queued, and goes out with the next command.
+    What was queued and is not accepted stays queued, and goes out with the next command. A file
+    that was interrupted goes on with the next command for the same file.
     """
     who = person(as_, data, gateway)
     began = time.monotonic()
-    accepted = run(lambda: _send(who, to, text, wait=wait))
+    if file is not None:
+        accepted = 1
+        run(lambda: send_file(who, to, file, caption=text or "", wait=wait))
+    else:
+        accepted = run(lambda: _send(who, to, text, wait=wait))
     seconds = time.monotonic() - began
     if as_json:
         print(json.dumps({"accepted": accepted, "seconds": round(seconds, 3)}))
-    elif text is None:
+    elif text is None and file is None:
         print(f"{accepted:,} messages accepted in {seconds:.1f} s", file=sys.stderr)
 
 

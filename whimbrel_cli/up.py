@@ -33,16 +33,30 @@ def up(
     gateways: Annotated[int, typer.Option(min=1, help="Gateway instances.")] = 2,
     message: Annotated[int, typer.Option(min=1, help="Message service instances.")] = 2,
     shards: Annotated[int, typer.Option(min=1, help="Shards: one database each.")] = 2,
+    media: Annotated[int, typer.Option(min=0, help="Media instances; 0: no files.")] = 1,
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
+    *,
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="A broker too, and domain events on it.")
+    ] = False,
 ) -> None:
     """Bring a mesh up on this machine and keep it up until Ctrl-C.
 
     A server that is there already is used instead of an own one when WHIMBREL_STACK_POSTGRES_DSN,
-    WHIMBREL_STACK_REDIS_URL or WHIMBREL_STACK_ETCD_ENDPOINT name it. Own servers take free ports
-    unless WHIMBREL_STACK_POSTGRES_PORT, _REDIS_PORT or _ETCD_PORT set them.
+    WHIMBREL_STACK_REDIS_URL, WHIMBREL_STACK_ETCD_ENDPOINT, WHIMBREL_STACK_S3_URL or
+    WHIMBREL_STACK_KAFKA_BOOTSTRAP name it. Own servers take free ports unless
+    WHIMBREL_STACK_POSTGRES_PORT, _REDIS_PORT, _ETCD_PORT, _S3_PORT or _KAFKA_PORT set them.
     """
     settings = load(StackSettings)
-    mesh = Mesh(data, gateways=gateways, message=message, shards=shards, settings=settings)
+    mesh = Mesh(
+        data,
+        gateways=gateways,
+        message=message,
+        shards=shards,
+        media=media,
+        kafka=kafka,
+        settings=settings,
+    )
     other_data = "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"
     view = choose_view(Console(), greeting=_HOW_TO_CHAT.format(data=other_data))
     try:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from mesh.ids import parse_ulid
 from tests.e2e.meshes import lasting_mesh
+from tests.whimbrel_cli.terminal import Terminal
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.stack.settings import StackSettings
 from whimbrel_client import Client, Message, OutgoingMessage
@@ -101,6 +102,25 @@ async def test_what_a_message_refers_to_is_kept_also_when_the_media_service_was_
             await asyncio.sleep(0.05)  # until the message service has found it again
 
     assert await _rows(mesh.shards["shard-0"], "SELECT FROM media_reference") == []
+
+
+async def test_files_at_the_terminal(mesh: Mesh, tmp_path: Path) -> None:
+    terminal, path = Terminal(tmp_path, mesh.gateway_addresses[0]), tmp_path / "notes.txt"
+    path.write_text("what was said")
+    ann, bob = (f"{name}{os.urandom(6).hex()}" for name in ("ann", "bob"))
+    for name in (ann, bob):
+        profile = tmp_path / "profiles" / name
+        await Client.register(profile, name, gateways=mesh.gateway_addresses)
+
+    sent = await terminal.run("send", "--as", ann, bob, "the notes", "--file", str(path))
+    missing = await terminal.run("send", "--as", ann, bob, "--file", str(tmp_path / "none"))
+    folder = tmp_path / "saved"
+    heard = await terminal.run("listen", "--as", bob, "--count", "1", "--save", str(folder))
+
+    assert (sent.code, sent.err) == (0, "")
+    assert (missing.code, "cannot read" in missing.err) == (1, True)
+    assert (folder / "notes.txt").read_text() == "what was said"
+    assert f"document: notes.txt, 13 bytes, the notes) [saved as {folder}/notes.txt]" in heard.out
 
 
 async def _days_left(mesh: Mesh, message: OutgoingMessage) -> float:

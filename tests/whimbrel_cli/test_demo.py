@@ -66,6 +66,7 @@ def test_a_second_device_that_lacks_something_and_another_safety_number_are_not_
     assert not Shown({"": right}, short, ("1", "1")).is_right
     assert not Shown({"": right}, right, ("1", "2")).is_right
     assert not Shown({"": short}, right, ("1", "1")).is_right
+    assert not Shown({"": right}, right, ("1", "1"), file_is_intact=False).is_right
 
 
 @pytest.mark.parametrize("tick", [Tick.SENT, Tick.DELIVERED])
@@ -91,5 +92,6 @@ def test_a_short_demo_loses_nothing() -> None:
     assert "killed with SIGKILL" in ended.stdout
     assert "alice's laptop, of the same 400: 0 lost" in ended.stdout
     assert "the same safety number" in ended.stdout
+    assert "which arrives intact" in ended.stdout
     assert "Nothing was lost" in ended.stdout
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -18,7 +18,7 @@ from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.programs import Command, Program, State
 
 _WHIMBREL = str(Path(sys.executable).parent / "whimbrel")
-_PROCESSES = {"postgres", "valkey", "etcd", "message-1", "gateway-1"}
+_PROCESSES = {"postgres", "valkey", "etcd", "seaweed", "media-1", "message-1", "gateway-1"}
 
 pytestmark = pytest.mark.timeout(180)
 
