@@ -36,6 +36,7 @@ def up(
     media: Annotated[int, typer.Option(min=0, help="Media instances; 0: no files.")] = 1,
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
     *,
+    push: Annotated[int, typer.Option(min=0, help="Push instances; 0: nobody is woken.")] = 1,
     kafka: Annotated[
         bool, typer.Option("--kafka", help="A broker too, and domain events on it.")
     ] = False,
@@ -54,6 +55,7 @@ def up(
         message=message,
         shards=shards,
         media=media,
+        push=push,
         kafka=kafka,
         settings=settings,
     )

@@ -22,6 +22,7 @@ from whimbrel_cli.stack.files import write_private
 
 APNS_KEY_ID, APNS_TEAM_ID, APNS_TOPIC = "WHIMBRELK1", "WHIMBRELT1", "example.whimbrel"
 FCM_PROJECT, FCM_EMAIL, FCM_KEY_ID = "whimbrel-simulated", "push@whimbrel.example", "fcm-1"
+VAPID_SUBJECT = "mailto:push@whimbrel.example"
 _LIFE = timedelta(days=3650)
 
 
@@ -74,6 +75,23 @@ class Credentials:
             "token_uri": token_uri,
         }
         write_private(self.fcm_account, json.dumps(account, indent=2))
+
+    def settings(self, url: str) -> dict[str, str]:
+        """What a push service is told, for it to find the simulators at the URL."""
+        settings = {
+            "PROVIDER_CA": self.authority,
+            "APNS_KEY": self.apns_key,
+            "APNS_KEY_ID": APNS_KEY_ID,
+            "APNS_TEAM_ID": APNS_TEAM_ID,
+            "APNS_TOPIC": APNS_TOPIC,
+            "APNS_URL": url,
+            "FCM_ACCOUNT": self.fcm_account,
+            "FCM_URL": url,
+            "VAPID_KEY": self.vapid_key,
+            "VAPID_SUBJECT": VAPID_SUBJECT,
+            "WEB_PUSH_PRIVATE": "true",
+        }
+        return {f"WHIMBREL_PUSH_{name}": str(value) for name, value in settings.items()}
 
     def ec_public(self, path: Path) -> ec.EllipticCurvePublicKey:
         """The public half of one of the keys on P-256."""

@@ -7,18 +7,12 @@ from pathlib import Path
 from mesh.clock import Clock, SystemClock
 from whimbrel_cli.providers.apns import SimulatedApns
 from whimbrel_cli.providers.arrivals import Arrivals
-from whimbrel_cli.providers.credentials import (
-    APNS_KEY_ID,
-    APNS_TEAM_ID,
-    APNS_TOPIC,
-    Credentials,
-)
+from whimbrel_cli.providers.credentials import Credentials
 from whimbrel_cli.providers.fcm import TOKEN_PATH, SimulatedFcm
 from whimbrel_cli.providers.http import Fault, Http2Server, Reply, Request
 from whimbrel_cli.providers.webpush import SimulatedWebPush
 
 HEALTH_PATH = "/health"
-_SUBJECT = "mailto:push@whimbrel.example"
 
 
 class Simulators:
@@ -61,22 +55,4 @@ async def running_simulators(
         url = f"https://127.0.0.1:{server.port}"
         simulators.at(url)
         credentials.write_account(url + TOKEN_PATH)
-        yield simulators, provider_settings(credentials, url)
-
-
-def provider_settings(credentials: Credentials, url: str) -> dict[str, str]:
-    """What a push service is told, for it to find the simulators."""
-    settings = {
-        "PROVIDER_CA": credentials.authority,
-        "APNS_KEY": credentials.apns_key,
-        "APNS_KEY_ID": APNS_KEY_ID,
-        "APNS_TEAM_ID": APNS_TEAM_ID,
-        "APNS_TOPIC": APNS_TOPIC,
-        "APNS_URL": url,
-        "FCM_ACCOUNT": credentials.fcm_account,
-        "FCM_URL": url,
-        "VAPID_KEY": credentials.vapid_key,
-        "VAPID_SUBJECT": _SUBJECT,
-        "WEB_PUSH_PRIVATE": "true",
-    }
-    return {f"WHIMBREL_PUSH_{name}": str(value) for name, value in settings.items()}
+        yield simulators, credentials.settings(url)

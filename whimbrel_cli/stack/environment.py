@@ -1,11 +1,13 @@
 """What our services are told at their start: files in the data directory, and settings."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mesh.keys import KeySet
+from whimbrel_cli.providers.credentials import Credentials
 from whimbrel_cli.stack.files import write_private
 from whimbrel_cli.stack.servers import Server
 from whimbrel_cli.stack.stack import Stack
@@ -17,6 +19,11 @@ EVENTS_READER = "whimbrel-events"
 def codes_file(data: Path) -> Path:
     """Where the mesh on a data directory leaves the codes that a real one sends to phones."""
     return data / "codes.jsonl"
+
+
+def pushes_file(data: Path) -> Path:
+    """Where the simulators of push providers write down what arrives."""
+    return data / "pushes.jsonl"
 
 
 def service_key(data: Path) -> Path:
@@ -31,6 +38,7 @@ class Environment:
         self._stack = stack
         self._shards = data / "shards.json"
         self._codes = codes_file(data)
+        self._push_keys = data / "keys" / "push-tokens.json"
         self._token_keys = _KeyPair(data / "keys", "token")
         self._gateway_keys = _KeyPair(data / "keys", "gateway")
         self._message_keys = _KeyPair(data / "keys", "message")
@@ -41,6 +49,8 @@ class Environment:
         self._token_keys.make()
         self._gateway_keys.make()
         self._message_keys.make()
+        if not self._push_keys.exists():
+            write_private(self._push_keys, json.dumps({"1": secrets.token_hex(32)}) + "\n")
 
     def of_migration(self) -> dict[str, str]:
         return {"WHIMBREL_MESSAGE_SHARDS": str(self._shards)}
@@ -97,6 +107,20 @@ class Environment:
             "WHIMBREL_MEDIA_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_MEDIA_SERVICE_KEYS": str(self._gateway_keys.public),
             "WHIMBREL_MEDIA_MESSAGE_KEYS": str(self._message_keys.public),
+        }
+
+    def of_push_store(self, database: str) -> dict[str, str]:
+        return {"WHIMBREL_PUSH_DATABASE": database}
+
+    def of_push(self, database: str, providers: Credentials, url: str) -> dict[str, str]:
+        return {
+            **self.of_push_store(database),
+            **providers.settings(url),
+            "WHIMBREL_PUSH_ETCD": self._stack.etcd_endpoint,
+            "WHIMBREL_PUSH_REDIS_URL": self._stack.redis_url,
+            "WHIMBREL_PUSH_SERVICE_KEYS": str(self._gateway_keys.public),
+            "WHIMBREL_PUSH_MESSAGE_KEYS": str(self._message_keys.public),
+            "WHIMBREL_PUSH_TOKEN_KEYS": str(self._push_keys),
         }
 
 

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from whimbrel_cli.stack.description import Description, forget_mesh
-from whimbrel_cli.stack.environment import Environment
+from whimbrel_cli.stack.environment import Environment, pushes_file
 from whimbrel_cli.stack.errors import DidNotStart, StackError
 from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.programs import Command, Program
+from whimbrel_cli.stack.providers import PushProviders
 from whimbrel_cli.stack.servers import Server, Status, start_all, stop_all
 from whimbrel_cli.stack.services import Service
 from whimbrel_cli.stack.settings import OWN_SERVERS, StackSettings
@@ -39,6 +40,7 @@ class Mesh:
         message: int = 2,
         shards: int = 2,
         media: int = 0,
+        push: int = 0,
         kafka: bool = False,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
@@ -54,7 +56,12 @@ class Mesh:
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
         self._media = [self._instance("media", number) for number in range(1, media + 1)]
+        self._push = [self._instance("push", number) for number in range(1, push + 1)]
         self.media_database = ""  # DSN, once up with media
+        self.push_database = ""  # DSN, once up with push
+        # Where pushes go in place of the real providers.
+        self._providers = PushProviders(self.data / "push-providers", pushes_file(self.data))
+        self._provider_server = Server(self._providers, log=self.log_of(self._providers.name))
         self._held = contextlib.ExitStack()
 
     @property
@@ -127,7 +134,12 @@ class Mesh:
             self.media_database = await self.stack.create_database("media")
             stores = self._environment.of_media_stores(self.media_database)
             await self._run_once("prepare", "svc_media", stores)
-        await start_all(self._media)
+        if self._push:
+            self.push_database = await self.stack.create_database("push")
+            store = self._environment.of_push_store(self.push_database)
+            await self._run_once("prepare", "svc_push", store)
+            await self._provider_server.start()
+        await start_all([*self._media, *self._push])
         # Gateways are ready without a message instance, but then the first calls would wait.
         await start_all(self._message)
         await start_all(self._gateways)
@@ -144,7 +156,8 @@ class Mesh:
         forget_mesh(self.data)
         await stop_all(self._gateways)
         await stop_all(self._message)
-        await stop_all(self._media)
+        await stop_all([*self._media, *self._push])
+        await self._provider_server.stop()
         await self.stack.stop()
         self._held.close()
 
@@ -160,7 +173,8 @@ class Mesh:
 
     @property
     def _services(self) -> list[Server]:
-        return [*self._media, *self._message, *self._gateways]
+        providers = [self._provider_server] if self._push else []
+        return [*providers, *self._media, *self._push, *self._message, *self._gateways]
 
     def _instance(self, service: str, number: int) -> Server:
         name = f"{service}-{number}"
@@ -168,6 +182,9 @@ class Mesh:
             "message": self._environment.of_message,
             "gateway": self._environment.of_gateway,
             "media": lambda: self._environment.of_media(self.media_database),
+            "push": lambda: self._environment.of_push(
+                self.push_database, self._providers.credentials, self._provider_server.address
+            ),
         }
 
         def settings() -> dict[str, str]:
