@@ -1,6 +1,6 @@
 """Prints the part of requirements.lock that something needs, hashes and all, for pip.
 
-usage: scripts/locked.py NAME...    NAME is a package, or one of this project's extras, as `[server]`
+usage: scripts/locked.py NAME...    NAME is a package, or an extra of this project, as `[server]`
 
 Needs nothing but Python: it runs before anything is installed. pip refuses what is missing here.
 """

@@ -46,7 +46,13 @@ VALUES: Mapping[str, Object] = {
             "priorityClassName": "high",
         },
         "services": {
-            "message": {"settings": {"registration": "code", "events__is_on": True}},
+            "message": {
+                "settings": {"registration": "code", "events__is_on": True},
+                "secrets": {
+                    "codes_webhook": {"secret": "codes", "key": "url"},
+                    "codes_webhook_secret": {"secret": "codes", "key": "secret"},
+                },
+            },
             "media": {"settings": {"quota": 107374182400, "s3_in_path": True}},
         },
         "public": {

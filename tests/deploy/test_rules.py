@@ -1,0 +1,88 @@
+"""Prometheus understands the rules, and somebody records the metrics that they ask for."""
+
+import re
+from collections.abc import Iterator
+
+import promql_parser
+import pytest
+import yaml
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
+from mesh import metrics
+from mesh.exporting import OnTelemetry
+from tests.deploy.chart import CHART, ROOT, VALUES, objects
+
+_RULES = [
+    rule
+    for group in yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+_RECORDED = re.compile(r"\.(counter|histogram|gauge)\(\s*(?:metrics\.)?([A-Z_]+)\b")
+
+
+@pytest.fixture(scope="module")
+def exposed() -> set[str]:
+    """The names that Prometheus sees of each metric that some service records."""
+    registry = CollectorRegistry()
+    meters = MeterProvider([PrometheusMetricReader(registry=registry)])
+    telemetry = OnTelemetry(TracerProvider(), meters)
+    for kind, name in sorted(set(_recorded())):
+        metric = getattr(metrics, name)
+        if kind == "counter":
+            telemetry.counter(metric).add(1)
+        elif kind == "histogram":
+            telemetry.histogram(metric).record(1)
+        else:
+            telemetry.gauge(metric, lambda: 1)
+    names = {sample.name for family in registry.collect() for sample in family.samples}
+    meters.shutdown()
+    return names
+
+
+def _recorded() -> Iterator[tuple[str, str]]:
+    for folder in ("mesh", "svc_*"):
+        for path in ROOT.glob(f"{folder}/**/*.py"):
+            yield from _RECORDED.findall(path.read_text())
+
+
+@pytest.mark.parametrize("rule", _RULES, ids=lambda rule: rule["alert"])
+def test_a_rule_asks_for_metrics_that_are_there(rule, exposed) -> None:
+    asked = set(_selected(promql_parser.parse(rule["expr"])))
+
+    assert asked
+    assert asked <= exposed
+
+
+def _selected(expression: promql_parser.Expr) -> Iterator[str]:
+    """The metrics that an expression reads."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression.name
+    elif isinstance(expression, promql_parser.MatrixSelector):
+        yield expression.vector_selector.name
+    elif isinstance(expression, promql_parser.BinaryExpr):
+        yield from _selected(expression.lhs)
+        yield from _selected(expression.rhs)
+    elif isinstance(expression, promql_parser.AggregateExpr | promql_parser.ParenExpr):
+        yield from _selected(expression.expr)
+    elif isinstance(expression, promql_parser.Call):
+        for argument in expression.args:
+            yield from _selected(argument)
+
+
+def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:
+    assert len({rule["alert"] for rule in _RULES}) == len(_RULES)
+    for rule in _RULES:
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_the_chart_leaves_the_templates_of_prometheus_alone() -> None:
+    [rule] = objects(VALUES["everything"], "PrometheusRule").values()
+
+    rendered = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
+
+    assert rendered == _RULES
+    assert any("{{ $labels." in rule["annotations"]["summary"] for rule in rendered)

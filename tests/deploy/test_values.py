@@ -1,0 +1,59 @@
+"""Helm tells of a value that cannot be meant, by its place."""
+
+import pytest
+from helm_python import Chart
+from helm_python.errors import HelmError
+
+from tests.deploy.chart import CHART, rendered
+
+_WRONG = {
+    "no such value": ({"replicas": 3}, "'replicas' not allowed"),
+    "no such service": ({"services": {"gatway": {}}}, "'gatway' not allowed"),
+    "no such knob": ({"services": {"push": {"replica": 3}}}, "'replica' not allowed"),
+    "no number": ({"defaults": {"replicas": "three"}}, "at '/defaults/replicas'"),
+    "no span": ({"services": {"media": {"drainSeconds": 0}}}, "at '/services/media/drainSeconds'"),
+    "no image": ({"image": {"repository": ""}}, "at '/image/repository'"),
+    "no digest": ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+    "no address": ({"etcd": {"address": "http://etcd:2379"}}, "at '/etcd/address'"),
+    "no port": ({"public": {"port": 70000}}, "at '/public/port'"),
+    "no type": ({"public": {"type": "External"}}, "at '/public/type'"),
+    "no share": ({"telemetry": {"sampled": 5}}, "at '/telemetry/sampled'"),
+    "no quantity": (
+        {"defaults": {"resources": {"limits": {"memory": "2 GB"}}}},
+        "at '/defaults/resources/limits/memory'",
+    ),
+    "no reference": (
+        {"services": {"gateway": {"secrets": {"redis_url": "redis://here"}}}},
+        "at '/services/gateway/secrets/redis_url'",
+    ),
+    "half a reference": (
+        {"services": {"message": {"files": {"codes": {"secret": "codes"}}}}},
+        "missing property 'key'",
+    ),
+    "no setting": (
+        {"services": {"gateway": {"settings": {"WHIMBREL_GATEWAY_ZONE": "a"}}}},
+        "invalid propertyName 'WHIMBREL_GATEWAY_ZONE'",
+    ),
+    "no peer": ({"networkPolicy": {"clients": [{}]}}, "at '/networkPolicy/clients/0'"),
+    "no Gateway": ({"gatewayApi": {"enabled": True}}, "at '/gatewayApi/parentRefs'"),
+    "no metrics": (
+        {"serviceMonitor": {"enabled": True}, "telemetry": {"prometheusPort": 0}},
+        "serviceMonitor.enabled needs telemetry.prometheusPort",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "told"), _WRONG.values(), ids=_WRONG.keys())
+def test_a_wrong_value_is_refused_by_its_name(values, told) -> None:
+    with pytest.raises(HelmError) as refused:
+        rendered(values)
+
+    assert told in str(refused.value)
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    with Chart.load(CHART) as chart, pytest.raises(HelmError) as refused:
+        chart.validate_schema({"preStopSeconds": 0, "image": {"tag": 1}, "colour": "red"})
+
+    for place in ("/preStopSeconds", "/image/tag", "'colour'"):
+        assert place in str(refused.value)
