@@ -244,8 +244,10 @@ async def _open_pushing(
         core.shards,
         core.router,
         redis,
-        discovery,
-        ServiceCredentials(_signer(settings.service_key), service=SERVICE, instance_id=instance_id),
+        discovery=discovery,
+        credentials=ServiceCredentials(
+            _signer(settings.service_key), service=SERVICE, instance_id=instance_id
+        ),
         key=instance_id.encode(),
         on_health=lambda is_well: health.dependency("push", is_well=is_well),
     ) as pushing:
