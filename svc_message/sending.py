@@ -64,9 +64,10 @@ def _bodies(send: send_pb2.Send) -> tuple[list[Body], list[Body]]:
     bodies: list[Body] = []
     own_bodies: list[Body] = []
     for named in send.per_device.bodies:
-        kind = stored_type(send, named)
+        is_own = named.user_id != send.user_id  # nobody is rung for what they have said themselves
+        kind = named.type if is_own else stored_type(send, named)
         body = Body(named.device_id, named.registration_id, kind, named.ciphertext)
-        (bodies if named.user_id == send.user_id else own_bodies).append(body)
+        (own_bodies if is_own else bodies).append(body)
     return bodies, own_bodies
 
 

@@ -57,6 +57,7 @@ from whimbrel_client.model import (
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
+from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
@@ -95,6 +96,7 @@ class Client:
         self._tokens = tokens
         self._accounts = AccountCalls(calls, tokens.current)
         self._devices = DeviceCalls(calls, tokens.current)
+        self.push = Push(calls, tokens.current)
         self.files = Files(store.uploads, MediaCalls(calls, tokens.current), self.send)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import MessageKind, pad
-from whimbrel_client.payload import media_ids_in
+from whimbrel_client.payload import is_urgent, media_ids_in
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
@@ -59,6 +59,7 @@ class Sealing:
             (content,) = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
             send = self._send(sessions, sending, pad(content))
             send.media_ids.extend(media_ids_in(content))
+            send.urgent = is_urgent(content)
             sealed.sends[sending.local_id] = send.SerializeToString()
         connection.executemany(_SEAL, [(send, id_) for id_, send in sealed.sends.items()])
         sessions.save()
