@@ -57,6 +57,7 @@ from whimbrel_client.media.errors import (
 from whimbrel_client.model import (
     Alarm,
     Conversation,
+    HistoryProgress,
     IdentityChange,
     LinkedDevice,
     Mark,
@@ -92,6 +93,7 @@ __all__ = [
     "FileTooLarge",
     "HandleTaken",
     "HandleUnknown",
+    "HistoryProgress",
     "IdentityChange",
     "IdentityUnknown",
     "LinkFailed",

@@ -5,12 +5,12 @@ import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Sequence,
 )
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -21,24 +21,25 @@ import grpc
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel_client.account_calls import AccountCalls
-from whimbrel_client.bell import Bell
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
 from whimbrel_client.crypto import KeyPair, SafetyNumber, safety_number
 from whimbrel_client.device_calls import DeviceCalls
 from whimbrel_client.errors import (
-    ClientClosed,
-    ClientError,
+    CallFailed,
     DeviceRevoked,
     IdentityUnknown,
+    LinkFailed,
     NotConfirmed,
     SendRefused,
 )
 from whimbrel_client.exchange import Exchange
+from whimbrel_client.history.moving import HistoryMoves
 from whimbrel_client.identity import IdentityCalls, Tokens
 from whimbrel_client.joining import device_key, linked, opened, registered
 from whimbrel_client.key_calls import KeyCalls
 from whimbrel_client.key_store import Refusal
+from whimbrel_client.life import Life
 from whimbrel_client.linking import LinkCode
 from whimbrel_client.media.calls import MediaCalls
 from whimbrel_client.media.files import Files
@@ -57,7 +58,6 @@ from whimbrel_client.model import (
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
-from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
@@ -70,6 +70,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PAGE = 256
+A_MONTH = timedelta(days=30)
 
 
 class Client:
@@ -92,14 +93,19 @@ class Client:
     ) -> None:
         """For `connect` only."""
         self._account = account
+        self._life = Life()
+        self._arrived = self._life.bell()
+        self._changed = self._life.bell()
+        self._receipted = self._life.bell()
+        self._online = self._life.bell()
         self._store = store
         self._tokens = tokens
         self._accounts = AccountCalls(calls, tokens.current)
         self._devices = DeviceCalls(calls, tokens.current)
-        self.push = Push(calls, tokens.current)
         self.files = Files(store.uploads, MediaCalls(calls, tokens.current), self.send)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
+        self.history = HistoryMoves(store.history, clock=clock, life=self._life, offer=self._offer)
         self._upkeep = Upkeep(
             store.keys,
             key_calls,
@@ -114,13 +120,7 @@ class Client:
             on_lacking=self._upkeep.want,
             on_low_prekeys=self._upkeep.low,
         )
-        self._arrived = Bell()
-        self._changed = Bell()
-        self._receipted = Bell()
-        self._online = Bell()
         self._gateway: str | None = None
-        self._has_ended = False
-        self._failure: ClientError | None = None
 
     @staticmethod
     async def request_code(
@@ -258,7 +258,7 @@ class Client:
         """Return when a stream is open. Raises what has ended the client, if anything has."""
         while self._gateway is None:
             changed = self._online.next_ring()
-            self._raise_if_ended()
+            self._life.raise_if_ended()
             await changed.wait()
 
     async def user_named(self, handle: str) -> bytes:
@@ -305,7 +305,7 @@ class Client:
     ) -> list[OutgoingMessage]:
         """Queue several messages, in order, all or none; far cheaper than one by one."""
         user_id = await self.user_named(to) if isinstance(to, str) else to
-        self._raise_if_ended()
+        self._life.raise_if_ended()
         contents = (text(one) if isinstance(one, str) else one for one in what)
         return await self._outgoing.queue(user_id, contents)
 
@@ -315,7 +315,7 @@ class Client:
         If the client ends first, raises ClientClosed or what ended it; the message stays queued.
         """
         while message.outcome is None:
-            self._raise_if_ended()
+            self._life.raise_if_ended()
             await self._outgoing.change(message)
         if message.outcome.state is SendState.REFUSED:
             raise SendRefused(message.outcome.reason or "")
@@ -342,7 +342,7 @@ class Client:
         message, and resumes from it, does it exactly once. Raises what ends the client.
         """
         read = partial(self._store.messages, limit=_PAGE, conversation=conversation)
-        return self._each(self._arrived, read, after, attrgetter("cursor"))
+        return self._life.each(self._arrived, read, after, attrgetter("cursor"))
 
     def receipts(self, *, after: int = 0) -> AsyncGenerator[Receipt, None]:
         """The receipts above a version, lowest first, then each as it changes.
@@ -350,7 +350,7 @@ class Client:
         Only the newest of each conversation is kept: it says all that the earlier ones said.
         """
         read = partial(self._store.receipts, limit=_PAGE)
-        return self._each(self._receipted, read, after, attrgetter("version"))
+        return self._life.each(self._receipted, read, after, attrgetter("version"))
 
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
         """A person has read the conversation up to here; the mesh is told, now or later."""
@@ -372,7 +372,7 @@ class Client:
     def identity_changes(self, *, after: int = 0) -> AsyncGenerator[IdentityChange, None]:
         """Accounts that came with another identity key than before, then each as it happens."""
         read = self._store.keys.identity_changes
-        return self._each(self._changed, read, after, attrgetter("cursor"))
+        return self._life.each(self._changed, read, after, attrgetter("cursor"))
 
     async def safety_number(self, user_id: bytes) -> SafetyNumber:
         """What two people compare. Raises IdentityUnknown before the first message either way."""
@@ -389,17 +389,25 @@ class Client:
 
     # The own devices.
 
-    async def link_device(self, code: str) -> None:
+    async def link_device(self, code: str, *, history: timedelta = A_MONTH) -> None:
         """Hand this account to the device that shows the code. Only the primary may.
 
-        Whoever holds that device then reads and writes as this person. Raises LinkFailed,
-        TooManyDevices, CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
+        Whoever holds that device then reads and writes as this person, and gets what was said in
+        the time of `history` (zero: nothing; timedelta.max: all) whenever both are connected.
+        Raises LinkFailed, TooManyDevices, CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
         """
-        identity = await self._identity()
+        link_code, identity = LinkCode.read(code), await self._identity()
         secret = LinkSecret(
-            user_id=self.user_id, handle=self.handle, identity_private_key=identity.private
+            user_id=self.user_id,
+            handle=self.handle,
+            identity_private_key=identity.private,
+            history_token=await self.history.offered(history),
         )
-        await self._devices.link(LinkCode.read(code), secret)
+        try:
+            await self._devices.link(link_code, secret)
+        except (LinkFailed, CallFailed):
+            await self.history.withdraw(secret.history_token)
+            raise
 
     async def devices(self) -> list[LinkedDevice]:
         """The devices of this account. Raises CallFailed and Unreachable."""
@@ -412,6 +420,7 @@ class Client:
     async def revoke_device(self, device_id: int) -> None:
         """Unlink a device: the primary any but itself, another one itself. Raises DeviceUnknown."""
         await self._devices.revoke(device_id)
+        await self.history.revoked(device_id)
 
     # Inside.
 
@@ -431,16 +440,15 @@ class Client:
         try:
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep.run(), name="whimbrel-upkeep")
+                history = tasks.create_task(self.history.run(), name="whimbrel-history")
                 await connection.run()
                 upkeep.cancel()
+                history.cancel()
         except Exception as error:  # the root of the client's task
-            self._failure = _cause(error)
-            if not isinstance(self._failure, DeviceRevoked):
+            if not isinstance(self._life.end(error), DeviceRevoked):
                 log.exception("the client has failed")
         finally:
-            self._has_ended = True
-            for bell in (self._arrived, self._receipted, self._online, self._changed):
-                bell.ring()
+            self._life.end(None)
             self._outgoing.ended()
 
     def _connection_changed(self, gateway: str | None) -> None:
@@ -462,6 +470,8 @@ class Client:
             self._receipted.ring()
         if applied.identity_changes:
             self._changed.ring()
+        if applied.has_moved_history:
+            self.history.moved.ring()
 
     def _sessions_opened(self) -> None:
         self._exchange.sessions_opened()
@@ -471,47 +481,3 @@ class Client:
         for local_id, client_message_id, reason in refusals:
             self._exchange.outbox.settle(client_message_id)
             self._outgoing.settled(local_id, Outcome(SendState.REFUSED, reason=reason))
-
-    async def _each(
-        self,
-        bell: Bell,
-        read: Callable[[int], Awaitable[Sequence[T]]],
-        after: int,
-        place_of: Callable[[T], int],
-    ) -> AsyncGenerator[T, None]:
-        """All that the store has above a place, then each when the bell has rung for it.
-
-        It ends once the client has ended by itself and there is nothing more to read.
-        """
-        while True:
-            ring = bell.next_ring()
-            try:
-                page = await read(after)
-            except ClientClosed:
-                return
-            for one in page:
-                after = place_of(one)
-                yield one
-            if not page:
-                self._raise_if_failed()
-                await ring.wait()
-
-    def _raise_if_failed(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _raise_if_ended(self) -> None:
-        self._raise_if_failed()
-        if self._has_ended:
-            raise ClientClosed("the client is closed")
-
-
-def _cause(error: BaseException) -> ClientError:
-    """Look through a TaskGroup's wrapping; a bug is told as a failure of the client."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, ClientError):
-        return error
-    failed = ClientError(f"the client has failed: {error!r}")
-    failed.__cause__ = error
-    return failed

@@ -14,6 +14,7 @@ from whimbrel_client.identity import IdentityCalls
 from whimbrel_client.linking import Invitation
 from whimbrel_client.profile import Account, Profile
 from whimbrel_client.registering import Applicant, register
+from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Store
 from whimbrel_client.upkeep import upload_first_pools
 
@@ -45,6 +46,9 @@ async def linked(
         key = await device_key(folder, store, otherwise=Ed25519PrivateKey.generate())
         device_id, token = await link(calls, secret, key, published(own), sealed_name=sealed_name)
         account = Account(secret.handle, secret.user_id, device_id, calls.gateways)
+        if secret.history_token:
+            this = DeviceId(secret.user_id, device_id)
+            await store.history.expect(this, secret.history_token, now_ms=calls.now_ms())
         folder.keep(account)
         await upload_first_pools(store.keys, calls, token)
     return account

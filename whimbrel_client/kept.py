@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
-from whimbrel.content.v1.content_pb2 import Content, MessageName
+from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.message.v1 import send_pb2
-from whimbrel_client.model import Mark
+from whimbrel_client.changes import change, change_own
+from whimbrel_client.held import Held
+from whimbrel_client.history import imports, offers
+from whimbrel_client.history.imports import PRIMARY
 from whimbrel_client.opening import MOST_RETRIES, Arrived, Opening
 from whimbrel_client.payload import is_shown, kind_of, retry_request
 from whimbrel_client.sqlcipher import Connection
@@ -27,25 +28,15 @@ _REPLACE_UNREAD = """
 UPDATE message SET state = 2
 WHERE message_id = ? AND conversation = ? AND sender = ? AND state = 1 RETURNING cursor
 """
-_TARGETS = """
-SELECT cursor, content FROM message
-WHERE conversation = ? AND content_id = ? AND sender = ? AND mark <> 2 AND content IS NOT NULL
-"""
-_CHANGE_MESSAGE = "UPDATE message SET content = ?, mark = ? WHERE cursor = ?"
-_OWN_TARGETS = """
-SELECT id, content FROM outgoing
-WHERE conversation = ? AND client_message_id = ? AND mark <> 2 AND content IS NOT NULL
-"""
-_CHANGE_OUTGOING = "UPDATE outgoing SET content = ?, mark = ? WHERE id = ?"
 _RESENDABLE = """
 UPDATE outgoing SET resends = resends + 1
 WHERE message_id = ?1 AND state = 1 AND mark <> 2 AND content IS NOT NULL AND resends < ?2
     AND (conversation = ?3 OR ?4)
-RETURNING conversation, content
+RETURNING conversation, content, only_device
 """
 _ADD_OUTGOING = """
-INSERT INTO outgoing (conversation, client_message_id, send, content, is_shown)
-VALUES (?, ?, x'', ?, ?)
+INSERT INTO outgoing (conversation, client_message_id, send, content, is_shown, only_device)
+VALUES (?, ?, x'', ?, ?, ?)
 """
 
 
@@ -77,6 +68,8 @@ class Queued(NamedTuple):
     client_message_id: bytes
     content: bytes
     is_shown: bool = True
+    # The own device that alone may read it; None: all.
+    only_device: int | None = None
 
 
 @dataclass(slots=True)
@@ -85,8 +78,10 @@ class Keeping:
 
     connection: Connection
     opening: Opening
+    held: Held
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
+    has_moved_history: bool = False
 
     def keep(self, delivered: Delivered) -> None:
         """Keep a message that was never held before."""
@@ -97,7 +92,9 @@ class Keeping:
         state = State.SHOWN if self._takes_effect(delivered, content) else State.NOT_SHOWN
         # The ciphertext is of no more use: its key is gone.
         read = delivered._replace(ciphertext=b"")
-        row = (*read, content.SerializeToString(), state, content.id or None)
+        # Nor is a part of the history, once it is taken apart.
+        said = None if kind_of(content) == "history" else content.SerializeToString()
+        row = (*read, said, state, content.id or None)
         self.connection.execute(_ADD_MESSAGE, row)
 
     def ask_again(self) -> None:
@@ -116,6 +113,9 @@ class Keeping:
                 target = content.delete.target
             case "retry_request":
                 self._send_again(delivered, content)
+                return False
+            case "history_request" | "history":
+                self._move_history(delivered, content)
                 return False
             case _:
                 return is_shown(content)
@@ -142,13 +142,30 @@ class Keeping:
         is_own = delivered.sender == own.user_id
         for message_id in request.message_ids[:MOST_RETRIES]:
             wanted = (message_id, _MOST_RESENDS, delivered.sender, is_own)
-            for conversation, said in self.connection.execute(_RESENDABLE, wanted).fetchall():
+            rows = self.connection.execute(_RESENDABLE, wanted).fetchall()
+            for conversation, said, only_device in rows:
                 again = Content.FromString(said)
                 again.resent_message_id = message_id
-                self._queue(conversation, again)
+                self._queue(conversation, again, only_device)
 
-    def _queue(self, conversation: bytes, content: Content) -> None:
-        queued = queued_of(conversation, content, is_shown=False)
+    def _move_history(self, delivered: Delivered, content: Content) -> None:
+        """Give another own device the part that it asks for, or take one from the primary."""
+        own = self.opening.own
+        is_clear = delivered.type == send_pb2.CIPHERTEXT_TYPE_PLAIN
+        if delivered.sender != own.user_id or is_clear:
+            return
+        device_id, self.has_moved_history = delivered.sender_device, True
+        if content.HasField("history_request"):
+            part = offers.answer(self.connection, own, device_id, content.history_request)
+            if part is not None:
+                self._queue(own.user_id, part, device_id)
+        elif device_id == PRIMARY:
+            asking = imports.take(self.connection, self.held, own, content.history)
+            if asking is not None:
+                self._queue(own.user_id, asking)
+
+    def _queue(self, conversation: bytes, content: Content, only_device: int | None = None) -> None:
+        queued = queued_of(conversation, content, is_shown=False)._replace(only_device=only_device)
         local_id = add_outgoing(self.connection, queued)
         self.queued.append(Sending(local_id, conversation, queued.client_message_id))
 
@@ -175,33 +192,3 @@ def queue_own(connection: Connection, queued: Queued) -> int:
         change_own(connection, queued.conversation, content)
         change(connection, queued.conversation, content)
     return add_outgoing(connection, queued)
-
-
-def change(connection: Connection, conversation: bytes, content: Content) -> None:
-    """Do what an author's edit or deletion says to what was received."""
-    target = _target(content)
-    place = (conversation, target.id, target.author)
-    for cursor, said in connection.execute(_TARGETS, place).fetchall():
-        connection.execute(_CHANGE_MESSAGE, (*_changed(said, content), cursor))
-
-
-def change_own(connection: Connection, conversation: bytes, content: Content) -> None:
-    """Do the same to what was sent from this device."""
-    target = _target(content)
-    for local_id, said in connection.execute(_OWN_TARGETS, (conversation, target.id)).fetchall():
-        connection.execute(_CHANGE_OUTGOING, (*_changed(said, content), local_id))
-
-
-def _target(content: Content) -> MessageName:
-    return (content.delete if kind_of(content) == "delete" else content.edit).target
-
-
-def _changed(said: bytes, by: Content) -> tuple[bytes, Mark]:
-    if kind_of(by) == "delete":
-        return Content(id=by.delete.target.id).SerializeToString(), Mark.DELETED
-    try:
-        content = Content.FromString(said)
-    except DecodeError:
-        content = Content(id=by.edit.target.id)
-    content.text.CopyFrom(by.edit.text)
-    return content.SerializeToString(), Mark.EDITED

@@ -182,6 +182,17 @@ class LinkedDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryProgress:
+    """How much of what the primary offered to this device has come."""
+
+    moved: int
+    # What there was when it began.
+    total: int
+    # True as well if nothing was offered.
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityChange:
     """An account has another identity key than before: a new phone, or somebody in between.
 

@@ -9,9 +9,9 @@ from whimbrel.content.v1.content_pb2 import Content
 MAX_CONTENT_BYTES = 60 * 1024
 
 # Between clients; nobody sees them.
-_NOT_SHOWN = frozenset({"key_distribution", "retry_request", "profile_key"})
-# What a person wants to be rung for.
-_URGENT = frozenset({"text", "media", "reaction", "contact", "location", "poll"})
+_NOT_SHOWN = frozenset(
+    {"key_distribution", "retry_request", "profile_key", "history_request", "history", "mute"}
+)
 
 
 class Named(Protocol):
@@ -61,11 +61,6 @@ def kind_of(content: Content) -> str:
 def is_shown(content: Content) -> bool:
     """Whether it is anything that a person sees; what is unknown may well be."""
     return kind_of(content) not in _NOT_SHOWN
-
-
-def is_urgent(content: bytes) -> bool:
-    """Whether a person wants to be rung for it."""
-    return kind_of(Content.FromString(content)) in _URGENT
 
 
 def media_ids_in(content: bytes) -> list[str]:

@@ -169,4 +169,41 @@ MIGRATIONS: tuple[str, ...] = (
         chains BLOB NOT NULL
     ) STRICT;
     """,
+    """
+    -- Set: the content is for this own device alone, and deleted once it has it.
+    ALTER TABLE outgoing ADD COLUMN only_device INTEGER;
+    CREATE INDEX outgoing_device ON outgoing (only_device) WHERE only_device IS NOT NULL;
+
+    -- History that this device, the primary, offers to new ones: what was accepted from `since` on.
+    -- `device_id` is the one that asked first, and gets it; times are in ms.
+    CREATE TABLE history_offer (
+        token BLOB PRIMARY KEY,
+        since INTEGER NOT NULL,
+        made_at INTEGER NOT NULL,
+        device_id INTEGER,
+        total INTEGER
+    ) STRICT, WITHOUT ROWID;
+
+    -- History that this device gets: where its last part ended. Its messages have cursors below 1.
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        token BLOB NOT NULL,
+        linked_at INTEGER NOT NULL,
+        conversation BLOB NOT NULL DEFAULT x'',
+        seq INTEGER NOT NULL DEFAULT 0,
+        moved INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        is_complete INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+
+    -- Conversations that make no sound until then; 0: not any more. Times are in ms.
+    CREATE TABLE mute (
+        conversation BLOB PRIMARY KEY,
+        until INTEGER NOT NULL,
+        decided_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- The person was shown the change.
+    ALTER TABLE identity_change ADD COLUMN is_seen INTEGER NOT NULL DEFAULT 0;
+    """,
 )

@@ -4,19 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from whimbrel.content.v1.content_pb2 import Content
+from whimbrel.content.v1.history_pb2 import History
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import MessageKind, pad
-from whimbrel_client.payload import is_urgent, media_ids_in
+from whimbrel_client.payload import media_ids_in
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
 
-_CONTENT = "SELECT content FROM outgoing WHERE id = ?"
+_CONTENT = "SELECT content, only_device FROM outgoing WHERE id = ?"
 _SEAL = "UPDATE outgoing SET send = ? WHERE id = ?"
 _SEND = "SELECT send FROM outgoing WHERE client_message_id = ? AND state = 0"
 _UNSEAL = """
 UPDATE outgoing SET send = x'' WHERE client_message_id = ? AND state = 0 AND content IS NOT NULL
 """
+# What an own device gets of a part of the history that is for another.
+_NOTHING = pad(Content(history=History()).SerializeToString())
 _TYPES = {
     MessageKind.RATCHET: send_pb2.CIPHERTEXT_TYPE_RATCHET,
     MessageKind.PREKEY: send_pb2.CIPHERTEXT_TYPE_PREKEY,
@@ -56,10 +60,9 @@ class Sealing:
             if lacking:
                 sealed.lacking |= lacking
                 continue
-            (content,) = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
-            send = self._send(sessions, sending, pad(content))
+            content, only_device = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
+            send = self._send(sessions, sending, pad(content), only_device)
             send.media_ids.extend(media_ids_in(content))
-            send.urgent = is_urgent(content)
             sealed.sends[sending.local_id] = send.SerializeToString()
         connection.executemany(_SEAL, [(send, id_) for id_, send in sealed.sends.items()])
         sessions.save()
@@ -75,14 +78,18 @@ class Sealing:
                 lacking.add(conversation)
         return lacking
 
-    def _send(self, sessions: Sessions, sending: Sending, plaintext: bytes) -> send_pb2.Send:
+    def _send(
+        self, sessions: Sessions, sending: Sending, plaintext: bytes, only_device: int | None
+    ) -> send_pb2.Send:
+        """`only_device`: the own device that gets it; the mesh wants something for each."""
         own, to = self._own.user_id, sending.conversation
         named = [(own, device) for device in self._own_others(sessions)]
         if to != own:
             named += [(to, device) for device in sessions.linked(to)]
         bodies = send_pb2.DeviceBodies()
         for user_id, device in named:
-            ciphertext = sessions.write(device, plaintext)
+            is_for_it = only_device in {None, device.device_id}
+            ciphertext = sessions.write(device, plaintext if is_for_it else _NOTHING)
             bodies.bodies.add(
                 user_id=user_id,
                 device_id=device.device_id,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from whimbrel_client.database import Database
 from whimbrel_client.held import Held
+from whimbrel_client.history.store import HistoryStore
 from whimbrel_client.kept import Delivered, Keeping, Queued, queue_own
 from whimbrel_client.key_store import KeyStore
 from whimbrel_client.media.uploads import UploadStore
@@ -107,9 +108,13 @@ SELECT c.conversation, contact.handle,
     (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0
         AND is_shown)
 FROM (SELECT DISTINCT conversation FROM held
-      UNION SELECT conversation FROM outgoing) AS c
+      UNION SELECT conversation FROM outgoing
+      UNION SELECT conversation FROM reading) AS c
 LEFT JOIN reading ON reading.conversation = c.conversation
 LEFT JOIN contact ON contact.user_id = c.conversation
+WHERE c.conversation <> ?1
+    OR EXISTS (SELECT 1 FROM message WHERE message.conversation = ?1 AND state <> 2)
+    OR EXISTS (SELECT 1 FROM outgoing WHERE outgoing.conversation = ?1 AND is_shown)
 ORDER BY contact.handle, c.conversation
 """
 _PUT_CONTACT = """
@@ -161,6 +166,8 @@ class Applied:
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
     identity_changes: int = 0
+    # A part of a history has gone or come.
+    has_moved_history: bool = False
 
 
 class Store:
@@ -173,6 +180,7 @@ class Store:
         self._sealing = Sealing(own)
         self._database = Database(path, protection, migrations=MIGRATIONS)
         self.keys = KeyStore(self._database, own)
+        self.history = HistoryStore(self._database, own)
         self.uploads = UploadStore(self._database)
         self._held = Held()
         self._database.on_rollback = self._held.forget
@@ -240,7 +248,7 @@ class Store:
 
     def _apply(self, connection: Connection, changes: Changes) -> Applied:
         applied, sessions = Applied(), Sessions(connection)
-        keeping = Keeping(connection, Opening(connection, sessions, self._own))
+        keeping = Keeping(connection, Opening(connection, sessions, self._own), self._held)
         for accepted in changes.accepted:
             self._accept(connection, accepted, applied)
         for refused in changes.refused:
@@ -253,6 +261,7 @@ class Store:
         keeping.ask_again()
         sessions.save()
         applied.queued, applied.identity_changes = keeping.queued, sessions.identity_changes
+        applied.has_moved_history = keeping.has_moved_history
         for receipt in changes.receipts:
             _merge_receipt(connection, receipt)
         for conversation, up_to_seq in changes.recorded:

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from whimbrel.content.v1 import history_pb2 as history_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -73,6 +74,9 @@ class Content(message.Message):
     KEY_DISTRIBUTION_FIELD_NUMBER: builtins.int
     RETRY_REQUEST_FIELD_NUMBER: builtins.int
     PROFILE_KEY_FIELD_NUMBER: builtins.int
+    HISTORY_REQUEST_FIELD_NUMBER: builtins.int
+    HISTORY_FIELD_NUMBER: builtins.int
+    MUTE_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     TO_FIELD_NUMBER: builtins.int
     REPLY_TO_FIELD_NUMBER: builtins.int
@@ -143,6 +147,18 @@ class Content(message.Message):
         """The key of the sender's profile. Not shown."""
 
     @builtins.property
+    def history_request(self) -> history_pb2.HistoryRequest:
+        """A device asks its account's primary for what was said before it was linked. Counts only between own devices. Not shown."""
+
+    @builtins.property
+    def history(self) -> history_pb2.History:
+        """A part of that. Counts only from the own primary. Not shown."""
+
+    @builtins.property
+    def mute(self) -> history_pb2.Mute:
+        """Silences a conversation. Counts only between own devices. Not shown."""
+
+    @builtins.property
     def reply_to(self) -> MessageName:
         """The message that this one answers."""
 
@@ -162,17 +178,20 @@ class Content(message.Message):
         key_distribution: KeyDistribution | None = ...,
         retry_request: RetryRequest | None = ...,
         profile_key: ProfileKey | None = ...,
+        history_request: history_pb2.HistoryRequest | None = ...,
+        history: history_pb2.History | None = ...,
+        mute: history_pb2.Mute | None = ...,
         id: builtins.bytes = ...,
         to: builtins.bytes = ...,
         reply_to: MessageName | None = ...,
         expires_after: builtins.int = ...,
         resent_message_id: builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "retry_request", b"retry_request", "text", b"text", "timer", b"timer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "history", b"history", "history_request", b"history_request", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "mute", b"mute", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "retry_request", b"retry_request", "text", b"text", "timer", b"timer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "expires_after", b"expires_after", "id", b"id", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "resent_message_id", b"resent_message_id", "retry_request", b"retry_request", "text", b"text", "timer", b"timer", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["contact", b"contact", "delete", b"delete", "edit", b"edit", "expires_after", b"expires_after", "history", b"history", "history_request", b"history_request", "id", b"id", "key_distribution", b"key_distribution", "kind", b"kind", "location", b"location", "media", b"media", "mute", b"mute", "poll", b"poll", "poll_vote", b"poll_vote", "profile_key", b"profile_key", "reaction", b"reaction", "reply_to", b"reply_to", "resent_message_id", b"resent_message_id", "retry_request", b"retry_request", "text", b"text", "timer", b"timer", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["text", "media", "reaction", "edit", "delete", "timer", "contact", "location", "poll", "poll_vote", "key_distribution", "retry_request", "profile_key"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["text", "media", "reaction", "edit", "delete", "timer", "contact", "location", "poll", "poll_vote", "key_distribution", "retry_request", "profile_key", "history_request", "history", "mute"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/content/v1/link.proto\x12\x13whimbrel.content.v1\"_\n\nLinkSecret\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x1c\n\x14identity_private_key\x18\x03 \x01(\x0c\x12\x12\n\nlink_token\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/content/v1/link.proto\x12\x13whimbrel.content.v1\"v\n\nLinkSecret\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x1c\n\x14identity_private_key\x18\x03 \x01(\x0c\x12\x12\n\nlink_token\x18\x04 \x01(\x0c\x12\x15\n\rhistory_token\x18\x05 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.content.v1.link_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINKSECRET']._serialized_start=55
-  _globals['_LINKSECRET']._serialized_end=150
+  _globals['_LINKSECRET']._serialized_end=173
 # @@protoc_insertion_point(module_scope)

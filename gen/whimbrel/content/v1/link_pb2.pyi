@@ -29,6 +29,7 @@ class LinkSecret(message.Message):
     HANDLE_FIELD_NUMBER: builtins.int
     IDENTITY_PRIVATE_KEY_FIELD_NUMBER: builtins.int
     LINK_TOKEN_FIELD_NUMBER: builtins.int
+    HISTORY_TOKEN_FIELD_NUMBER: builtins.int
     user_id: builtins.bytes
     """The account, 16 bytes."""
     handle: builtins.str
@@ -37,6 +38,8 @@ class LinkSecret(message.Message):
     """The account's private identity key, 32 bytes. A secret."""
     link_token: builtins.bytes
     """From CreateLinkToken. A secret."""
+    history_token: builtins.bytes
+    """16 random bytes with which the new device asks the primary for the history, by HistoryRequest; empty: none is offered. A secret."""
     def __init__(
         self,
         *,
@@ -44,9 +47,10 @@ class LinkSecret(message.Message):
         handle: builtins.str = ...,
         identity_private_key: builtins.bytes = ...,
         link_token: builtins.bytes = ...,
+        history_token: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["handle", b"handle", "identity_private_key", b"identity_private_key", "link_token", b"link_token", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["handle", b"handle", "history_token", b"history_token", "identity_private_key", b"identity_private_key", "link_token", b"link_token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -1,0 +1,123 @@
+"""What was said before a device was linked moves to it, on the real mesh, whatever dies."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.e2e.test_linking import reached
+from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_client import Client
+from whimbrel_client.payload import edit
+
+FOR_EVER = timedelta.max
+
+
+class Line(NamedTuple):
+    """A message as a person sees it."""
+
+    seq: int
+    sender: bytes
+    text: str | None
+
+
+async def link(phone: Client, profile: Path, mesh: Mesh, *, history: timedelta = FOR_EVER) -> None:
+    """Make the folder a device of the account."""
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
+            Client.link(profile, gateways=mesh.gateway_addresses, show=shown.set_result)
+        )
+        await phone.link_device(await shown, history=history)
+
+
+async def complete(laptop: Client) -> None:
+    """Wait until it has the whole history."""
+    async with asyncio.timeout(30):
+        async for _ in laptop.history.progress():
+            pass
+
+
+async def conversation(client: Client, peer: bytes) -> list[Line]:
+    """All messages of the conversation that the device has now, in order."""
+    lines = [
+        Line(one.outcome.seq or 0, client.user_id, one.text)
+        for one in await client.outgoing(limit=10_000)
+        if one.conversation == peer and one.outcome is not None
+    ]
+    kept = await client._store.messages(-(2**62), limit=10_000, conversation=peer)
+    return sorted(lines + [Line(one.seq, one.sender, one.text) for one in kept])
+
+
+@asynccontextmanager
+async def people(mesh: Mesh, folder: Path, count: int) -> AsyncIterator[list[Client]]:
+    """So many people, each at a phone."""
+    async with AsyncExitStack() as connected:
+        clients = []
+        for number in range(count):
+            profile = folder / f"person-{number}"
+            await Client.register(
+                profile, f"p{secrets.token_hex(8)}", gateways=mesh.gateway_addresses
+            )
+            clients.append(await connected.enter_async_context(Client.connect(profile)))
+        yield clients
+
+
+async def say(sender: Client, to: bytes, count: int) -> None:
+    """Say so much, and wait until the mesh has it."""
+    for message in await sender.send_all(to, [f"{sender.handle} {n}" for n in range(count)]):
+        await sender.accepted(message)
+
+
+async def heard(client: Client, peer: bytes, seq: int) -> None:
+    """Wait until the device has what is at the seq."""
+    async with asyncio.timeout(30):
+        async for message in client.messages(conversation=peer):
+            if message.seq >= seq:
+                return
+
+
+async def talk(phone: Client, others: list[Client], count: int) -> None:
+    """Let everybody talk with the phone, until it has heard all."""
+    for other in others:
+        await say(phone, other.user_id, count)
+        await say(other, phone.user_id, count)
+        await heard(phone, other.user_id, 2 * count)
+
+
+async def test_a_linked_device_gets_the_conversations_as_the_primary_has_them(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    async with people(mesh, tmp_path, 4) as (phone, *others):
+        await talk(phone, others, 334)
+        first = (await phone.outgoing(limit=1))[0]
+        await phone.accepted(await phone.send(others[0].user_id, edit(first, "in other words")))
+        await phone.user_named(others[0].handle)
+        await phone.mark_read(others[0].user_id, 668)
+        await link(phone, tmp_path / "laptop", mesh)
+        async with Client.connect(tmp_path / "laptop") as laptop:
+            moving = asyncio.create_task(complete(laptop))
+            await reached(others[2], phone.handle, laptop)
+            await moving
+            async with asyncio.timeout(10):
+                await phone.history.taken()
+            pairs = [
+                (await conversation(phone, o.user_id), await conversation(laptop, o.user_id))
+                for o in others
+            ]
+            at_phone = {c.conversation: c for c in await phone.conversations()}
+            at_laptop = {c.conversation: c for c in await laptop.conversations()}
+            number = await laptop.safety_number(others[0].user_id)
+            alarms = await laptop.alarms()
+
+    assert all(of_phone == of_laptop for of_phone, of_laptop in pairs)
+    assert sum(len(of_laptop) for _, of_laptop in pairs) >= 2000
+    assert pairs[0][1][0].text == "in other words"
+    assert at_laptop.keys() == at_phone.keys()
+    assert {at_laptop[o.user_id].unread for o in others[:2]} == {0, 334}
+    assert at_laptop[others[0].user_id].handle == others[0].handle
+    assert number.digits()
+    assert not alarms
