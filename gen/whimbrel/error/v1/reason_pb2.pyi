@@ -144,6 +144,18 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """The mesh has no access to this push provider. Metadata: `provider`."""
     ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 90
     """The session watches as many chats as it may. Metadata: `allowed`."""
+    ERROR_REASON_CHANNEL_UNKNOWN: _ErrorReason.ValueType  # 110
+    """There is no such channel, it was deleted, or the caller neither subscribes nor posts to it."""
+    ERROR_REASON_CHANNEL_LINK_INVALID: _ErrorReason.ValueType  # 111
+    """The key of the channel's link is wrong, or not the present one any more."""
+    ERROR_REASON_CHANNEL_KEY_STALE: _ErrorReason.ValueType  # 112
+    """What was encrypted under another key than the channel's is not taken. Metadata: `key_version`."""
+    ERROR_REASON_TOO_MANY_CHANNELS: _ErrorReason.ValueType  # 113
+    """The account has as many subscriptions as it may have. Metadata: `allowed`."""
+    ERROR_REASON_TOO_MANY_ADMINS: _ErrorReason.ValueType  # 114
+    """The channel has as many admins as it may have. Metadata: `allowed`."""
+    ERROR_REASON_CURSOR_ABOVE_HEAD: _ErrorReason.ValueType  # 115
+    """A cursor above the newest post. Metadata: `allowed`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that Whimbrel gives. A call that fails carries it, without its prefix, as the `reason` of one
@@ -273,3 +285,15 @@ ERROR_REASON_PUSH_PROVIDER_OFF: ErrorReason.ValueType  # 101
 """The mesh has no access to this push provider. Metadata: `provider`."""
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 90
 """The session watches as many chats as it may. Metadata: `allowed`."""
+ERROR_REASON_CHANNEL_UNKNOWN: ErrorReason.ValueType  # 110
+"""There is no such channel, it was deleted, or the caller neither subscribes nor posts to it."""
+ERROR_REASON_CHANNEL_LINK_INVALID: ErrorReason.ValueType  # 111
+"""The key of the channel's link is wrong, or not the present one any more."""
+ERROR_REASON_CHANNEL_KEY_STALE: ErrorReason.ValueType  # 112
+"""What was encrypted under another key than the channel's is not taken. Metadata: `key_version`."""
+ERROR_REASON_TOO_MANY_CHANNELS: ErrorReason.ValueType  # 113
+"""The account has as many subscriptions as it may have. Metadata: `allowed`."""
+ERROR_REASON_TOO_MANY_ADMINS: ErrorReason.ValueType  # 114
+"""The channel has as many admins as it may have. Metadata: `allowed`."""
+ERROR_REASON_CURSOR_ABOVE_HEAD: ErrorReason.ValueType  # 115
+"""A cursor above the newest post. Metadata: `allowed`."""

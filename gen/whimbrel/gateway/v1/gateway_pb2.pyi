@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
+from whimbrel.channel.v1 import post_pb2 as post_pb2
 from whimbrel.error.v1 import reason_pb2 as reason_pb2
 from whimbrel.message.v1 import envelope_pb2 as envelope_pb2
 from whimbrel.message.v1 import receipt_pb2 as receipt_pb2
@@ -156,6 +157,8 @@ class ServerEvent(message.Message):
     PRESENCE_FIELD_NUMBER: builtins.int
     WRITING_FIELD_NUMBER: builtins.int
     WATCH_REFUSED_FIELD_NUMBER: builtins.int
+    CHANNEL_POST_FIELD_NUMBER: builtins.int
+    CHANNEL_HEADS_FIELD_NUMBER: builtins.int
     @builtins.property
     def welcome(self) -> Welcome:
         """Answers `hello`."""
@@ -218,6 +221,16 @@ class ServerEvent(message.Message):
     def watch_refused(self) -> WatchRefused:
         """Answers `watch`: none of its chats is watched."""
 
+    @builtins.property
+    def channel_post(self) -> post_pb2.Post:
+        """A post of a channel to which the account has subscribed. A hint: who misses it hears of it by `channel_heads`."""
+
+    @builtins.property
+    def channel_heads(self) -> post_pb2.Heads:
+        """Where channels stand to which the account has subscribed: soon after `welcome`, and when posts came without themselves. The device
+        reads what it lacks (ChannelService.ListPosts).
+        """
+
     def __init__(
         self,
         *,
@@ -236,12 +249,14 @@ class ServerEvent(message.Message):
         presence: state_pb2.Presence | None = ...,
         writing: state_pb2.TypingNotice | None = ...,
         watch_refused: WatchRefused | None = ...,
+        channel_post: post_pb2.Post | None = ...,
+        channel_heads: post_pb2.Heads | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "caught_up", b"caught_up", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "event", b"event", "go_away", b"go_away", "group_changed", b"group_changed", "group_news", b"group_news", "low_prekeys", b"low_prekeys", "presence", b"presence", "read_recorded", b"read_recorded", "receipt", b"receipt", "rejected", b"rejected", "watch_refused", b"watch_refused", "welcome", b"welcome", "writing", b"writing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news", "presence", "writing", "watch_refused"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["welcome", "accepted", "rejected", "deliver", "caught_up", "receipt", "read_recorded", "go_away", "device_mismatch", "low_prekeys", "group_changed", "group_news", "presence", "writing", "watch_refused", "channel_post", "channel_heads"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from whimbrel.channel.v1 import post_pb2 as whimbrel_dot_channel_dot_v1_dot_post__pb2
 from whimbrel.error.v1 import reason_pb2 as whimbrel_dot_error_dot_v1_dot_reason__pb2
 from whimbrel.message.v1 import envelope_pb2 as whimbrel_dot_message_dot_v1_dot_envelope__pb2
 from whimbrel.message.v1 import receipt_pb2 as whimbrel_dot_message_dot_v1_dot_receipt__pb2
 from whimbrel.message.v1 import send_pb2 as whimbrel_dot_message_dot_v1_dot_send__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n whimbrel/message/v1/attach.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"B\n\rAttachRequest\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.GatewayEvent\"C\n\x0e\x41ttachResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.MessageEvent\"\xf8\x03\n\x0cGatewayEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x32\n\x05hello\x18\x02 \x01(\x0b\x32!.whimbrel.message.v1.GatewayHelloH\x00\x12\x30\n\x04open\x18\x03 \x01(\x0b\x32 .whimbrel.message.v1.OpenSessionH\x00\x12/\n\x04send\x18\x04 \x01(\x0b\x32\x1f.whimbrel.message.v1.DeviceSendH\x00\x12-\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x1e.whimbrel.message.v1.DeviceAckH\x00\x12/\n\x04read\x18\x06 \x01(\x0b\x32\x1f.whimbrel.message.v1.DeviceReadH\x00\x12\x34\n\nfetch_page\x18\x07 \x01(\x0b\x32\x1e.whimbrel.message.v1.FetchPageH\x00\x12\x36\n\x0b\x66\x65tch_heads\x18\x08 \x01(\x0b\x32\x1f.whimbrel.message.v1.FetchHeadsH\x00\x12<\n\x0e\x66\x65tch_receipts\x18\t \x01(\x0b\x32\".whimbrel.message.v1.FetchReceiptsH\x00\x12\x30\n\x08not_here\x18\n \x01(\x0b\x32\x1c.whimbrel.message.v1.NotHereH\x00\x42\x07\n\x05\x65vent\"\xdb\x07\n\x0cMessageEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x06opened\x18\x02 \x01(\x0b\x32\".whimbrel.message.v1.SessionOpenedH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x31\n\x05\x61\x63ked\x18\x05 \x01(\x0b\x32 .whimbrel.message.v1.AckRecordedH\x00\x12:\n\rread_recorded\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.ReadRecordedH\x00\x12)\n\x04page\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.PageH\x00\x12+\n\x05heads\x18\x08 \x01(\x0b\x32\x1a.whimbrel.message.v1.HeadsH\x00\x12\x34\n\x08receipts\x18\t \x01(\x0b\x32 .whimbrel.message.v1.ReceiptPageH\x00\x12/\n\x07refused\x18\n \x01(\x0b\x32\x1c.whimbrel.message.v1.RefusedH\x00\x12\x34\n\x07\x64\x65liver\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.PushDeliveryH\x00\x12\x33\n\x07receipt\x18\x0c \x01(\x0b\x32 .whimbrel.message.v1.PushReceiptH\x00\x12\x35\n\x08\x64oorbell\x18\r \x01(\x0b\x32!.whimbrel.message.v1.PushDoorbellH\x00\x12+\n\x03\x65nd\x18\x0e \x01(\x0b\x32\x1c.whimbrel.message.v1.PushEndH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\x0f \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12:\n\x0blow_prekeys\x18\x10 \x01(\x0b\x32#.whimbrel.message.v1.PushLowPrekeysH\x00\x12:\n\rgroup_changed\x18\x11 \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x12+\n\x03run\x18\x12 \x01(\x0b\x32\x1c.whimbrel.message.v1.PushRunH\x00\x12\x38\n\ngroup_news\x18\x13 \x01(\x0b\x32\".whimbrel.message.v1.PushGroupNewsH\x00\x42\x07\n\x05\x65vent\"#\n\x0cGatewayHello\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"3\n\rDeviceAddress\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"]\n\x0bOpenSession\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\r\"\x8d\x01\n\rSessionOpened\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x04 \x01(\x04\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\nDeviceSend\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\x0c\x12\x0c\n\x04home\x18\x03 \x01(\x0c\x12\'\n\x04send\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.Send\"R\n\tDeviceAck\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tup_to_pos\x18\x02 \x01(\x04\" \n\x0b\x41\x63kRecorded\x12\x11\n\tacked_pos\x18\x01 \x01(\x04\"\x82\x01\n\nDeviceRead\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\x0c\x12\'\n\x04read\x18\x03 \x01(\x0b\x32\x19.whimbrel.message.v1.Read\"\x0e\n\x0cReadRecorded\"|\n\tFetchPage\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tafter_pos\x18\x02 \x01(\x04\x12\x15\n\rmax_envelopes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\"j\n\x04Page\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.whimbrel.message.v1.Envelope\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\"A\n\nFetchHeads\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.message.v1.DeviceAddress\"1\n\x05Heads\x12(\n\x05heads\x18\x01 \x03(\x0b\x32\x19.whimbrel.message.v1.Head\"\x97\x01\n\x04Head\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x05 \x01(\x04\x12\x0e\n\x06linked\x18\x06 \x01(\x08\"M\n\rFetchReceipts\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x15\n\rafter_version\x18\x02 \x01(\x04\x12\x14\n\x0cmax_receipts\x18\x03 \x01(\r\"V\n\x0bReceiptPage\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.Receipt\x12\x17\n\x0freceipt_version\x18\x02 \x01(\x04\"\xd8\x01\n\x07Refused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12<\n\x08metadata\x18\x02 \x03(\x0b\x32*.whimbrel.message.v1.Refused.MetadataEntry\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x0cPushDelivery\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12/\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.Envelope\"j\n\x07PushRun\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.whimbrel.message.v1.Envelope\x12-\n\x06places\x18\x02 \x03(\x0b\x32\x1d.whimbrel.message.v1.RunPlace\"d\n\x08RunPlace\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x11\n\tfirst_pos\x18\x03 \x01(\x04\"p\n\x0bPushReceipt\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.whimbrel.message.v1.Receipt\"m\n\x0cPushDoorbell\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x03 \x01(\x04\"\x82\x01\n\x07PushEnd\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x13\n\x0b\x62\x65low_epoch\x18\x02 \x01(\x04\x12.\n\x06reason\x18\x03 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\"|\n\x0ePushLowPrekeys\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x18\n\x10one_time_prekeys\x18\x02 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x03 \x01(\r\"r\n\rPushGroupNews\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12,\n\x04news\x18\x02 \x01(\x0b\x32\x1e.whimbrel.message.v1.GroupNews\"=\n\x07NotHere\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddressb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n whimbrel/message/v1/attach.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/channel/v1/post.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"B\n\rAttachRequest\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.GatewayEvent\"C\n\x0e\x41ttachResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.MessageEvent\"\x87\x05\n\x0cGatewayEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x32\n\x05hello\x18\x02 \x01(\x0b\x32!.whimbrel.message.v1.GatewayHelloH\x00\x12\x30\n\x04open\x18\x03 \x01(\x0b\x32 .whimbrel.message.v1.OpenSessionH\x00\x12/\n\x04send\x18\x04 \x01(\x0b\x32\x1f.whimbrel.message.v1.DeviceSendH\x00\x12-\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x1e.whimbrel.message.v1.DeviceAckH\x00\x12/\n\x04read\x18\x06 \x01(\x0b\x32\x1f.whimbrel.message.v1.DeviceReadH\x00\x12\x34\n\nfetch_page\x18\x07 \x01(\x0b\x32\x1e.whimbrel.message.v1.FetchPageH\x00\x12\x36\n\x0b\x66\x65tch_heads\x18\x08 \x01(\x0b\x32\x1f.whimbrel.message.v1.FetchHeadsH\x00\x12<\n\x0e\x66\x65tch_receipts\x18\t \x01(\x0b\x32\".whimbrel.message.v1.FetchReceiptsH\x00\x12\x30\n\x08not_here\x18\n \x01(\x0b\x32\x1c.whimbrel.message.v1.NotHereH\x00\x12\x46\n\x13\x66\x65tch_subscriptions\x18\x0b \x01(\x0b\x32\'.whimbrel.message.v1.FetchSubscriptionsH\x00\x12\x45\n\x13\x66\x65tch_channel_heads\x18\x0c \x01(\x0b\x32&.whimbrel.message.v1.FetchChannelHeadsH\x00\x42\x07\n\x05\x65vent\"\xc3\t\n\x0cMessageEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x06opened\x18\x02 \x01(\x0b\x32\".whimbrel.message.v1.SessionOpenedH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x31\n\x05\x61\x63ked\x18\x05 \x01(\x0b\x32 .whimbrel.message.v1.AckRecordedH\x00\x12:\n\rread_recorded\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.ReadRecordedH\x00\x12)\n\x04page\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.PageH\x00\x12+\n\x05heads\x18\x08 \x01(\x0b\x32\x1a.whimbrel.message.v1.HeadsH\x00\x12\x34\n\x08receipts\x18\t \x01(\x0b\x32 .whimbrel.message.v1.ReceiptPageH\x00\x12/\n\x07refused\x18\n \x01(\x0b\x32\x1c.whimbrel.message.v1.RefusedH\x00\x12\x34\n\x07\x64\x65liver\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.PushDeliveryH\x00\x12\x33\n\x07receipt\x18\x0c \x01(\x0b\x32 .whimbrel.message.v1.PushReceiptH\x00\x12\x35\n\x08\x64oorbell\x18\r \x01(\x0b\x32!.whimbrel.message.v1.PushDoorbellH\x00\x12+\n\x03\x65nd\x18\x0e \x01(\x0b\x32\x1c.whimbrel.message.v1.PushEndH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\x0f \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12:\n\x0blow_prekeys\x18\x10 \x01(\x0b\x32#.whimbrel.message.v1.PushLowPrekeysH\x00\x12:\n\rgroup_changed\x18\x11 \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x12+\n\x03run\x18\x12 \x01(\x0b\x32\x1c.whimbrel.message.v1.PushRunH\x00\x12\x38\n\ngroup_news\x18\x13 \x01(\x0b\x32\".whimbrel.message.v1.PushGroupNewsH\x00\x12?\n\rsubscriptions\x18\x14 \x01(\x0b\x32&.whimbrel.message.v1.SubscriptionListsH\x00\x12\x33\n\rchannel_heads\x18\x15 \x01(\x0b\x32\x1a.whimbrel.channel.v1.HeadsH\x00\x12\x31\n\x0c\x63hannel_post\x18\x16 \x01(\x0b\x32\x19.whimbrel.channel.v1.PostH\x00\x12=\n\x0csubscription\x18\x17 \x01(\x0b\x32%.whimbrel.message.v1.PushSubscriptionH\x00\x42\x07\n\x05\x65vent\"#\n\x0cGatewayHello\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"3\n\rDeviceAddress\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"]\n\x0bOpenSession\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\r\"\x8d\x01\n\rSessionOpened\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x04 \x01(\x04\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\nDeviceSend\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\x0c\x12\x0c\n\x04home\x18\x03 \x01(\x0c\x12\'\n\x04send\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.Send\"R\n\tDeviceAck\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tup_to_pos\x18\x02 \x01(\x04\" \n\x0b\x41\x63kRecorded\x12\x11\n\tacked_pos\x18\x01 \x01(\x04\"\x82\x01\n\nDeviceRead\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\x0c\x12\'\n\x04read\x18\x03 \x01(\x0b\x32\x19.whimbrel.message.v1.Read\"\x0e\n\x0cReadRecorded\"|\n\tFetchPage\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tafter_pos\x18\x02 \x01(\x04\x12\x15\n\rmax_envelopes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\"j\n\x04Page\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.whimbrel.message.v1.Envelope\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\"A\n\nFetchHeads\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.message.v1.DeviceAddress\"1\n\x05Heads\x12(\n\x05heads\x18\x01 \x03(\x0b\x32\x19.whimbrel.message.v1.Head\"\x97\x01\n\x04Head\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x05 \x01(\x04\x12\x0e\n\x06linked\x18\x06 \x01(\x08\"M\n\rFetchReceipts\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x15\n\rafter_version\x18\x02 \x01(\x04\x12\x14\n\x0cmax_receipts\x18\x03 \x01(\r\"V\n\x0bReceiptPage\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.Receipt\x12\x17\n\x0freceipt_version\x18\x02 \x01(\x04\"\xd8\x01\n\x07Refused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12<\n\x08metadata\x18\x02 \x03(\x0b\x32*.whimbrel.message.v1.Refused.MetadataEntry\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x0cPushDelivery\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12/\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.Envelope\"j\n\x07PushRun\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.whimbrel.message.v1.Envelope\x12-\n\x06places\x18\x02 \x03(\x0b\x32\x1d.whimbrel.message.v1.RunPlace\"d\n\x08RunPlace\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x11\n\tfirst_pos\x18\x03 \x01(\x04\"p\n\x0bPushReceipt\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.whimbrel.message.v1.Receipt\"m\n\x0cPushDoorbell\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12\x17\n\x0freceipt_version\x18\x03 \x01(\x04\"\x82\x01\n\x07PushEnd\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x13\n\x0b\x62\x65low_epoch\x18\x02 \x01(\x04\x12.\n\x06reason\x18\x03 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\"|\n\x0ePushLowPrekeys\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x18\n\x10one_time_prekeys\x18\x02 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x03 \x01(\r\"r\n\rPushGroupNews\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12,\n\x04news\x18\x02 \x01(\x0b\x32\x1e.whimbrel.message.v1.GroupNews\"=\n\x07NotHere\x12\x32\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\".whimbrel.message.v1.DeviceAddress\"&\n\x12\x46\x65tchSubscriptions\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"I\n\x11SubscriptionLists\x12\x34\n\x05lists\x18\x01 \x03(\x0b\x32%.whimbrel.message.v1.SubscriptionList\"8\n\x10SubscriptionList\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63hannel_ids\x18\x02 \x03(\x0c\"(\n\x11\x46\x65tchChannelHeads\x12\x13\n\x0b\x63hannel_ids\x18\x01 \x03(\x0c\"o\n\x10PushSubscription\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.message.v1.DeviceAddress\x12\x12\n\nchannel_id\x18\x02 \x01(\x0c\x12\x12\n\nsubscribed\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,66 +40,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REFUSED_METADATAENTRY']._loaded_options = None
   _globals['_REFUSED_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ATTACHREQUEST']._serialized_start=257
-  _globals['_ATTACHREQUEST']._serialized_end=323
-  _globals['_ATTACHRESPONSE']._serialized_start=325
-  _globals['_ATTACHRESPONSE']._serialized_end=392
-  _globals['_GATEWAYEVENT']._serialized_start=395
-  _globals['_GATEWAYEVENT']._serialized_end=899
-  _globals['_MESSAGEEVENT']._serialized_start=902
-  _globals['_MESSAGEEVENT']._serialized_end=1889
-  _globals['_GATEWAYHELLO']._serialized_start=1891
-  _globals['_GATEWAYHELLO']._serialized_end=1926
-  _globals['_DEVICEADDRESS']._serialized_start=1928
-  _globals['_DEVICEADDRESS']._serialized_end=1979
-  _globals['_OPENSESSION']._serialized_start=1981
-  _globals['_OPENSESSION']._serialized_end=2074
-  _globals['_SESSIONOPENED']._serialized_start=2077
-  _globals['_SESSIONOPENED']._serialized_end=2218
-  _globals['_DEVICESEND']._serialized_start=2221
-  _globals['_DEVICESEND']._serialized_end=2365
-  _globals['_DEVICEACK']._serialized_start=2367
-  _globals['_DEVICEACK']._serialized_end=2449
-  _globals['_ACKRECORDED']._serialized_start=2451
-  _globals['_ACKRECORDED']._serialized_end=2483
-  _globals['_DEVICEREAD']._serialized_start=2486
-  _globals['_DEVICEREAD']._serialized_end=2616
-  _globals['_READRECORDED']._serialized_start=2618
-  _globals['_READRECORDED']._serialized_end=2632
-  _globals['_FETCHPAGE']._serialized_start=2634
-  _globals['_FETCHPAGE']._serialized_end=2758
-  _globals['_PAGE']._serialized_start=2760
-  _globals['_PAGE']._serialized_end=2866
-  _globals['_FETCHHEADS']._serialized_start=2868
-  _globals['_FETCHHEADS']._serialized_end=2933
-  _globals['_HEADS']._serialized_start=2935
-  _globals['_HEADS']._serialized_end=2984
-  _globals['_HEAD']._serialized_start=2987
-  _globals['_HEAD']._serialized_end=3138
-  _globals['_FETCHRECEIPTS']._serialized_start=3140
-  _globals['_FETCHRECEIPTS']._serialized_end=3217
-  _globals['_RECEIPTPAGE']._serialized_start=3219
-  _globals['_RECEIPTPAGE']._serialized_end=3305
-  _globals['_REFUSED']._serialized_start=3308
-  _globals['_REFUSED']._serialized_end=3524
-  _globals['_REFUSED_METADATAENTRY']._serialized_start=3477
-  _globals['_REFUSED_METADATAENTRY']._serialized_end=3524
-  _globals['_PUSHDELIVERY']._serialized_start=3526
-  _globals['_PUSHDELIVERY']._serialized_end=3641
-  _globals['_PUSHRUN']._serialized_start=3643
-  _globals['_PUSHRUN']._serialized_end=3749
-  _globals['_RUNPLACE']._serialized_start=3751
-  _globals['_RUNPLACE']._serialized_end=3851
-  _globals['_PUSHRECEIPT']._serialized_start=3853
-  _globals['_PUSHRECEIPT']._serialized_end=3965
-  _globals['_PUSHDOORBELL']._serialized_start=3967
-  _globals['_PUSHDOORBELL']._serialized_end=4076
-  _globals['_PUSHEND']._serialized_start=4079
-  _globals['_PUSHEND']._serialized_end=4209
-  _globals['_PUSHLOWPREKEYS']._serialized_start=4211
-  _globals['_PUSHLOWPREKEYS']._serialized_end=4335
-  _globals['_PUSHGROUPNEWS']._serialized_start=4337
-  _globals['_PUSHGROUPNEWS']._serialized_end=4451
-  _globals['_NOTHERE']._serialized_start=4453
-  _globals['_NOTHERE']._serialized_end=4514
+  _globals['_ATTACHREQUEST']._serialized_start=289
+  _globals['_ATTACHREQUEST']._serialized_end=355
+  _globals['_ATTACHRESPONSE']._serialized_start=357
+  _globals['_ATTACHRESPONSE']._serialized_end=424
+  _globals['_GATEWAYEVENT']._serialized_start=427
+  _globals['_GATEWAYEVENT']._serialized_end=1074
+  _globals['_MESSAGEEVENT']._serialized_start=1077
+  _globals['_MESSAGEEVENT']._serialized_end=2296
+  _globals['_GATEWAYHELLO']._serialized_start=2298
+  _globals['_GATEWAYHELLO']._serialized_end=2333
+  _globals['_DEVICEADDRESS']._serialized_start=2335
+  _globals['_DEVICEADDRESS']._serialized_end=2386
+  _globals['_OPENSESSION']._serialized_start=2388
+  _globals['_OPENSESSION']._serialized_end=2481
+  _globals['_SESSIONOPENED']._serialized_start=2484
+  _globals['_SESSIONOPENED']._serialized_end=2625
+  _globals['_DEVICESEND']._serialized_start=2628
+  _globals['_DEVICESEND']._serialized_end=2772
+  _globals['_DEVICEACK']._serialized_start=2774
+  _globals['_DEVICEACK']._serialized_end=2856
+  _globals['_ACKRECORDED']._serialized_start=2858
+  _globals['_ACKRECORDED']._serialized_end=2890
+  _globals['_DEVICEREAD']._serialized_start=2893
+  _globals['_DEVICEREAD']._serialized_end=3023
+  _globals['_READRECORDED']._serialized_start=3025
+  _globals['_READRECORDED']._serialized_end=3039
+  _globals['_FETCHPAGE']._serialized_start=3041
+  _globals['_FETCHPAGE']._serialized_end=3165
+  _globals['_PAGE']._serialized_start=3167
+  _globals['_PAGE']._serialized_end=3273
+  _globals['_FETCHHEADS']._serialized_start=3275
+  _globals['_FETCHHEADS']._serialized_end=3340
+  _globals['_HEADS']._serialized_start=3342
+  _globals['_HEADS']._serialized_end=3391
+  _globals['_HEAD']._serialized_start=3394
+  _globals['_HEAD']._serialized_end=3545
+  _globals['_FETCHRECEIPTS']._serialized_start=3547
+  _globals['_FETCHRECEIPTS']._serialized_end=3624
+  _globals['_RECEIPTPAGE']._serialized_start=3626
+  _globals['_RECEIPTPAGE']._serialized_end=3712
+  _globals['_REFUSED']._serialized_start=3715
+  _globals['_REFUSED']._serialized_end=3931
+  _globals['_REFUSED_METADATAENTRY']._serialized_start=3884
+  _globals['_REFUSED_METADATAENTRY']._serialized_end=3931
+  _globals['_PUSHDELIVERY']._serialized_start=3933
+  _globals['_PUSHDELIVERY']._serialized_end=4048
+  _globals['_PUSHRUN']._serialized_start=4050
+  _globals['_PUSHRUN']._serialized_end=4156
+  _globals['_RUNPLACE']._serialized_start=4158
+  _globals['_RUNPLACE']._serialized_end=4258
+  _globals['_PUSHRECEIPT']._serialized_start=4260
+  _globals['_PUSHRECEIPT']._serialized_end=4372
+  _globals['_PUSHDOORBELL']._serialized_start=4374
+  _globals['_PUSHDOORBELL']._serialized_end=4483
+  _globals['_PUSHEND']._serialized_start=4486
+  _globals['_PUSHEND']._serialized_end=4616
+  _globals['_PUSHLOWPREKEYS']._serialized_start=4618
+  _globals['_PUSHLOWPREKEYS']._serialized_end=4742
+  _globals['_PUSHGROUPNEWS']._serialized_start=4744
+  _globals['_PUSHGROUPNEWS']._serialized_end=4858
+  _globals['_NOTHERE']._serialized_start=4860
+  _globals['_NOTHERE']._serialized_end=4921
+  _globals['_FETCHSUBSCRIPTIONS']._serialized_start=4923
+  _globals['_FETCHSUBSCRIPTIONS']._serialized_end=4961
+  _globals['_SUBSCRIPTIONLISTS']._serialized_start=4963
+  _globals['_SUBSCRIPTIONLISTS']._serialized_end=5036
+  _globals['_SUBSCRIPTIONLIST']._serialized_start=5038
+  _globals['_SUBSCRIPTIONLIST']._serialized_end=5094
+  _globals['_FETCHCHANNELHEADS']._serialized_start=5096
+  _globals['_FETCHCHANNELHEADS']._serialized_end=5136
+  _globals['_PUSHSUBSCRIPTION']._serialized_start=5138
+  _globals['_PUSHSUBSCRIPTION']._serialized_end=5249
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
+from whimbrel.channel.v1 import post_pb2 as post_pb2
 from whimbrel.error.v1 import reason_pb2 as reason_pb2
 from whimbrel.message.v1 import envelope_pb2 as envelope_pb2
 from whimbrel.message.v1 import receipt_pb2 as receipt_pb2
@@ -84,6 +85,8 @@ class GatewayEvent(message.Message):
     FETCH_HEADS_FIELD_NUMBER: builtins.int
     FETCH_RECEIPTS_FIELD_NUMBER: builtins.int
     NOT_HERE_FIELD_NUMBER: builtins.int
+    FETCH_SUBSCRIPTIONS_FIELD_NUMBER: builtins.int
+    FETCH_CHANNEL_HEADS_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The gateway's name for a request, repeated in its answer; unique on this stream. 0 for `hello` and `not_here`."""
     @builtins.property
@@ -122,6 +125,14 @@ class GatewayEvent(message.Message):
     def not_here(self) -> NotHere:
         """A push came for a session that is not here."""
 
+    @builtins.property
+    def fetch_subscriptions(self) -> FetchSubscriptions:
+        """Answered by `subscriptions`."""
+
+    @builtins.property
+    def fetch_channel_heads(self) -> FetchChannelHeads:
+        """Answered by `channel_heads`."""
+
     def __init__(
         self,
         *,
@@ -135,12 +146,14 @@ class GatewayEvent(message.Message):
         fetch_heads: FetchHeads | None = ...,
         fetch_receipts: FetchReceipts | None = ...,
         not_here: NotHere | None = ...,
+        fetch_subscriptions: FetchSubscriptions | None = ...,
+        fetch_channel_heads: FetchChannelHeads | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "fetch_heads", b"fetch_heads", "fetch_page", b"fetch_page", "fetch_receipts", b"fetch_receipts", "hello", b"hello", "not_here", b"not_here", "open", b"open", "read", b"read", "send", b"send"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "fetch_channel_heads", b"fetch_channel_heads", "fetch_heads", b"fetch_heads", "fetch_page", b"fetch_page", "fetch_receipts", b"fetch_receipts", "fetch_subscriptions", b"fetch_subscriptions", "hello", b"hello", "not_here", b"not_here", "open", b"open", "read", b"read", "send", b"send"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "fetch_heads", b"fetch_heads", "fetch_page", b"fetch_page", "fetch_receipts", b"fetch_receipts", "hello", b"hello", "id", b"id", "not_here", b"not_here", "open", b"open", "read", b"read", "send", b"send"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ack", b"ack", "event", b"event", "fetch_channel_heads", b"fetch_channel_heads", "fetch_heads", b"fetch_heads", "fetch_page", b"fetch_page", "fetch_receipts", b"fetch_receipts", "fetch_subscriptions", b"fetch_subscriptions", "hello", b"hello", "id", b"id", "not_here", b"not_here", "open", b"open", "read", b"read", "send", b"send"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "open", "send", "ack", "read", "fetch_page", "fetch_heads", "fetch_receipts", "not_here"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["hello", "open", "send", "ack", "read", "fetch_page", "fetch_heads", "fetch_receipts", "not_here", "fetch_subscriptions", "fetch_channel_heads"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -169,6 +182,10 @@ class MessageEvent(message.Message):
     GROUP_CHANGED_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     GROUP_NEWS_FIELD_NUMBER: builtins.int
+    SUBSCRIPTIONS_FIELD_NUMBER: builtins.int
+    CHANNEL_HEADS_FIELD_NUMBER: builtins.int
+    CHANNEL_POST_FIELD_NUMBER: builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The id of the request that this answers; 0 for a push."""
     @builtins.property
@@ -243,6 +260,22 @@ class MessageEvent(message.Message):
     def group_news(self) -> PushGroupNews:
         """Push: a group has changed."""
 
+    @builtins.property
+    def subscriptions(self) -> SubscriptionLists:
+        """Answers `fetch_subscriptions`."""
+
+    @builtins.property
+    def channel_heads(self) -> post_pb2.Heads:
+        """Answers `fetch_channel_heads`; a push, if a post comes without itself."""
+
+    @builtins.property
+    def channel_post(self) -> post_pb2.Post:
+        """Push: a post, for whoever follows its channel."""
+
+    @builtins.property
+    def subscription(self) -> PushSubscription:
+        """Push: an account has subscribed to a channel, or does so no more."""
+
     def __init__(
         self,
         *,
@@ -265,12 +298,16 @@ class MessageEvent(message.Message):
         group_changed: send_pb2.GroupChanged | None = ...,
         run: PushRun | None = ...,
         group_news: PushGroupNews | None = ...,
+        subscriptions: SubscriptionLists | None = ...,
+        channel_heads: post_pb2.Heads | None = ...,
+        channel_post: post_pb2.Post | None = ...,
+        subscription: PushSubscription | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run", "subscription", b"subscription", "subscriptions", b"subscriptions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run", "subscription", b"subscription", "subscriptions", b"subscriptions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run", "group_news"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run", "group_news", "subscriptions", "channel_heads", "channel_post", "subscription"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1022,5 +1059,127 @@ class NotHere(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FetchSubscriptions(message.Message):
+    """Asks which channels accounts subscribe to."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def user_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """At most 500 accounts, 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SubscriptionLists(message.Message):
+    """Which channels accounts subscribe to."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def lists(self) -> containers.RepeatedCompositeFieldContainer[SubscriptionList]:
+        """One for each account asked for whose shard could be read."""
+
+    def __init__(
+        self,
+        *,
+        lists: abc.Iterable[SubscriptionList] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["lists", b"lists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SubscriptionList(message.Message):
+    """Which channels an account subscribes to."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    CHANNEL_IDS_FIELD_NUMBER: builtins.int
+    user_id: builtins.bytes
+    """The account, 16 bytes."""
+    @builtins.property
+    def channel_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The channels, 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        user_id: builtins.bytes = ...,
+        channel_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["channel_ids", b"channel_ids", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FetchChannelHeads(message.Message):
+    """Asks where channels stand."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CHANNEL_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def channel_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """At most 500 channels, 16 bytes each. One that does not exist, or whose shard cannot be read, is left out of the answer."""
+
+    def __init__(
+        self,
+        *,
+        channel_ids: abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["channel_ids", b"channel_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushSubscription(message.Message):
+    """An account's subscription has changed. A hint: gateways read all subscriptions again from time to time."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: builtins.int
+    CHANNEL_ID_FIELD_NUMBER: builtins.int
+    SUBSCRIBED_FIELD_NUMBER: builtins.int
+    channel_id: builtins.bytes
+    """The channel, 16 bytes."""
+    subscribed: builtins.bool
+    """Whether the account subscribes to it now."""
+    @builtins.property
+    def devices(self) -> containers.RepeatedCompositeFieldContainer[DeviceAddress]:
+        """Devices of the account that are at this gateway."""
+
+    def __init__(
+        self,
+        *,
+        devices: abc.Iterable[DeviceAddress] | None = ...,
+        channel_id: builtins.bytes = ...,
+        subscribed: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["channel_id", b"channel_id", "devices", b"devices", "subscribed", b"subscribed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
