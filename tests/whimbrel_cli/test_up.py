@@ -18,7 +18,8 @@ from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.programs import Command, Program, State
 
 _WHIMBREL = str(Path(sys.executable).parent / "whimbrel")
-_PROCESSES = {"postgres", "valkey", "etcd", "seaweed", "media-1", "message-1", "gateway-1"}
+_OURS = {"gateway-1", "media-1", "message-1", "push-1", "push-providers"}
+_PROCESSES = {"postgres", "valkey", "etcd", "seaweed", *_OURS}
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -112,16 +113,17 @@ async def test_data_that_a_mesh_uses_is_refused_to_a_second_one(data, tmp_path) 
 
 
 async def test_servers_that_are_there_are_used_and_left_alone(
-    data, tmp_path, own_postgres, own_valkey, own_etcd
+    data, tmp_path, own_postgres, own_valkey, own_etcd, s3_url
 ) -> None:
     env = {
         "WHIMBREL_STACK_POSTGRES_DSN": own_postgres.address,
         "WHIMBREL_STACK_REDIS_URL": own_valkey.address,
         "WHIMBREL_STACK_ETCD_ENDPOINT": own_etcd.address,
+        "WHIMBREL_STACK_S3_URL": s3_url,
     }
 
     async with _up(data, tmp_path / "up.log", env) as up:
-        assert set(up.pids) == {"message-1", "gateway-1"}
+        assert set(up.pids) == _OURS
         assert "an existing one" in up.printed
         seen = json.loads(_run("status", "--json", "--data", str(data)).stdout)
 
