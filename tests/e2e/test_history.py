@@ -1,7 +1,10 @@
 """What was said before a device was linked moves to it, on the real mesh, whatever dies."""
 
 import asyncio
+import os
 import secrets
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -9,9 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.e2e.test_linking import reached
+from whimbrel.content.v1.content_pb2 import Content, Text
+from whimbrel.content.v1.history_pb2 import History, HistoryConversation, HistoryMessage
 from whimbrel_cli.stack.mesh import Mesh
-from whimbrel_client import Client
+from whimbrel_client import Client, HistoryProgress
 from whimbrel_client.payload import edit
+from whimbrel_client.sessions import DeviceId
 
 FOR_EVER = timedelta.max
 
@@ -121,3 +127,97 @@ async def test_a_linked_device_gets_the_conversations_as_the_primary_has_them(
     assert at_laptop[others[0].user_id].handle == others[0].handle
     assert number.digits()
     assert not alarms
+
+
+async def killed(profile: Path, mesh: Mesh, point: str) -> None:
+    """Connect the device in a process of its own until it dies at the point's third passing."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.whimbrel_client.mortal"),
+        *(str(profile), mesh.gateway_addresses[0], point, "stay"),
+        env={**os.environ, "PYTHONPATH": f".{os.pathsep}gen", "GRPC_ENABLE_FORK_SUPPORT": "0"},
+        cwd=Path(__file__).parents[2],
+    )
+    async with asyncio.timeout(30):
+        assert await process.wait() == -signal.SIGKILL
+
+
+async def test_a_device_that_dies_in_the_middle_goes_on_where_it_was(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    async with people(mesh, tmp_path, 2) as (phone, other):
+        await talk(phone, [other], 1000)
+        await link(phone, tmp_path / "laptop", mesh)
+        await killed(tmp_path / "laptop", mesh, "history-taken")
+        await say(other, phone.user_id, 1)
+        async with Client.connect(tmp_path / "laptop") as laptop:
+            before = (await anext(laptop.history.progress())).moved
+            await heard(phone, other.user_id, 2001)
+            await heard(laptop, other.user_id, 2001)
+            await complete(laptop)
+            at_laptop = await conversation(laptop, other.user_id)
+            after = await anext(laptop.history.progress())
+        at_phone = await conversation(phone, other.user_id)
+        async with asyncio.timeout(10):
+            await phone.history.taken()
+
+    assert 0 < before < 2000
+    assert after.is_complete
+    assert at_laptop == at_phone
+
+
+async def test_a_primary_that_dies_in_the_middle_goes_on_where_it_was(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    async with people(mesh, tmp_path, 1) as (other,):
+        handle = f"p{secrets.token_hex(8)}"
+        await Client.register(tmp_path / "phone", handle, gateways=mesh.gateway_addresses)
+        async with Client.connect(tmp_path / "phone") as phone:
+            await talk(phone, [other], 1000)
+            await link(phone, tmp_path / "laptop", mesh)
+        async with Client.connect(tmp_path / "laptop") as laptop:
+            await killed(tmp_path / "phone", mesh, "history-asked-for")
+            before = (await anext(laptop.history.progress())).moved
+            async with Client.connect(tmp_path / "phone") as phone:
+                await complete(laptop)
+                at_phone = await conversation(phone, other.user_id)
+            at_laptop = await conversation(laptop, other.user_id)
+
+    assert 0 < before < 2000
+    assert at_laptop == at_phone
+
+
+async def test_only_the_own_primary_gives_a_history_and_only_to_whom_it_offered_it(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    async with people(mesh, tmp_path, 2) as (phone, other):
+        await say(phone, other.user_id, 3)
+        for name in ("laptop", "tablet"):
+            await link(phone, tmp_path / name, mesh)
+        async with (
+            Client.connect(tmp_path / "tablet") as tablet,
+            Client.connect(tmp_path / "laptop") as laptop,
+        ):
+            await complete(tablet)
+            await complete(laptop)
+            # As if it had asked for more, and the primary had not answered yet.
+            token, own = bytes(range(16)), DeviceId(laptop.user_id, laptop.device_id)
+            await laptop._store.history.expect(own, token, now_ms=0)
+            forged = Content(history=invented(token, other.user_id))
+            for forger in (other, tablet):
+                await forger.accepted(await forger.send(phone.user_id, forged))
+            for witness in (other, tablet):
+                await reached(witness, phone.user_id, laptop)
+            progress = await anext(laptop.history.progress())
+            at_laptop = await conversation(laptop, other.user_id)
+
+    assert progress == HistoryProgress(moved=0, total=0, is_complete=False)
+    assert "never said" not in {line.text for line in at_laptop}
+
+
+def invented(token: bytes, peer: bytes) -> History:
+    """A part of a history with what nobody said."""
+    said = Content(id=b"i" * 16, text=Text(body="never said")).SerializeToString()
+    message = HistoryMessage(seq=90, message_id=b"m" * 16, sender=peer, content=said)
+    conversation = HistoryConversation(conversation=peer, messages=[message])
+    return History(token=token, conversations=[conversation], total=1)

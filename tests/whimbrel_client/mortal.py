@@ -2,6 +2,7 @@
 
 python -m tests.whimbrel_client.mortal PROFILE GATEWAY POINT receive EFFECTS COUNT
 python -m tests.whimbrel_client.mortal PROFILE GATEWAY POINT send HANDLE COUNT
+python -m tests.whimbrel_client.mortal PROFILE GATEWAY POINT stay
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any
 
 from whimbrel_client import Client
 from whimbrel_client.exchange import Exchange
+from whimbrel_client.history import imports, offers
 from whimbrel_client.store import Store
 from whimbrel_client.stream import DeviceStream
 
@@ -21,7 +23,7 @@ Method = Callable[..., Any]
 
 # Where to die: the method, and whether before or after it has done its work; during: before, but
 # only after everything else had time to go on.
-POINTS: dict[str, tuple[type, str, str]] = {
+POINTS: dict[str, tuple[Any, str, str]] = {
     "queued": (Store, "queue", "after"),
     "before-seal": (Store, "seal", "before"),
     "sealed": (Store, "seal", "after"),
@@ -34,6 +36,8 @@ POINTS: dict[str, tuple[type, str, str]] = {
     "stored": (Store, "apply", "after"),
     "before-ack": (Exchange, "_applied", "before"),
     "after-ack-is-due": (Exchange, "_applied", "after"),
+    "history-asked-for": (offers, "answer", "after"),
+    "history-taken": (imports, "take", "after"),
 }
 
 
@@ -118,9 +122,17 @@ async def send(client: Client, handle: str, count: int) -> None:
         await client.accepted(message)
 
 
-async def main(profile: str, gateway: str, job: str, target: str, count: str) -> None:
+async def stay(*_: object) -> None:
+    """Be connected, for ever."""
+    await asyncio.Event().wait()
+
+
+JOBS = {"receive": receive, "send": send, "stay": stay}
+
+
+async def main(profile: str, gateway: str, job: str, target: str = "", count: str = "0") -> None:
     async with Client.connect(profile, gateways=[gateway]) as client:
-        await (receive if job == "receive" else send)(client, target, int(count))
+        await JOBS[job](client, target, int(count))
 
 
 if __name__ == "__main__":
