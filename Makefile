@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs; Python 3.11 is the only thing to have.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check format lint types imports protos fresh gen bench soak screenshot lock release-protos clean
+.PHONY: help up demo test check format lint types imports protos fresh gen bench soak screenshot lock release-protos image-steps clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -60,6 +60,11 @@ release-protos: $(INSTALLED) ## declare the protos released: from now on they ma
 
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements.lock again
 	scripts/lock.sh
+
+image-steps: ## do what the image's build does, without a container, and ask each service for its settings
+	prefix=$$(mktemp -d) && trap 'rm -rf "$$prefix"' EXIT && \
+	scripts/image.sh requirements $$prefix && scripts/image.sh project $$prefix && \
+	for service in svc_*; do (cd / && env -i $$prefix/bin/python -m $$service settings >/dev/null) || exit 1; done
 
 clean: ## remove what was built, not .whimbrel
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

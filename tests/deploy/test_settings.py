@@ -104,3 +104,11 @@ def test_a_secret_may_be_given_up_for_a_value() -> None:
     told = environment(service_pods({"services": {"media": media}})["media"])
 
     assert told["WHIMBREL_MEDIA_S3_BUCKET"]["value"] == "files"
+
+
+def test_an_etcd_of_the_chart_is_the_one_that_is_used() -> None:
+    theirs = environment(service_pods({"etcd": {"address": "etcd.stores:2379"}})["push"])
+    ours = environment(service_pods({"stores": {"etcd": {"enabled": True}}})["push"])
+
+    assert theirs["WHIMBREL_PUSH_ETCD"]["value"] == "etcd.stores:2379"
+    assert ours["WHIMBREL_PUSH_ETCD"]["value"] == "chat-whimbrel-etcd:2379"

@@ -42,10 +42,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/* The environment of a service: (root, name, service). */}}
 {{- define "whimbrel.env" -}}
 {{- $prefix := printf "WHIMBREL_%s_" (upper .name) }}
+{{- $etcd := .root.Values.etcd.address }}
+{{- if .root.Values.stores.etcd.enabled }}{{ $etcd = printf "%s-etcd:2379" (include "whimbrel.name" .root) }}{{ end }}
 {{- $told := dict
   "listen" (printf "0.0.0.0:%v" .service.told.port)
   "advertise" (printf "$(POD_IP):%v" .service.told.port)
-  "etcd" .root.Values.etcd.address
+  "etcd" $etcd
   "etcd_prefix" .root.Values.etcd.prefix
   "drain" (printf "PT%dS" (int .service.drainSeconds))
   "telemetry__prometheus_port" (.root.Values.telemetry.prometheusPort | int)

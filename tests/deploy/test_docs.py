@@ -1,0 +1,136 @@
+"""What docs/deploy.md tells to do is what the chart needs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from helm_python import Chart
+
+from mesh.keys import KeySet
+from svc_push.sealing import Seal
+from tests.deploy.chart import CHART, ROOT, environment, pods, rendered, service_pods
+
+_TEXT = (ROOT / "docs" / "deploy.md").read_text()
+_BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", _TEXT, re.MULTILINE | re.DOTALL)
+_VALUES = {
+    text.partition("\n")[0].removeprefix("# "): yaml.safe_load(text)
+    for language, text in _BLOCKS
+    if language == "yaml"
+}
+# In the directory scripts/keys.py makes, by what the key of a setting must be able to do.
+_SIGNING = {"service_key", "token_key"}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """What `scripts/keys.py keys` makes."""
+    directory = tmp_path_factory.mktemp("deploy") / "keys"
+    command = [sys.executable, ROOT / "scripts" / "keys.py", directory]
+    subprocess.run(command, check=True, cwd=ROOT)
+    return directory
+
+
+def _commands() -> Iterator[list[str]]:
+    for language, text in _BLOCKS:
+        if language == "sh":
+            for line in text.replace("\\\n", " ").splitlines():
+                if line.startswith("kubectl "):
+                    yield shlex.split(line.partition(" | ")[0])
+
+
+def _made(keys) -> set[tuple[str, str]]:
+    """The keys of Secrets that the commands of the page make."""
+    made = set()
+    for command in _commands():
+        if "create" in command and "secret" in command:
+            name = command[command.index("generic") + 1]
+            for argument in command:
+                option, _, value = argument.partition("=")
+                if option == "--from-literal":
+                    made.add((name, value.partition("=")[0]))
+                elif argument == "--from-file=keys/":
+                    made |= {(name, file.name) for file in keys.iterdir()}
+                elif option == "--from-file":
+                    made.add((name, value))
+    return made
+
+
+def test_the_commands_make_every_secret_that_the_chart_names(keys) -> None:
+    named = {
+        (volume["secret"]["secretName"], item["key"])
+        for _, pod in pods({"stores": {"valkey": {"enabled": True}}})
+        for volume in pod["spec"].get("volumes", ())
+        for item in volume["secret"]["items"]
+    } | {
+        (reference["name"], reference["key"])
+        for spec in service_pods().values()
+        for one in environment(spec).values()
+        if (reference := one.get("valueFrom", {}).get("secretKeyRef"))
+    }
+
+    assert named <= _made(keys)
+
+
+def test_helm_names_the_secrets_that_must_be_there(keys) -> None:
+    with Chart.load(CHART) as chart:
+        notes = chart.render(name="whimbrel", namespace="chat")["whimbrel/templates/NOTES.txt"]
+
+    told = dict(re.findall(r"^  (whimbrel-[a-z]+): (.*)$", notes, re.MULTILINE))
+
+    assert set(told) == {name for name, _ in _made(keys)}
+    assert {(name, key) for name, all_of in told.items() for key in all_of.split(", ")} <= _made(
+        keys
+    )
+
+
+def test_each_service_can_read_the_keys_that_are_made_for_it(keys) -> None:
+    for spec in service_pods().values():
+        for volume in spec["volumes"]:
+            if volume["secret"]["secretName"] != "whimbrel-keys":
+                continue
+            path = keys / volume["secret"]["items"][0]["key"]
+            if path.name == "push-token-keys.json":
+                Seal.load(path)
+            else:
+                signs = volume["name"].replace("-", "_") in _SIGNING
+                assert (KeySet.load(path).private_key is not None) == signs, path.name
+
+
+def test_those_who_call_are_known_to_those_who_are_called(keys) -> None:
+    callers = KeySet.load(keys / "message-callers.json").public_keys
+
+    for caller in ("gateway", "presence"):
+        assert KeySet.load(keys / f"{caller}.json").key_id in callers
+
+
+def test_keys_are_never_made_over_others(keys) -> None:
+    command = [sys.executable, ROOT / "scripts" / "keys.py", keys]
+
+    again = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+
+    assert again.returncode == 1
+    assert "never made over others" in again.stderr
+
+
+@pytest.mark.parametrize("values", _VALUES.values(), ids=_VALUES.keys())
+def test_the_values_of_the_page_are_taken(values) -> None:
+    assert rendered(values)
+
+
+def test_the_commands_speak_of_objects_that_are_there() -> None:
+    names = {(one["kind"].lower(), one["metadata"]["name"]) for one in rendered(release="whimbrel")}
+
+    spoken = {
+        (kind, name)
+        for command in _commands()
+        for argument in command
+        for kind, _, name in [argument.partition("/")]
+        if kind in {"job", "service", "deployment"} and name
+    }
+
+    assert spoken
+    assert spoken <= names
