@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import structlog
@@ -17,6 +18,7 @@ from svc_gateway.attach import Attach, AttachLimits, Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
+from svc_gateway.followers import Followers
 from svc_gateway.forward import METHODS, Forwarder, Instances
 from svc_gateway.heads import Heads
 from svc_gateway.pushes import Pushes
@@ -59,9 +61,10 @@ class Gateway:
         self._failpoints = Failpoints(settings.failpoint)
         self.sessions = Sessions(token_grace=settings.token_grace)
         self.attach = self._new_attach(channels, credentials, instance_id)
+        self.followers = Followers(self.attach, self.sessions, clock=self._clock)
         self.heads = self._new_heads()
         self.registrar = self._new_registrar(registry, on_redis)
-        self.sessions.on_opened = self.registrar.opened
+        self.sessions.on_opened = self._on_opened
         authenticator = Authenticator(verifier)
         self.edge = self._new_edge(authenticator)
         self.servicer = GatewayServicer(
@@ -87,7 +90,11 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.attach.run(), name="attach")
             tasks.create_task(self.registrar.run(), name="registrar")
-            for name, work in (("heads", self.heads.run), ("tick", self._tick)):
+            for name, work in (
+                ("heads", self.heads.run),
+                ("followers", self.followers.run),
+                ("tick", self._tick),
+            ):
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def drain(self) -> None:
@@ -113,7 +120,11 @@ class Gateway:
             channels,
             credentials,
             instance_id=instance_id,
-            pushes=Pushes(self.sessions, on_lost=self._on_lost),
+            pushes=Pushes(
+                self.sessions,
+                on_lost=self._on_lost,
+                on_channel=self._on_channel,
+            ),
             tally=self._tally,
             limits=AttachLimits(
                 answer_within=self._settings.answer_within,
@@ -129,6 +140,7 @@ class Gateway:
             interval=self._settings.heads_interval,
             interval_blind=self._settings.heads_interval_blind,
             spread=self._settings.heads_spread,
+            on_round=self.followers.compare,
             clock=self._clock,
         )
 
@@ -166,12 +178,20 @@ class Gateway:
             if seconds % _SECONDS_BETWEEN_SWEEPS == 0:
                 self.sessions.end_expired(self._clock.now())
 
+    def _on_opened(self, stream: DeviceStream) -> None:
+        self.registrar.opened(stream)
+        self.followers.opened(stream)
+
     def _on_closed(self, stream: DeviceStream) -> None:
+        self.followers.closed(stream)
         if self.sessions.closed(stream):
             self.registrar.closed(stream)
 
     def _on_lost(self) -> None:
         self.heads.soon()
+
+    def _on_channel(self, kind: str, push: Any) -> None:
+        self.followers.take(kind, push)
 
 
 def session_limits(settings: Settings) -> SessionLimits:

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from mesh.clock import Clock, SystemClock
@@ -21,7 +21,8 @@ class Heads:
     """Asks where the queues stand, in rounds, and tells each session about its own.
 
     Rounds come every `interval` to 1.4 times that; soon after something may have lost pushes; and
-    every `interval_blind` while the registry cannot be reached, because then nobody pushes.
+    every `interval_blind` while the registry cannot be reached, because then nobody pushes. Whoever
+    else compares heads does so `on_round`.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Heads:
         interval: timedelta,
         interval_blind: timedelta,
         spread: timedelta,
+        on_round: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
     ) -> None:
@@ -40,6 +42,7 @@ class Heads:
         self._interval = interval.total_seconds()
         self._interval_blind = interval_blind.total_seconds()
         self._spread = spread.total_seconds()
+        self._on_round = on_round
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311
         self._is_blind = False
@@ -63,6 +66,7 @@ class Heads:
             if self._clock.monotonic() < self._due:
                 continue
             self._due = self._clock.monotonic() + self._pause()
+            self._on_round()
             # A round that is not answered yet is repeated by the streams; another adds nothing.
             if not self._outstanding:
                 await self._compare_all()

@@ -13,8 +13,16 @@ from whimbrel.message.v1 import attach_pb2
 class Pushes:
     """Finds the session of a push, or answers that it is not here."""
 
-    def __init__(self, sessions: Sessions, *, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        on_lost: Callable[[], None],
+        on_channel: Callable[[str, Any], None],
+    ) -> None:
+        """`on_channel` takes what concerns channels, with its kind."""
         self._sessions = sessions
+        self._on_channel = on_channel
         self._on_lost = on_lost
 
     def push(self, event: attach_pb2.MessageEvent, attachment: Attachment) -> None:
@@ -27,6 +35,9 @@ class Pushes:
             return
         if kind == "group_news":
             self._group_news(push)
+            return
+        if kind in _OF_CHANNELS:
+            self._on_channel(kind, push)
             return
         device = push.device
         address = device.user_id, device.device_id
@@ -87,4 +98,5 @@ _TAKE: dict[str, Callable[[DeviceStream, Any], None]] = {
     "doorbell": _doorbell,
     "low_prekeys": _low_prekeys,
 }
-_KINDS = frozenset((*_TAKE, "end", "run", "group_news"))
+_OF_CHANNELS = frozenset(("channel_post", "channel_heads", "subscription"))
+_KINDS = frozenset((*_TAKE, *_OF_CHANNELS, "end", "run", "group_news"))

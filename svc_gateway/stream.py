@@ -223,10 +223,12 @@ class DeviceStream:
     def receipt(self, receipt: receipt_pb2.Receipt) -> None:
         self.say(to_device.receipt(receipt))
 
-    def hint(self, frame: bytes) -> None:
-        """An event that nothing depends on, passed on while there is room."""
-        if self.session.phase is Phase.OPEN and self.has_room():
-            self.say(frame)
+    def hint(self, frame: bytes) -> bool:
+        """An event that nothing depends on, passed on while there is room; False if it is not."""
+        if self.session.phase is not Phase.OPEN or not self.has_room():
+            return False
+        self.say(frame)
+        return True
 
     def end(self, end: SessionEnd) -> None:
         self._edge.tally.ended("" if self._has_half_closed else end.reason)

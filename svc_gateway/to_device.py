@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from svc_gateway.sides import SessionLimits
 from svc_gateway.window import KIB, MOST_BODY_BYTES
+from whimbrel.channel.v1 import post_pb2
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
@@ -111,6 +112,22 @@ def group_news(news: send_pb2.GroupNews) -> bytes:
     """A group has changed."""
     frame = gateway_pb2.ConnectResponse()
     frame.events.add().group_news.CopyFrom(news)
+    return frame.SerializeToString()
+
+
+def channel_post(post: post_pb2.Post) -> bytes:
+    """A post of a channel."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().channel_post.CopyFrom(post)
+    return frame.SerializeToString()
+
+
+def channel_heads(heads: Mapping[bytes, int]) -> bytes:
+    """Where channels stand."""
+    frame = gateway_pb2.ConnectResponse()
+    event = frame.events.add().channel_heads
+    for channel_id, head_seq in heads.items():
+        event.heads.add(channel_id=channel_id, head_seq=head_seq)
     return frame.SerializeToString()
 
 

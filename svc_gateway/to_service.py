@@ -72,6 +72,20 @@ def fetch_heads(id_: int, addresses: Iterable[Address]) -> bytes:
     return frame.SerializeToString()
 
 
+def fetch_subscriptions(id_: int, user_ids: Iterable[bytes]) -> bytes:
+    """Which channels do these accounts follow, please."""
+    frame, event = _frame(id_)
+    event.fetch_subscriptions.user_ids.extend(user_ids)
+    return frame.SerializeToString()
+
+
+def fetch_channel_heads(id_: int, channel_ids: Iterable[bytes]) -> bytes:
+    """Where these channels stand, please."""
+    frame, event = _frame(id_)
+    event.fetch_channel_heads.channel_ids.extend(channel_ids)
+    return frame.SerializeToString()
+
+
 def not_here(address: Address) -> bytes:
     """A push came for a session that is not here."""
     frame, event = _frame(0)

@@ -24,6 +24,7 @@ from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from mesh.service_auth import ServiceCredentials, ServiceTokenInterceptor
 from mesh.tasks import Work, periodically
 from mesh.telemetry import Telemetry, open_telemetry
+from svc_message.channels.wiring import build_channel_service
 from svc_message.core import Core, build_core
 from svc_message.groups.wiring import build_group_service
 from svc_message.identity.code_senders import CodeSender
@@ -79,6 +80,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             core.inbox,
             core.router,
             identity.accounts.ensure_service_account,
+            following=core.channels.following,
             clock=SystemClock(),
             telemetry=telemetry,
         )
@@ -91,6 +93,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)
+        build_channel_service(core.channels, redis, redis_prefix=settings.redis_prefix).add_to(
+            server
+        )
         AudienceServicer(Visibility(VisibilityStore(core.shards))).add_to(server)
         queue = build_queue(
             settings,
@@ -119,6 +124,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 "identity-sweep": identity.sweep.round,
                 "device-sweep": devices.sweep,
                 "group-sweep": core.groups.sweep,
+                "channel-sweep": core.channels.sweep,
             }
             working = [
                 tasks.create_task(core.run(), name="core"),

@@ -1,6 +1,7 @@
 """The Attach stream: one gateway's requests in, their answers and the pushes out."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -9,6 +10,7 @@ from mesh.clock import Clock
 from mesh.errors import InvalidArgument
 from mesh.ids import slot_of
 from svc_message.accepting import Accepting, FirstAnswer
+from svc_message.channels.following import Following
 from svc_message.groups.accepting import GroupAccepting
 from svc_message.groups.requests import GroupSend
 from svc_message.groups.sending import read_group_send
@@ -62,6 +64,7 @@ class GatewayRequests:
         inbox: Inbox,
         router: Router,
         *,
+        following: Following,
         clock: Clock,
     ) -> None:
         self._link = link
@@ -78,6 +81,8 @@ class GatewayRequests:
             "fetch_page": self._page,
             "fetch_heads": self._heads,
             "fetch_receipts": self._receipts,
+            "fetch_subscriptions": partial(following.subscriptions, link),
+            "fetch_channel_heads": partial(following.heads, link),
             "not_here": self._not_here,
         }
 

@@ -8,6 +8,7 @@ from mesh.failpoints import Failpoints
 from mesh.postgres import Pool
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting
+from svc_message.channels.wiring import ChannelParts, build_channels
 from svc_message.groups.wiring import GroupParts, build_groups
 from svc_message.inbox import Inbox
 from svc_message.media.references import References
@@ -31,17 +32,25 @@ class Core:
     inbox: Inbox
     sweeps: Sweeps
     groups: GroupParts
+    channels: ChannelParts
     references: References
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.router, self.relay, self.accepting, self.inbox, self.groups):
+            for part in (
+                self.router,
+                self.relay,
+                self.accepting,
+                self.inbox,
+                self.groups,
+                self.channels,
+            ):
                 tasks.create_task(part.run(), name=type(part).__name__.lower())
 
     async def drained(self) -> None:
         """Return when all that was taken is done."""
-        for part in (self.accepting, self.inbox, self.relay, self.groups):
+        for part in (self.accepting, self.inbox, self.relay, self.groups, self.channels):
             await part.drained()
 
 
@@ -104,4 +113,14 @@ def build_core(
         failpoints=failpoints,
     )
     sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
-    return Core(shards, router, relay, accepting, inbox, sweeps, groups, references)
+    return Core(
+        shards,
+        router,
+        relay,
+        accepting,
+        inbox,
+        sweeps,
+        groups,
+        build_channels(shards, router),
+        references,
+    )

@@ -7,6 +7,8 @@ from typing import Any
 
 from mesh.metrics import DROPPED_BODIES
 from mesh.telemetry import Telemetry
+from svc_message.channels.model import Post
+from svc_message.channels.wire import fill_heads, fill_post
 from svc_message.groups.requests import Run, RunPlace
 from svc_message.requests import Copy
 from svc_message.results import Place, ReceiptRow
@@ -22,6 +24,7 @@ EVENT_BYTES = 64  # about, beside what varies
 # More than this unwritten, and pushes lose their bodies; far more, and the gateway is given up.
 _SOFT_BYTES = 8 * 1024 * 1024
 _HARD_BYTES = 64 * 1024 * 1024
+_LARGE_POST = 16 * 1024  # is read by those who follow, not pushed to all gateways
 
 
 class GatewayLink:
@@ -35,6 +38,7 @@ class GatewayLink:
         self._full: deque[attach_pb2.AttachResponse] = deque()
         self._bytes = 0
         self._doorbells: dict[Device, list[int]] = {}
+        self._posts: dict[bytes, int] = {}  # the heads of channels whose posts are not pushed
         self._dropped = telemetry.counter(DROPPED_BODIES)
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -130,6 +134,25 @@ class GatewayLink:
             push.devices.add(user_id=user_id, device_id=device_id)
         push.news.group_id, push.news.revision = group_id, revision
 
+    def push_post(self, post: Post) -> None:
+        """Push a channel's post, or only how far the channel is."""
+        if len(post.ciphertext) > _LARGE_POST or self._bytes > _SOFT_BYTES:
+            self._posts[post.channel_id] = max(post.seq, self._posts.get(post.channel_id, 0))
+            self._wake.set()
+        else:
+            fill_post(self.event(0, len(post.ciphertext) + 2 * EVENT_BYTES).channel_post, post)
+
+    def push_subscription(
+        self, devices: Sequence[Device], channel_id: bytes, *, is_there: bool
+    ) -> None:
+        """Say that an account has subscribed, or does so no more; not said when too much waits."""
+        if self._bytes > _SOFT_BYTES:
+            return
+        push = self.event(0, EVENT_BYTES * (1 + len(devices))).subscription
+        for user_id, device_id in devices:
+            push.devices.add(user_id=user_id, device_id=device_id)
+        push.channel_id, push.subscribed = channel_id, is_there
+
     async def written(self) -> None:
         """Return when nothing waits to be written."""
         is_written = asyncio.get_running_loop().create_future()
@@ -167,7 +190,7 @@ class GatewayLink:
         elif self._frame_bytes:
             frame, self._frame, self._frame_bytes = self._frame, attach_pb2.AttachResponse(), 0
             self._run = None
-        elif self._doorbells:
+        elif self._doorbells or self._posts:
             frame = self._ringing()
         else:
             self._bytes = 0
@@ -195,6 +218,9 @@ class GatewayLink:
             bell.device.user_id, bell.device.device_id = user_id, device_id
             bell.head_pos, bell.receipt_version = head_pos, version
         self._doorbells.clear()
+        if self._posts:
+            fill_heads(frame.events.add().channel_heads, self._posts)
+            self._posts.clear()
         return frame
 
     @property

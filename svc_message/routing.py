@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from svc_message.channels.model import Post
 from svc_message.groups.requests import Run, RunPlace
 from svc_message.requests import Copy
 from svc_message.results import Place, ReceiptRow
@@ -52,6 +53,12 @@ class Gateway(Protocol):
 
     def push_group_news(
         self, devices: Sequence[Device], group_id: bytes, revision: int
+    ) -> None: ...
+
+    def push_post(self, post: Post) -> None: ...
+
+    def push_subscription(
+        self, devices: Sequence[Device], channel_id: bytes, *, is_there: bool
     ) -> None: ...
 
     async def written(self) -> None:
@@ -102,6 +109,11 @@ class Router:
         self._missed: set[Device] = set()  # of those, who is to be woken if they are away
         self._pushes = 0
         self._wake = asyncio.Event()
+
+    @property
+    def gateways(self) -> Collection[Gateway]:
+        """All that are attached, each by its newest stream."""
+        return self._gateways.values()
 
     def attach(self, gateway: Gateway) -> None:
         """A gateway's stream is open; pushes go down its newest one.

@@ -15,6 +15,7 @@ from mesh.service_auth import caller
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.attach import GatewayRequests, receipt_row
+from svc_message.channels.following import Following
 from svc_message.groups.accepting import GroupAccepting
 from svc_message.groups.requests import GroupSend
 from svc_message.groups.sending import read_group_send
@@ -67,12 +68,14 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         router: Router,
         service_account: ServiceAccount,
         *,
+        following: Following,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self._accepting = accepting
         self._groups = groups
         self._inbox = inbox
+        self._following = following
         self._router = router
         self._service_account = service_account
         self._clock = clock
@@ -90,7 +93,13 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
     async def Attach(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
         link = await self._greeted(context)
         requests = GatewayRequests(
-            link, self._accepting, self._groups, self._inbox, self._router, clock=self._clock
+            link,
+            self._accepting,
+            self._groups,
+            self._inbox,
+            self._router,
+            following=self._following,
+            clock=self._clock,
         )
         self._router.attach(link)
         self._streams += 1

@@ -19,6 +19,7 @@ _CHUNKS_AHEAD = 16
 _SLOT = "t.slot = $1"
 _USER = "t.user_id IN (SELECT a.user_id FROM account a WHERE a.slot = $1)"
 _GROUP = "t.group_id IN (SELECT g.group_id FROM chat_group g WHERE g.slot = $1)"
+_CHANNEL = "t.channel_id IN (SELECT c.channel_id FROM channel c WHERE c.slot = $1)"
 _CONVERSATION = (
     "t.conversation_id IN (SELECT c.conversation_id FROM conversation c WHERE c.slot = $1"
     " UNION ALL SELECT g.group_id FROM chat_group g WHERE g.slot = $1)"
@@ -81,6 +82,10 @@ TABLES = (
     Table("group_change", _GROUP, "group_id, revision"),
     Table("group_device_change", _GROUP, "group_id, device_epoch"),
     Table("group_message", _GROUP, "group_id, seq"),
+    Table("channel", _SLOT, "channel_id"),
+    Table("channel_admin", _CHANNEL, "channel_id, user_id"),
+    Table("channel_post", _CHANNEL, "channel_id, seq"),
+    Table("subscription", _USER, "user_id, channel_id"),
     Table("device", _USER, "user_id, device_id"),
     Table("thread", _USER, "user_id, conversation_id"),
     Table("device_queue", _USER, "user_id, device_id, pos"),

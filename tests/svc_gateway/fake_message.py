@@ -66,6 +66,8 @@ class Store:
         self.sends: list[send_pb2.Send] = []
         self.order: list[bytes] = []  # client message ids, as they were first accepted
         self.reads: dict[tuple[bytes, bytes], int] = {}
+        self.subscriptions: dict[bytes, set[bytes]] = defaultdict(set)  # of accounts, by channel
+        self.channel_heads: dict[bytes, int] = defaultdict(int)
         self.gateways: dict[Address, Link] = {}
         self.links: set[Link] = set()
 
@@ -328,6 +330,26 @@ class FakeMessage(message_pb2_grpc.MessageServiceServicer):
         answer = attach_pb2.MessageEvent()
         answer.receipts.receipts.extend(rows[: request.max_receipts])
         answer.receipts.receipt_version = self.store.version_of(request.user_id)
+        return answer
+
+    def _fetch_subscriptions(
+        self, link: Link, request: attach_pb2.FetchSubscriptions
+    ) -> attach_pb2.MessageEvent:
+        answer = attach_pb2.MessageEvent()
+        answer.subscriptions.SetInParent()
+        for user_id in request.user_ids:
+            channel_ids = self.store.subscriptions[user_id]
+            answer.subscriptions.lists.add(user_id=user_id, channel_ids=channel_ids)
+        return answer
+
+    def _fetch_channel_heads(
+        self, link: Link, request: attach_pb2.FetchChannelHeads
+    ) -> attach_pb2.MessageEvent:
+        answer = attach_pb2.MessageEvent()
+        answer.channel_heads.SetInParent()
+        for channel_id in request.channel_ids:
+            head_seq = self.store.channel_heads[channel_id]
+            answer.channel_heads.heads.add(channel_id=channel_id, head_seq=head_seq)
         return answer
 
     def _not_here(self, link: Link, request: attach_pb2.NotHere) -> None:
