@@ -100,6 +100,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         queue = build_queue(
             settings,
             core.shards,
+            core.groups,
             telemetry,
             instance_id=instance_id,
             on_health=lambda is_well: health.dependency("kafka", is_well=is_well),

@@ -49,6 +49,8 @@ class GroupAccepting:
     ) -> None:
         self._stores = stores
         self._fan_out = fan_out
+        # Takes what is accepted, once it is answered; it never waits.
+        self.carry: Callable[[GroupMessage], None] = fan_out.carry
         self._references = references
         self._failpoints = failpoints
         self._accepted = telemetry.counter(ACCEPTED)
@@ -94,7 +96,7 @@ class GroupAccepting:
             self._answer(send, None, result)
         elif result.outcome == Outcome.DONE:
             self._answer(send, _first(result), None)
-            self._fan_out.carry(_message(send, result))
+            self.carry(_message(send, result))
         elif result.outcome == Outcome.REPEATED:
             self._answer(send, _first(result), None)
         elif result.outcome == Outcome.CONFLICT:

@@ -32,6 +32,7 @@ SELECT item, outcome, device_id, first_seq, first_pos
 FROM write_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 """
 _TAKE = "SELECT * FROM take_runs($1, $2, $3)"
+_TAKE_DUE = "SELECT * FROM take_due_runs($1, $2, $3)"
 _SETTLE = "SELECT settle_runs($1, $2, $3, $4, $5, $6, $7)"
 _PENDING = """
 SELECT count(*) FROM (
@@ -140,27 +141,14 @@ class GroupMessageStore:
         self, limit: int, lease: timedelta, down_slots: Sequence[int]
     ) -> list[GroupMessage]:
         """Overdue messages; nobody else takes them during the lease."""
-        rows = await fetch(self._pool, _TAKE, limit, lease, down_slots)
-        return [
-            GroupMessage(
-                group_id=row["group_id"],
-                slot=row["slot"],
-                seq=row["seq"],
-                revision=row["revision"],
-                accepted_at=row["accepted_at"],
-                sender_id=row["sender_id"],
-                sender_device_id=row["sender_device_id"],
-                last_sender=row["last_sender"],
-                sender_prev=row["sender_prev"],
-                message_id=row["message_id"],
-                type=row["type"],
-                body=row["body"],
-                home=self._shard,
-                attempts=row["attempts"],
-                rest=(row["rest_from"], row["rest_to"]),
-            )
-            for row in rows
-        ]
+        return self._messages(await fetch(self._pool, _TAKE, limit, lease, down_slots))
+
+    async def take_due(
+        self, due: Sequence[tuple[bytes, int]], lease: timedelta
+    ) -> list[GroupMessage]:
+        """Those of these messages (group, seq) that still wait here; nobody else takes them."""
+        groups, seqs = [group for group, _ in due], [seq for _, seq in due]
+        return self._messages(await fetch(self._pool, _TAKE_DUE, groups, seqs, lease))
 
     async def settle(
         self, done: Sequence[GroupMessage], failed: Sequence[tuple[GroupMessage, timedelta]]
@@ -196,6 +184,28 @@ class GroupMessageStore:
         before = await server_time(self._pool) - older_than
         rows = await fetch(self._pool, statement, before, limit)
         return int(rows[0][0])
+
+    def _messages(self, rows: Sequence[Any]) -> list[GroupMessage]:
+        return [
+            GroupMessage(
+                group_id=row["group_id"],
+                slot=row["slot"],
+                seq=row["seq"],
+                revision=row["revision"],
+                accepted_at=row["accepted_at"],
+                sender_id=row["sender_id"],
+                sender_device_id=row["sender_device_id"],
+                last_sender=row["last_sender"],
+                sender_prev=row["sender_prev"],
+                message_id=row["message_id"],
+                type=row["type"],
+                body=row["body"],
+                home=self._shard,
+                attempts=row["attempts"],
+                rest=(row["rest_from"], row["rest_to"]),
+            )
+            for row in rows
+        ]
 
 
 def _slot(recipient: Recipient) -> int:

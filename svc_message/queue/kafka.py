@@ -27,6 +27,8 @@ _STOP_SECONDS = 10.0
 _JOIN_SECONDS = 30.0  # a group waits for its consumers to gather
 _PAUSE = 0.2
 _TOPIC_EXISTS = 36
+# Nobody reads or writes it, or asks for it by its name: brokers make what they are asked for.
+_MARK = "whimbrel.mark.v1"
 # A consumer that died is missed after the first, and shows itself every second one.
 _SESSION_MILLISECONDS = 10_000
 _HEARTBEAT_MILLISECONDS = 1_000
@@ -40,8 +42,9 @@ Rewind = Callable[[], Awaitable[None]]
 class Broker:
     """A Kafka that entries are published to; it may be away, and may come back with nothing.
 
-    Its topics are made here, and by nobody else: one that is missing was lost with all that was in
-    it. `on_lost` is told of that before the topic is made again, and puts that off by QueueAway.
+    A topic of no use marks a broker that has all it was given. Where it is missing, all else may be
+    too, whatever topics a client's question has made meanwhile: `on_lost` is told, and may put that
+    off by QueueAway; then the mark is made again.
     """
 
     def __init__(
@@ -116,10 +119,10 @@ class Broker:
     async def _look(self, admin: AIOKafkaAdminClient) -> None:
         """See whether the topics are there; make what is missing."""
         async with asyncio.timeout(_ANSWER_SECONDS):
-            missing = {EVENTS_TOPIC, JOBS_TOPIC}.difference(await admin.list_topics())
+            missing = {EVENTS_TOPIC, JOBS_TOPIC, _MARK}.difference(await admin.list_topics())
         if not missing:
             return
-        if EVENTS_TOPIC in missing:
+        if _MARK in missing:
             await self._on_lost()
         made = [
             NewTopic(name, self._settings.partitions, self._settings.replicas) for name in missing

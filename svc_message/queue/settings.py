@@ -26,10 +26,7 @@ class EventSettings(Section):
 
 
 class KafkaSettings(Section):
-    """A Kafka that domain events go to, and perhaps the fan-out's jobs; none by default.
-
-    Its topics must not make themselves: auto.create.topics.enable=false.
-    """
+    """A Kafka that domain events go to, and perhaps the fan-out's jobs; none by default."""
 
     bootstrap: str = ""
     """host:port of brokers, by comma; empty: there is no Kafka."""

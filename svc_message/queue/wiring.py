@@ -7,8 +7,11 @@ from datetime import timedelta
 
 from mesh.tasks import periodically
 from mesh.telemetry import Telemetry
-from svc_message.queue.kafka import Broker
+from svc_message.groups.wiring import GroupParts
+from svc_message.queue.jobs import JOBS_GROUP, FanOutJobs
+from svc_message.queue.kafka import Broker, KafkaQueue
 from svc_message.queue.keeping import Keeping
+from svc_message.queue.model import JOBS_TOPIC
 from svc_message.queue.outbox import EventLog
 from svc_message.queue.publishing import KAFKA_GROUP, EventPublisher
 from svc_message.queue.servicer import EventServicer
@@ -21,12 +24,13 @@ _SWEEP = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class QueueParts:
-    """What serves, and what works behind it; without Kafka the last two are not there."""
+    """What serves, and what works behind it; without Kafka there is nothing else."""
 
     servicer: EventServicer
     keeping: Keeping
     broker: Broker | None = None
     publisher: EventPublisher | None = None
+    jobs: FanOutJobs | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -34,7 +38,7 @@ class QueueParts:
             tasks.create_task(
                 periodically(self.keeping.round, _SWEEP, name="events"), name="events"
             )
-            for part in (self.broker, self.publisher):
+            for part in (self.broker, self.publisher, self.jobs):
                 if part is not None:
                     tasks.create_task(part.run(), name=type(part).__name__.lower())
 
@@ -42,6 +46,7 @@ class QueueParts:
 def build_queue(
     settings: Settings,
     shards: Shards,
+    groups: GroupParts,
     telemetry: Telemetry,
     *,
     instance_id: str,
@@ -61,7 +66,12 @@ def build_queue(
         return QueueParts(servicer, keeping)
     broker = Broker(settings.kafka, on_lost=lambda: events.rewind(KAFKA_GROUP), on_health=on_health)
     publisher = EventPublisher(events, broker, instance_id=instance_id)
-    return QueueParts(servicer, keeping, broker, publisher)
+    if not settings.kafka.carries_jobs:
+        return QueueParts(servicer, keeping, broker, publisher)
+    told = KafkaQueue(settings.kafka, JOBS_TOPIC, JOBS_GROUP)
+    jobs = FanOutJobs(shards, groups.stores, groups.fan_out, broker, told)
+    groups.accepting.carry = jobs.carry
+    return QueueParts(servicer, keeping, broker, publisher, jobs)
 
 
 def session_variables(settings: EventSettings) -> dict[str, str]:
