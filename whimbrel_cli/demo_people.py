@@ -11,7 +11,7 @@ from rich.console import Console
 from whimbrel_cli.codes import sent_codes
 from whimbrel_cli.demo_tally import Heard, Said
 from whimbrel_cli.stack.mesh import Mesh
-from whimbrel_client import Client, OutgoingMessage, Protection
+from whimbrel_client import Client, Message, OutgoingMessage, Protection
 from whimbrel_client.bell import Bell
 
 # So many lines are under way at once; a person types no faster than the mesh takes it.
@@ -35,7 +35,7 @@ class Talker:
     async def talk(self, to: str, count: int) -> None:
         """Say so many lines, a few at a time, and wait until the mesh has them."""
         under_way: deque[OutgoingMessage] = deque()
-        for number in range(count):
+        for number in range(len(self._said), len(self._said) + count):
             text = f"{self.client.handle} {number + 1}"
             message = await self.client.send(to, text)
             self._said.append((text, message))
@@ -48,10 +48,15 @@ class Talker:
     async def listen(self) -> None:
         """See and read everything, for ever."""
         async for message in self.client.messages():
-            heard = Heard(message.text or "", message.message_id, message.seq, message.is_encrypted)
-            self._heard[message.sender].append(heard)
-            self._has_heard.ring()
+            self._hear(message)
             await self.client.mark_read(message.conversation, message.seq)
+
+    async def look_back(self) -> int:
+        """See what was said before this device was linked; returns how much."""
+        before = [message async for message in self.client.history.messages()]
+        for message in reversed(before):
+            self._hear(message)
+        return len(before)
 
     async def said(self) -> list[Said]:
         """What was said, with what is known of it now."""
@@ -80,6 +85,11 @@ class Talker:
         async for receipt in self.client.receipts():
             if receipt.read_up_to >= max(seqs) and all(seq in receipt.delivered for seq in seqs):
                 return
+
+    def _hear(self, message: Message) -> None:
+        heard = Heard(message.text or "", message.message_id, message.seq, message.is_encrypted)
+        self._heard[message.sender].append(heard)
+        self._has_heard.ring()
 
     async def _accepted(self, message: OutgoingMessage) -> None:
         await self.client.accepted(message)
@@ -139,6 +149,8 @@ class Cast:
             asyncio.TaskGroup() as tasks,
         ):
             talker = Talker(client, progress=self._progress)
+            if moved := await talker.look_back():
+                self._console.print(f"It gets the {moved:,} messages of before from the first.")
             listening = tasks.create_task(talker.listen(), name=f"listen-{profile}")
             await client.online()
             yield talker

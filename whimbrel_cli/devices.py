@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from whimbrel_cli.history import History
 from whimbrel_cli.person import As, Data, Gateways, Person, person, run
 from whimbrel_cli.wording import printable
 from whimbrel_client import Client, LinkedDevice
@@ -43,15 +44,15 @@ def link(
     *,
     as_: As,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    history: History = "30d",  # type: ignore[assignment]  # parsed
     gateway: Gateways = None,
     data: Data = None,
 ) -> None:
-    """Hand your account to the device that shows the code."""
+    """Hand your account to the device that shows the code, then what was said before."""
     if not yes:
         typer.confirm(f"Whoever has that device will read and write as {as_}. Go on?", abort=True)
     who = person(as_, data, gateway)
-    run(lambda: _do(who, lambda client: client.link_device(code)))
-    print("handed over; it is linked once it is in the list of your devices")
+    run(lambda: _link(who, code, history))
 
 
 @devices.command()
@@ -73,6 +74,15 @@ def revoke(device: Device, *, as_: As, gateway: Gateways = None, data: Data = No
     """Unlink a device: it gets and sends nothing from now on, and keeps what it has."""
     who = person(as_, data, gateway)
     run(lambda: _do(who, lambda client: client.revoke_device(device)))
+
+
+async def _link(who: Person, code: str, history: timedelta) -> None:
+    async with who.client() as client:
+        await client.link_device(code, history=history)
+        print("handed over; it is linked once it is in the list of your devices", flush=True)
+        if history:
+            print("Its history follows; interrupted, it goes on when both are connected.")
+            await client.history.taken()
 
 
 async def _do(who: Person, what: Callable[[Client], Awaitable[None]]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import segno
 import typer
 
+from whimbrel_cli.history import show_moving
 from whimbrel_cli.person import Data, Gateways, Person, person, run
 from whimbrel_client import Client
 
@@ -17,7 +18,8 @@ Name = Annotated[
 def link(name: Name, gateway: Gateways = None, data: Data = None) -> None:
     """Show a code that your first device scans within two minutes, and be linked to its account.
 
-    From then on this device gets what comes and what the others send; nothing from before.
+    From then on this device gets what comes and what the others send; then, if the first device
+    offers it, what was said before. Interrupted, that goes on whenever both are connected.
     """
     who = person(name, data, gateway)
     run(lambda: _link(who))
@@ -31,7 +33,10 @@ async def _link(who: Person) -> None:
         name=who.handle,
         protection=who.protection,
     )
-    print(f"{who.handle} is device {account.device_id} of {account.handle}; use --as {who.handle}")
+    name = who.handle
+    print(f"{name} is device {account.device_id} of {account.handle}; use --as {name}", flush=True)
+    async with who.client() as client:
+        await show_moving(client)
 
 
 def _show(code: str) -> None:

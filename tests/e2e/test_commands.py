@@ -71,7 +71,8 @@ async def test_a_person_registers_by_the_code_and_is_written_to_by_number(
 
 
 async def test_a_device_is_linked_named_and_unlinked(mesh: Mesh, terminal: Terminal) -> None:
-    alice = await somebody(mesh, terminal)
+    alice, bob = await somebody(mesh, terminal), await somebody(mesh, terminal)
+    await terminal.run("send", "--as", alice, bob, "before the laptop")
     linking = await terminal.start("link", "laptop")
     assert linking.stdout
     async with asyncio.timeout(SECONDS):
@@ -84,11 +85,13 @@ async def test_a_device_is_linked_named_and_unlinked(mesh: Mesh, terminal: Termi
         terminal.run("link", "laptop"),
     )
     shown = await terminal.run("devices", "list", "--as", alice)
+    wrong = await terminal.run("devices", "link", code, "--as", alice, "--history", "30")
     revoked = await terminal.run("devices", "revoke", "2", "--as", alice)
     after = await terminal.run("send", "--as", "laptop", alice, "still here")
 
     assert (handed.code, linking.returncode) == (0, 0), err.decode()
     assert f"laptop is device 2 of {alice}" in linked.decode()
+    assert "1 messages of before have come" in linked.decode()
     assert [(one["device_id"], one["is_this"]) for one in json.loads(listed.out)] == [
         (1, False),
         (2, True),
@@ -96,5 +99,6 @@ async def test_a_device_is_linked_named_and_unlinked(mesh: Mesh, terminal: Termi
     assert json.loads(listed.out)[1]["name"] == "laptop"
     assert (renamed.code, "my phone (this one)" in shown.out) == (0, True)
     assert (again.code, "holds an account already" in again.err) == (1, True)
+    assert (wrong.code, "allowed: all, none, or days" in wrong.err) == (2, True)
     assert (revoked.code, after.code) == (0, 1)
     assert "this device is not linked" in after.err

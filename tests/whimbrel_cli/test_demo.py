@@ -89,6 +89,7 @@ def test_a_short_demo_loses_nothing() -> None:
 
     assert "with the code" in ended.stdout
     assert "it is device 2" in ended.stdout
+    assert "It gets the 100 messages of before" in ended.stdout
     assert "killed with SIGKILL" in ended.stdout
     assert "alice's laptop, of the same 400: 0 lost" in ended.stdout
     assert "the same safety number" in ended.stdout

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import timedelta
-from functools import partial
-from operator import attrgetter
 
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.history.store import HistoryStore
@@ -40,13 +38,23 @@ class HistoryMoves:
 
     # On the device that was linked.
 
-    def messages(self, *, before: int = 1) -> AsyncGenerator[Message, None]:
-        """What came from the primary, then each as it comes: downwards from below a cursor.
+    async def messages(self, *, before: int = 1) -> AsyncGenerator[Message, None]:
+        """What came from the primary, then each as it comes, until all has: downwards by cursor.
 
         Of a conversation the newest come first. All of it lies before what `Client.messages` has.
         """
-        read = partial(self._store.messages, limit=_PAGE)
-        return self._life.each(self.moved, read, before, attrgetter("cursor"))
+        while True:
+            ring = self.moved.next_ring()
+            progress = await self._store.progress()
+            page = await self._store.messages(before, limit=_PAGE)
+            for message in page:
+                before = message.cursor
+                yield message
+            if not page:
+                if progress.is_complete:
+                    return
+                self._life.raise_if_ended()
+                await ring.wait()
 
     async def progress(self) -> AsyncGenerator[HistoryProgress, None]:
         """How much has come, now and whenever more has, until all has."""
