@@ -34,6 +34,9 @@ from whimbrel_client.errors import (
     SendRefused,
 )
 from whimbrel_client.exchange import Exchange
+from whimbrel_client.groups.calls import GroupCalls
+from whimbrel_client.groups.groups import Groups
+from whimbrel_client.groups.upkeep import GroupUpkeep
 from whimbrel_client.history.moving import HistoryMoves
 from whimbrel_client.identity import IdentityCalls, Tokens
 from whimbrel_client.joining import device_key, linked, opened, registered
@@ -58,6 +61,7 @@ from whimbrel_client.model import (
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
+from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
@@ -102,10 +106,27 @@ class Client:
         self._tokens = tokens
         self._accounts = AccountCalls(calls, tokens.current)
         self._devices = DeviceCalls(calls, tokens.current)
+        self.push = Push(calls, tokens.current)
         self.files = Files(store.uploads, MediaCalls(calls, tokens.current), self.send)
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
         self.history = HistoryMoves(store.history, clock=clock, life=self._life, offer=self._offer)
+        group_calls = GroupCalls(calls, tokens.current)
+        self._group_upkeep = GroupUpkeep(
+            store.groups,
+            group_calls,
+            on_changed=self._groups_changed,
+            on_refused=self._refused,
+            on_queued=self._offer,
+            on_opened=self._arrived.ring,
+        )
+        self.groups = Groups(
+            store.groups,
+            group_calls,
+            self._group_upkeep,
+            offer=self._offer,
+            user_named=self.user_named,
+        )
         self._upkeep = Upkeep(
             store.keys,
             key_calls,
@@ -119,6 +140,7 @@ class Client:
             on_given_up=self._outgoing.settled,
             on_lacking=self._upkeep.want,
             on_low_prekeys=self._upkeep.low,
+            on_behind=self._group_upkeep.want,
         )
         self._gateway: str | None = None
 
@@ -440,9 +462,11 @@ class Client:
         try:
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep.run(), name="whimbrel-upkeep")
+                groups = tasks.create_task(self._group_upkeep.run(), name="whimbrel-groups")
                 history = tasks.create_task(self.history.run(), name="whimbrel-history")
                 await connection.run()
                 upkeep.cancel()
+                groups.cancel()
                 history.cancel()
         except Exception as error:  # the root of the client's task
             if not isinstance(self._life.end(error), DeviceRevoked):
@@ -456,6 +480,7 @@ class Client:
         self._online.ring()
         if gateway is not None:
             self._upkeep.online()
+            self._group_upkeep.online()
 
     def _offer(self, sends: Iterable[Sending]) -> None:
         self._exchange.outbox.offer(sends)
@@ -470,11 +495,17 @@ class Client:
             self._receipted.ring()
         if applied.identity_changes:
             self._changed.ring()
+        if applied.is_keyless:
+            self._group_upkeep.keys_lacking()
         if applied.has_moved_history:
             self.history.moved.ring()
 
+    def _groups_changed(self) -> None:
+        self._exchange.try_again()
+        self._changed.ring()
+
     def _sessions_opened(self) -> None:
-        self._exchange.sessions_opened()
+        self._exchange.try_again()
         self._changed.ring()
 
     def _refused(self, refusals: Iterable[Refusal]) -> None:

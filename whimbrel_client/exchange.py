@@ -12,8 +12,8 @@ from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.identity import timestamp
-from whimbrel_client.kept import Delivered
 from whimbrel_client.model import Outcome, Receipt, SendState
+from whimbrel_client.opening import Delivered
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.sealing import Mismatched
 from whimbrel_client.sessions import DeviceId
@@ -51,6 +51,7 @@ class Exchange:
         on_given_up: Callable[[int, Outcome], None],
         on_lacking: Callable[[set[bytes]], None] = lambda _: None,
         on_low_prekeys: Callable[[], None] = lambda: None,
+        on_behind: Callable[[set[bytes]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -58,6 +59,9 @@ class Exchange:
         self._on_given_up = on_given_up
         self._on_lacking = on_lacking
         self._on_low_prekeys = on_low_prekeys
+        self._on_behind = on_behind
+        # Conversations that are groups.
+        self._groups: set[bytes] = set()
         # Accounts to which no session is open; what is for them waits.
         self._lacking: set[bytes] = set()
         self._limits = _DEFAULT_LIMITS
@@ -71,6 +75,7 @@ class Exchange:
 
     async def restore(self, *, with_reads: bool) -> None:
         """Go on where an earlier run of the program stopped."""
+        self._groups |= (await self._store.groups.states()).keys()
         for conversation, up_to_id in await self._store.queues():
             self.outbox.queued(conversation, up_to_id)
         for conversation, up_to_seq in await self._store.unrecorded_reads() if with_reads else ():
@@ -101,8 +106,8 @@ class Exchange:
         self.outbox.stream_ended()
         self.reads.stream_ended()
 
-    def sessions_opened(self) -> None:
-        """There may be sessions now that were lacking: try all that waits."""
+    def try_again(self) -> None:
+        """There may be sessions now, or news of groups, that were lacking: try all that waits."""
         self._lacking.clear()
         self.work.set()
 
@@ -125,28 +130,39 @@ class Exchange:
                 if not self._acks.receive(event.deliver.pos):
                     return False
                 changes.delivered.append(_delivered(event.deliver))
+                self._groups |= {event.deliver.group_id} - {b""}
             case "accepted":
                 changes.accepted.append(_accepted(event.accepted))
             case "rejected":
                 self._reject(event.rejected, changes)
             case "device_mismatch":
                 changes.mismatched.append(_mismatched(event.device_mismatch))
-            case "low_prekeys":
-                self._on_low_prekeys()
+            case "group_changed":
+                changes.group_changes.append(event.group_changed)
             case "receipt":
                 changes.receipts.append(_receipt(event.receipt))
+                changes.tallies.update(_tallies(event.receipt))
             case "read_recorded":
                 self._recorded(event.read_recorded, changes)
+            case _:
+                self._note_hint(event)
+        return True
+
+    def _note_hint(self, event: gateway_pb2.ServerEvent) -> None:
+        """Nothing to keep; `welcome` and `go_away` are the stream's, and what is newer nobody's."""
+        match event.WhichOneof("event"):
             case "caught_up":
                 self.is_caught_up = True
-            case _:
-                pass  # `welcome` and `go_away` are the stream's; what is newer is not ours to know
-        return True
+            case "group_news":
+                self._on_behind({event.group_news.group_id})
+            case "low_prekeys":
+                self._on_low_prekeys()
 
     def _reject(self, rejected: send_pb2.Rejected, changes: Changes) -> None:
         if rejected.HasField("retry_after"):
             retry_at = self._clock.monotonic() + rejected.retry_after.ToTimedelta().total_seconds()
             self.outbox.refuse_for_now(rejected.client_message_id, retry_at)
+            changes.postponed.append(rejected.client_message_id)
             return
         if rejected.HasField("first_answer"):
             # An earlier try, sealed for other devices, had arrived.
@@ -160,9 +176,10 @@ class Exchange:
         changes.refused.append(Refused(rejected.client_message_id, state, reason))
 
     def _recorded(self, read: receipt_pb2.Read, changes: Changes) -> None:
-        up_to_seq = self.reads.recorded(read.user_id)
+        conversation = read.group_id or read.user_id
+        up_to_seq = self.reads.recorded(conversation)
         if up_to_seq is not None:
-            changes.recorded.append((read.user_id, up_to_seq))
+            changes.recorded.append((conversation, up_to_seq))
 
     def _applied(self, changes: Changes, applied: Applied, stored_pos: int | None) -> None:
         for accepted in changes.accepted:
@@ -171,8 +188,12 @@ class Exchange:
             self.outbox.settle(refused.client_message_id)
         for mismatched in changes.mismatched:
             self._unseal(mismatched.client_message_id)
+        for changed in changes.group_changes:
+            self._unseal(changed.client_message_id)
         self.outbox.offer(applied.queued)
-        self._lacking -= {delivered.sender for delivered in changes.delivered}
+        self._lacking -= {delivered.sender for delivered in changes.delivered} | applied.ready
+        if applied.behind:
+            self._on_behind(applied.behind)
         if stored_pos is not None:
             self._acks.stored(stored_pos)
         for alarm in applied.alarms:
@@ -221,9 +242,12 @@ class Exchange:
         # What lacks an own device's session lacks it whoever it is for.
         blocked = {one.conversation for one in unsealed if one.local_id not in sealed.sends}
         self._lacking |= blocked | sealed.lacking
+        self.outbox.offer(sealed.queued)
         if sealed.lacking:
             self._on_lacking(sealed.lacking)
-        if len(unsealed) == _MOST_SEALED:
+        if sealed.behind:
+            self._on_behind(sealed.behind)
+        if sealed.queued or len(unsealed) == _MOST_SEALED:
             self.work.set()
 
     def next_retry_in(self) -> float | None:
@@ -240,7 +264,11 @@ class Exchange:
         if pos is not None:
             events.append(gateway_pb2.DeviceEvent(ack=gateway_pb2.Ack(up_to_pos=pos)))
         for conversation, up_to_seq in self.reads.take():
-            read = receipt_pb2.Read(user_id=conversation, up_to_seq=up_to_seq)
+            read = receipt_pb2.Read(up_to_seq=up_to_seq)
+            if conversation in self._groups:
+                read.group_id = conversation
+            else:
+                read.user_id = conversation
             events.append(gateway_pb2.DeviceEvent(read=read))
         return events
 
@@ -310,6 +338,7 @@ def _delivered(envelope: envelope_pb2.Envelope) -> Delivered:
         envelope.accepted_at.ToMilliseconds(),
         envelope.type,
         envelope.ciphertext,
+        bool(envelope.group_id),
     )
 
 
@@ -322,8 +351,12 @@ def _accepted(accepted: send_pb2.Accepted) -> Accepted:
     )
 
 
+def _tallies(receipt: receipt_pb2.Receipt) -> dict[tuple[bytes, int], tuple[int, int]]:
+    return {(receipt.group_id, one.seq): (one.delivered_to, one.read_by) for one in receipt.tallies}
+
+
 def _receipt(receipt: receipt_pb2.Receipt) -> Receipt:
-    # A direct chat goes by its peer; of a group, whose tallies are not kept, the version counts.
+    # A direct chat goes by its peer; of a group, which has tallies instead, the version counts.
     delivered = SeqRanges((one.first, one.last) for one in receipt.delivered)
     peer = receipt.group_id or receipt.user_id
     return Receipt(receipt.version, peer, peer, delivered, receipt.read_up_to)

@@ -1,20 +1,29 @@
 """What arrives is kept as people see it: edits, deletions, what is sent anew, requests for it."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from whimbrel.content.v1.content_pb2 import Content
+from whimbrel.content.v1.content_pb2 import Content, RetryRequest
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.changes import change, change_own
+from whimbrel_client.crypto import CryptoError
+from whimbrel_client.groups import late, reading
 from whimbrel_client.held import Held
 from whimbrel_client.history import imports, offers
 from whimbrel_client.history.imports import PRIMARY
-from whimbrel_client.opening import MOST_RETRIES, Arrived, Opening
+from whimbrel_client.opening import MOST_RETRIES, Arrived, Delivered, Opening
 from whimbrel_client.payload import is_shown, kind_of, retry_request
+from whimbrel_client.sessions import DeviceId
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
+
+log = logging.getLogger(__name__)
+
+# Taken apart when they come.
+_KEPT_ELSEWHERE = frozenset({"history", "key_distribution"})
 
 # How often one message is sent anew.
 _MOST_RESENDS = 3
@@ -48,19 +57,6 @@ class State(IntEnum):
     NOT_SHOWN = 2
 
 
-class Delivered(NamedTuple):
-    """An envelope to keep."""
-
-    conversation: bytes
-    seq: int
-    message_id: bytes
-    sender: bytes
-    sender_device: int
-    accepted_at: int
-    type: int
-    ciphertext: bytes
-
-
 class Queued(NamedTuple):
     """Something to send, until it is settled; not shown: between clients."""
 
@@ -78,29 +74,42 @@ class Keeping:
 
     connection: Connection
     opening: Opening
-    held: Held
+    held: Held = field(default_factory=Held)
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
     has_moved_history: bool = False
+    # Messages to groups that came open late, and members who lack a key or messages.
+    opened: int = 0
+    asking: list[tuple[bytes, RetryRequest]] = field(default_factory=list)
 
     def keep(self, delivered: Delivered) -> None:
         """Keep a message that was never held before."""
-        content = self.opening.read(Arrived.of(*delivered))
+        content = self.opening.read(Arrived.of(delivered))
         if content is None:
-            self.connection.execute(_ADD_MESSAGE, (*delivered, None, State.UNREAD, None))
+            self.connection.execute(_ADD_MESSAGE, (*delivered[:-1], None, State.UNREAD, None))
             return
-        state = State.SHOWN if self._takes_effect(delivered, content) else State.NOT_SHOWN
+        self.keep_read(delivered, content)
+
+    def keep_read(self, delivered: Delivered, content: Content) -> None:
+        """Keep a message that was read."""
+        is_to_group = self._was_to_group(delivered, content)
+        state = State.NOT_SHOWN
+        if is_to_group:
+            late.came_directly(self, delivered, content)
+        elif self._takes_effect(delivered, content):
+            state = State.SHOWN
         # The ciphertext is of no more use: its key is gone.
-        read = delivered._replace(ciphertext=b"")
-        # Nor is a part of the history, once it is taken apart.
-        said = None if kind_of(content) == "history" else content.SerializeToString()
+        read = delivered._replace(ciphertext=b"")[:-1]
+        # Nor is what has its own place by now.
+        is_elsewhere = is_to_group or kind_of(content) in _KEPT_ELSEWHERE
+        said = None if is_elsewhere else content.SerializeToString()
         row = (*read, said, state, content.id or None)
         self.connection.execute(_ADD_MESSAGE, row)
 
     def ask_again(self) -> None:
         """Ask the devices whose messages could not be read."""
         for device, message_ids in self.opening.unread.items():
-            self._queue(device.user_id, retry_request(device.device_id, message_ids))
+            self.queue(device.user_id, retry_request(device.device_id, message_ids))
 
     def _takes_effect(self, delivered: Delivered, content: Content) -> bool:
         """Do what the content says; whether there is something to show."""
@@ -111,13 +120,8 @@ class Keeping:
                 target = content.edit.target
             case "delete":
                 target = content.delete.target
-            case "retry_request":
-                self._send_again(delivered, content)
-                return False
-            case "history_request" | "history":
-                self._move_history(delivered, content)
-                return False
             case _:
+                self._answer(delivered, content)
                 return is_shown(content)
         if target.author != delivered.sender:
             return False
@@ -125,6 +129,21 @@ class Keeping:
         if delivered.sender == self.opening.own.user_id:
             change_own(self.connection, delivered.conversation, content)
         return True
+
+    def _answer(self, delivered: Delivered, content: Content) -> None:
+        """Do what another client wants, if it is anything that nobody sees."""
+        match kind_of(content):
+            case "retry_request":
+                self._send_again(delivered, content)
+            case "key_distribution":
+                self._admit(delivered, content)
+            case "history_request" | "history":
+                self._move_history(delivered, content)
+
+    def _was_to_group(self, delivered: Delivered, content: Content) -> bool:
+        return bool(content.resent_message_id) and self.opening.is_of_group(
+            content, Arrived.of(delivered)
+        )
 
     def _replaces(self, delivered: Delivered, message_id: bytes) -> bool:
         place = (message_id, delivered.conversation, delivered.sender)
@@ -136,8 +155,11 @@ class Keeping:
         is_clear = delivered.type == send_pb2.CIPHERTEXT_TYPE_PLAIN
         if request.device_id != own.device_id or is_clear:
             return
+        self.asking.append((delivered.sender, request))
+        if request.group_id:
+            return  # the session is good
         if delivered.type == send_pb2.CIPHERTEXT_TYPE_RATCHET:
-            arrived = Arrived.of(*delivered)
+            arrived = Arrived.of(delivered)
             self.opening.sessions.put_away(self.opening.sessions.device(arrived.sender))
         is_own = delivered.sender == own.user_id
         for message_id in request.message_ids[:MOST_RETRIES]:
@@ -146,7 +168,19 @@ class Keeping:
             for conversation, said, only_device in rows:
                 again = Content.FromString(said)
                 again.resent_message_id = message_id
-                self._queue(conversation, again, only_device)
+                self.queue(conversation, again, only_device)
+
+    def _admit(self, delivered: Delivered, content: Content) -> None:
+        """Take a sender key, and open what came before it."""
+        if delivered.type == send_pb2.CIPHERTEXT_TYPE_PLAIN:
+            return
+        handed, sender = content.key_distribution, DeviceId(*delivered[3:5])
+        try:
+            reading.admit(self.connection, sender, handed)
+        except CryptoError as error:
+            log.warning("a sender key is refused: %s", error)
+            return
+        late.key_has_come(self, handed.group_id, sender)
 
     def _move_history(self, delivered: Delivered, content: Content) -> None:
         """Give another own device the part that it asks for, or take one from the primary."""
@@ -158,13 +192,14 @@ class Keeping:
         if content.HasField("history_request"):
             part = offers.answer(self.connection, own, device_id, content.history_request)
             if part is not None:
-                self._queue(own.user_id, part, device_id)
+                self.queue(own.user_id, part, device_id)
         elif device_id == PRIMARY:
             asking = imports.take(self.connection, self.held, own, content.history)
             if asking is not None:
-                self._queue(own.user_id, asking)
+                self.queue(own.user_id, asking)
 
-    def _queue(self, conversation: bytes, content: Content, only_device: int | None = None) -> None:
+    def queue(self, conversation: bytes, content: Content, only_device: int | None = None) -> None:
+        """Send something because of what came."""
         queued = queued_of(conversation, content, is_shown=False)._replace(only_device=only_device)
         local_id = add_outgoing(self.connection, queued)
         self.queued.append(Sending(local_id, conversation, queued.client_message_id))

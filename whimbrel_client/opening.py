@@ -6,7 +6,7 @@ A message that cannot be read is kept as it came, and its sender's device is ask
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -18,11 +18,14 @@ from whimbrel_client.crypto import (
     MalformedMessage,
     Received,
     RepeatedMessage,
+    SessionMissing,
     open_prekey,
     open_ratchet,
     unpad,
 )
+from whimbrel_client.groups import reading, state
 from whimbrel_client.own_keys import own_keys, prekeys_of, spend
+from whimbrel_client.payload import kind_of
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
 from whimbrel_client.sqlcipher import Connection
 
@@ -31,6 +34,23 @@ log = logging.getLogger(__name__)
 # After so many messages of a device that could not be read it is asked for no more.
 _MOST_FAILURES = 5
 MOST_RETRIES = 256
+# Between two devices, and not for all of a group.
+_DIRECT_ONLY = frozenset({"key_distribution", "retry_request", "history_request", "history"})
+
+
+class Delivered(NamedTuple):
+    """An envelope to keep."""
+
+    conversation: bytes
+    seq: int
+    message_id: bytes
+    sender: bytes
+    sender_device: int
+    accepted_at: int
+    type: int
+    ciphertext: bytes
+    # The conversation is a group.
+    is_group: bool = False
 
 
 class Arrived(NamedTuple):
@@ -41,12 +61,19 @@ class Arrived(NamedTuple):
     message_id: bytes
     type: int
     ciphertext: bytes
+    is_group: bool
 
     @classmethod
-    def of(cls, *envelope: Any) -> "Arrived":
-        """From what is kept of an envelope."""
-        conversation, _, message_id, user_id, device_id, _, kind, ciphertext = envelope
-        return cls(DeviceId(user_id, device_id), conversation, message_id, kind, ciphertext)
+    def of(cls, delivered: Delivered) -> "Arrived":
+        """The ciphertext in an envelope."""
+        return cls(
+            DeviceId(delivered.sender, delivered.sender_device),
+            delivered.conversation,
+            delivered.message_id,
+            delivered.type,
+            delivered.ciphertext,
+            delivered.is_group,
+        )
 
 
 class _NotToBeRead(Exception):
@@ -62,12 +89,16 @@ class Opening:
     own: DeviceId
     # What could not be read, by the device to ask for it again.
     unread: dict[DeviceId, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    # Messages to groups that came before the key that opens them.
+    keyless: list[bytes] = field(default_factory=list)
 
     def read(self, arrived: Arrived) -> content_pb2.Content | None:
         """The content; None: it cannot be read."""
         try:
             if arrived.type == send_pb2.CIPHERTEXT_TYPE_PLAIN:
                 return self._plain(arrived)
+            if arrived.is_group or arrived.type == send_pb2.CIPHERTEXT_TYPE_SENDER_KEY:
+                return self._of_group(arrived)
             return self._addressed(_parsed(self._decrypted(arrived)), arrived)
         except (RepeatedMessage, _NotToBeRead) as error:
             log.warning("a message is refused: %s", error)
@@ -86,14 +117,28 @@ class Opening:
         except MalformedMessage as error:
             raise _NotToBeRead(str(error)) from error
 
+    def _of_group(self, arrived: Arrived) -> content_pb2.Content:
+        if not arrived.is_group or arrived.type != send_pb2.CIPHERTEXT_TYPE_SENDER_KEY:
+            raise _NotToBeRead("a group's ciphertext to a person, or the reverse")
+        group_id, sender = arrived.conversation, arrived.sender
+        try:
+            plaintext = reading.read(self.connection, group_id, sender, arrived.ciphertext)
+            content = _parsed(plaintext)
+        except SessionMissing as error:
+            self.keyless.append(arrived.message_id)
+            raise _NotToBeRead(str(error)) from error
+        except CryptoError as error:
+            raise _NotToBeRead(str(error)) from error
+        if content.to not in {b"", group_id} or kind_of(content) in _DIRECT_ONLY:
+            raise _NotToBeRead("the message was not written to the group")
+        return content
+
     def _decrypted(self, arrived: Arrived) -> bytes:
         device = self.sessions.device(arrived.sender)
         if arrived.type == send_pb2.CIPHERTEXT_TYPE_RATCHET:
             received = self._ratchet(arrived, device)
         elif arrived.type == send_pb2.CIPHERTEXT_TYPE_PREKEY:
             received = self._first(arrived, device)
-        elif arrived.type == send_pb2.CIPHERTEXT_TYPE_SENDER_KEY:
-            raise _NotToBeRead("a group's message, which this version keeps and cannot read")
         else:
             raise MalformedMessage(f"a ciphertext of type {arrived.type}")
         return unpad(received.plaintext)
@@ -124,9 +169,16 @@ class Opening:
         """Raise MalformedMessage if the mesh moved the message to another conversation."""
         is_own = arrived.sender.user_id == self.own.user_id
         expected = arrived.conversation if is_own else self.own.user_id
-        if content.to not in {b"", expected}:
+        is_of_group = content.resent_message_id and self.is_of_group(content, arrived)
+        if content.to not in {b"", expected} and not is_of_group:
             raise MalformedMessage("the message was written to somebody else")
         return content
+
+    def is_of_group(self, content: content_pb2.Content, arrived: Arrived) -> bool:
+        """Whether it was sent anew, person to person, because a group's key was lacking."""
+        return content.to != arrived.conversation and state.was_ever_in(
+            self.connection, content.to, arrived.sender.user_id
+        )
 
     def _ask_again(self, arrived: Arrived) -> None:
         device = self.sessions.device(arrived.sender)

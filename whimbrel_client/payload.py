@@ -12,6 +12,8 @@ MAX_CONTENT_BYTES = 60 * 1024
 _NOT_SHOWN = frozenset(
     {"key_distribution", "retry_request", "profile_key", "history_request", "history", "mute"}
 )
+# What a person wants to be rung for.
+_URGENT = frozenset({"text", "media", "reaction", "contact", "location", "poll"})
 
 
 class Named(Protocol):
@@ -46,11 +48,12 @@ def delete(of: Named) -> Content:
     return Content(delete=content_pb2.Delete(target=of.name))
 
 
-def retry_request(device_id: int, message_ids: list[bytes]) -> Content:
-    """Asks a device to send again what could not be read."""
-    return Content(
-        retry_request=content_pb2.RetryRequest(device_id=device_id, message_ids=message_ids)
+def retry_request(device_id: int, message_ids: list[bytes], group_id: bytes = b"") -> Content:
+    """Asks a device to send again what could not be read; in a group, for lack of its key."""
+    request = content_pb2.RetryRequest(
+        device_id=device_id, message_ids=message_ids, group_id=group_id
     )
+    return Content(retry_request=request)
 
 
 def kind_of(content: Content) -> str:
@@ -61,6 +64,11 @@ def kind_of(content: Content) -> str:
 def is_shown(content: Content) -> bool:
     """Whether it is anything that a person sees; what is unknown may well be."""
     return kind_of(content) not in _NOT_SHOWN
+
+
+def is_urgent(content: bytes) -> bool:
+    """Whether a person wants to be rung for it."""
+    return kind_of(Content.FromString(content)) in _URGENT
 
 
 def media_ids_in(content: bytes) -> list[str]:

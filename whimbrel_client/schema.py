@@ -1,5 +1,7 @@
 """The tables of the local store; forward only: a migration that was released is never changed."""
 
+from whimbrel_client.groups.schema import TABLES as GROUPS
+
 MIGRATIONS: tuple[str, ...] = (
     """
     -- What was received, each message once, in the order in which it was stored here.
@@ -206,4 +208,5 @@ MIGRATIONS: tuple[str, ...] = (
     -- The person was shown the change.
     ALTER TABLE identity_change ADD COLUMN is_seen INTEGER NOT NULL DEFAULT 0;
     """,
+    GROUPS,
 )

@@ -8,7 +8,11 @@ from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.history_pb2 import History
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import MessageKind, pad
-from whimbrel_client.payload import media_ids_in
+from whimbrel_client.groups import state
+from whimbrel_client.groups.sending import hand_out, receivers
+from whimbrel_client.groups.sending import seal as seal_to_group
+from whimbrel_client.groups.state import GroupState
+from whimbrel_client.payload import is_urgent, media_ids_in
 from whimbrel_client.sessions import DeviceId, KnownDevice, Sessions
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.sync import Sending
@@ -44,6 +48,10 @@ class Sealed:
     sends: dict[int, bytes] = field(default_factory=dict)
     # With whom a session must be opened first.
     lacking: set[bytes] = field(default_factory=set)
+    # Groups of which too little is known.
+    behind: set[bytes] = field(default_factory=set)
+    # What hands out keys, and goes before them.
+    queued: list[Sending] = field(default_factory=list)
 
 
 class Sealing:
@@ -56,13 +64,20 @@ class Sealing:
         """Keep the bytes of the sends together with the sessions that made them."""
         sessions, sealed = Sessions(connection), Sealed()
         for sending in sends:
+            group = state.load(connection, sending.conversation)
+            if group is not None:
+                self._seal_to_group(connection, sessions, group, sending, sealed)
+                continue
             lacking = self.lacking(sessions, sending.conversation)
             if lacking:
                 sealed.lacking |= lacking
                 continue
             content, only_device = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
-            send = self._send(sessions, sending, pad(content), only_device)
+            named = self._named(sessions, sending.conversation)
+            without = _without(connection, sending.local_id, named, only_device)
+            send = self._send(sessions, sending, pad(content), named, without)
             send.media_ids.extend(media_ids_in(content))
+            send.urgent = is_urgent(content)
             sealed.sends[sending.local_id] = send.SerializeToString()
         connection.executemany(_SEAL, [(send, id_) for id_, send in sealed.sends.items()])
         sessions.save()
@@ -78,18 +93,39 @@ class Sealing:
                 lacking.add(conversation)
         return lacking
 
+    def _seal_to_group(
+        self,
+        connection: Connection,
+        sessions: Sessions,
+        group: GroupState,
+        sending: Sending,
+        sealed: Sealed,
+    ) -> None:
+        """Hand the key to who lacks it, or encrypt with it when all have it."""
+        if group.is_behind:
+            sealed.behind.add(group.group_id)
+            return
+        sealed.queued += hand_out(connection, sessions, group, self._own)
+        (content, _) = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
+        send = seal_to_group(connection, group, self._own, sending, content)
+        if send is not None:
+            send.media_ids.extend(media_ids_in(content))
+            send.urgent = is_urgent(content)
+            sealed.sends[sending.local_id] = send.SerializeToString()
+
     def _send(
-        self, sessions: Sessions, sending: Sending, plaintext: bytes, only_device: int | None
+        self,
+        sessions: Sessions,
+        sending: Sending,
+        plaintext: bytes,
+        named: Sequence[tuple[bytes, KnownDevice]],
+        without: set[int],
     ) -> send_pb2.Send:
-        """`only_device`: the own device that gets it; the mesh wants something for each."""
-        own, to = self._own.user_id, sending.conversation
-        named = [(own, device) for device in self._own_others(sessions)]
-        if to != own:
-            named += [(to, device) for device in sessions.linked(to)]
+        """`without`: places in `named` of devices that get nothing but a body."""
+        to = sending.conversation
         bodies = send_pb2.DeviceBodies()
-        for user_id, device in named:
-            is_for_it = only_device in {None, device.device_id}
-            ciphertext = sessions.write(device, plaintext if is_for_it else _NOTHING)
+        for place, (user_id, device) in enumerate(named):
+            ciphertext = sessions.write(device, _NOTHING if place in without else plaintext)
             bodies.bodies.add(
                 user_id=user_id,
                 device_id=device.device_id,
@@ -100,9 +136,33 @@ class Sealing:
         key = sending.client_message_id
         return send_pb2.Send(client_message_id=key, user_id=to, per_device=bodies)
 
+    def _named(self, sessions: Sessions, to: bytes) -> list[tuple[bytes, KnownDevice]]:
+        """The devices for which the mesh wants a body."""
+        own = self._own.user_id
+        named = [(own, device) for device in self._own_others(sessions)]
+        if to != own:
+            named += [(to, device) for device in sessions.linked(to)]
+        return named
+
     def _own_others(self, sessions: Sessions) -> list[KnownDevice]:
         linked = sessions.linked(self._own.user_id)
         return [device for device in linked if device.device_id != self._own.device_id]
+
+
+def _without(
+    connection: Connection,
+    local_id: int,
+    named: Sequence[tuple[bytes, KnownDevice]],
+    only_device: int | None,
+) -> set[int]:
+    """Which of the named devices must not get the content, or have no need of it."""
+    if only_device is not None:
+        return {place for place, (_, one) in enumerate(named) if one.device_id != only_device}
+    holders = [(user_id, one.device_id, one.registration_id) for user_id, one in named]
+    lacking = receivers(connection, local_id, holders)
+    if lacking is None:
+        return set()
+    return {place for place, holder in enumerate(holders) if holder not in lacking}
 
 
 def unseal(connection: Connection, sessions: Sessions, mismatched: Mismatched) -> None:
@@ -125,6 +185,29 @@ def unseal(connection: Connection, sessions: Sessions, mismatched: Mismatched) -
         # Another send may have told so before, and a new session may be open already.
         if named.get(name) == device.registration_id:
             sessions.put_away(device)
+    connection.execute(_UNSEAL, (key,))
+
+
+def unseal_to_group(
+    connection: Connection, own: bytes, changed: send_pb2.GroupChanged, behind: set[bytes]
+) -> None:
+    """Learn what has changed in the group, and let the send be sealed anew."""
+    key = changed.client_message_id
+    row = connection.execute(_SEND, (key,)).fetchone()
+    if row is None:
+        return  # settled meanwhile
+    group_id = send_pb2.Send.FromString(row[0]).group_id
+    is_whole = state.change(
+        connection,
+        own,
+        group_id,
+        changed.changes,
+        changed.device_changes,
+        revision=changed.revision,
+        device_epoch=changed.device_epoch,
+    )
+    if not is_whole:
+        behind.add(group_id)
     connection.execute(_UNSEAL, (key,))
 
 

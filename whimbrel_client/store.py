@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from whimbrel.message.v1 import send_pb2
 from whimbrel_client.database import Database
+from whimbrel_client.groups import late, state
+from whimbrel_client.groups.answering import answer
+from whimbrel_client.groups.sending import be_late, handed
+from whimbrel_client.groups.store import GroupStore, merge_tallies
 from whimbrel_client.held import Held
 from whimbrel_client.history.store import HistoryStore
-from whimbrel_client.kept import Delivered, Keeping, Queued, queue_own
+from whimbrel_client.kept import Keeping, Queued, queue_own
 from whimbrel_client.key_store import KeyStore
 from whimbrel_client.media.uploads import UploadStore
 from whimbrel_client.model import (
@@ -26,11 +31,11 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
-from whimbrel_client.opening import Opening
+from whimbrel_client.opening import Delivered, Opening
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, receipt_of
 from whimbrel_client.schema import MIGRATIONS
-from whimbrel_client.sealing import Mismatched, Sealed, Sealing, unseal
+from whimbrel_client.sealing import Mismatched, Sealed, Sealing, unseal, unseal_to_group
 from whimbrel_client.sessions import NOBODY, DeviceId, Sessions
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.store_key import BY_ITSELF, Protection
@@ -65,11 +70,11 @@ _GIVE_UP = "UPDATE outgoing SET state = 3 WHERE id = ? AND state = 0"
 _ACCEPT = """
 UPDATE outgoing SET state = 1, message_id = ?, seq = ?, accepted_at = ?
 WHERE client_message_id = ? AND state IN (0, 3)
-RETURNING id, conversation
+RETURNING id, conversation, send
 """
 _REFUSE = """
 UPDATE outgoing SET state = ?, reason = ? WHERE client_message_id = ? AND state = 0
-RETURNING id
+RETURNING id, (SELECT group_id FROM hand_out WHERE local_id = outgoing.id)
 """
 _OUTGOING = """
 SELECT id, conversation, client_message_id, content, mark,
@@ -154,6 +159,11 @@ class Changes:
     receipts: list[Receipt] = field(default_factory=list)
     recorded: list[tuple[bytes, int]] = field(default_factory=list)
     mismatched: list[Mismatched] = field(default_factory=list)
+    # Sends to groups that had changed, and sends that were refused for now.
+    group_changes: list[send_pb2.GroupChanged] = field(default_factory=list)
+    postponed: list[bytes] = field(default_factory=list)
+    # Of own messages, by group and seq: delivered to, read by.
+    tallies: dict[tuple[bytes, int], tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -166,6 +176,10 @@ class Applied:
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
     identity_changes: int = 0
+    # Groups of which too little is known, and those whose keys are handed out perhaps.
+    behind: set[bytes] = field(default_factory=set)
+    ready: set[bytes] = field(default_factory=set)
+    is_keyless: bool = False
     # A part of a history has gone or come.
     has_moved_history: bool = False
 
@@ -181,6 +195,7 @@ class Store:
         self._database = Database(path, protection, migrations=MIGRATIONS)
         self.keys = KeyStore(self._database, own)
         self.history = HistoryStore(self._database, own)
+        self.groups = GroupStore(self._database, own)
         self.uploads = UploadStore(self._database)
         self._held = Held()
         self._database.on_rollback = self._held.forget
@@ -253,13 +268,23 @@ class Store:
             self._accept(connection, accepted, applied)
         for refused in changes.refused:
             _refuse(connection, refused, applied)
+        for key in changes.postponed:
+            applied.ready |= be_late(connection, key)
         for delivered in changes.delivered:
             self._keep(keeping, delivered, applied)
         self._held.save(connection)
         for mismatched in changes.mismatched:
             unseal(connection, sessions, mismatched)
+        for changed in changes.group_changes:
+            unseal_to_group(connection, self._own.user_id, changed, applied.behind)
         keeping.ask_again()
+        late.remember(keeping, keeping.opening.keyless)
+        applied.is_keyless = bool(keeping.opening.keyless)
+        applied.new_messages += keeping.opened
+        for asker, request in keeping.asking:
+            keeping.queued += answer(connection, sessions, self._own, asker, request)
         sessions.save()
+        merge_tallies(connection, changes.tallies)
         applied.queued, applied.identity_changes = keeping.queued, sessions.identity_changes
         applied.has_moved_history = keeping.has_moved_history
         for receipt in changes.receipts:
@@ -269,6 +294,8 @@ class Store:
         return applied
 
     def _keep(self, keeping: Keeping, delivered: Delivered, applied: Applied) -> None:
+        if delivered.is_group and state.meet(keeping.connection, delivered.conversation).is_behind:
+            applied.behind.add(delivered.conversation)
         if self._held.add(keeping.connection, delivered.conversation, delivered.seq):
             keeping.keep(delivered)
             applied.new_messages += 1
@@ -282,9 +309,12 @@ class Store:
         row = place.fetchone()
         if row is None:
             return  # answered before
-        local_id, conversation = row
+        local_id, conversation, send = row
         outcome = outcome_of((SendState.ACCEPTED, message_id, seq, accepted_at, None))
         applied.settled.append((local_id, outcome))
+        group_id = handed(connection, self._own, local_id, send)
+        if group_id is not None:
+            applied.ready.add(group_id)
         if not self._held.add(connection, conversation, seq):
             _compare(connection, (conversation, seq), message_id, applied)
 
@@ -395,6 +425,7 @@ def _refuse(connection: Connection, refused: Refused, applied: Applied) -> None:
     row = connection.execute(_REFUSE, (state, reason, client_message_id)).fetchone()
     if row is not None:
         applied.settled.append((row[0], Outcome(state, reason=reason)))
+        applied.ready |= {row[1]} - {None}
 
 
 def _merge_receipt(connection: Connection, receipt: Receipt) -> None:

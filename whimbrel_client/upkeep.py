@@ -73,7 +73,7 @@ class Upkeep:
                 await self._open_once(user_id)
 
         try:
-            await _until_done(attempt, "no session could be opened")
+            await until_done(attempt, "no session could be opened")
         finally:
             self._open.discard(user_id)
             self._on_opened()
@@ -93,7 +93,7 @@ class Upkeep:
         while True:
             await self._count_due.wait()
             self._count_due.clear()
-            await _until_done(self._refill_once, "the one-time keys could not be counted")
+            await until_done(self._refill_once, "the one-time keys could not be counted")
             self._count_again_at = asyncio.get_running_loop().time() + _COUNT_EVERY
 
     async def _refill_once(self) -> None:
@@ -113,7 +113,7 @@ async def upload_first_pools(store: KeyStore, calls: IdentityCalls, token: str) 
         log.warning("the one-time keys could not be uploaded: %s", error)
 
 
-async def _until_done(attempt: Callable[[], Awaitable[None]], failure: str) -> None:
+async def until_done(attempt: Callable[[], Awaitable[None]], failure: str) -> None:
     """Try again and again, the later the longer it has failed."""
     wait = 0.5
     while True:

@@ -579,19 +579,23 @@ class KeyDistribution(message.Message):
 
     GROUP_ID_FIELD_NUMBER: builtins.int
     DISTRIBUTION_FIELD_NUMBER: builtins.int
+    GROUP_KEY_FIELD_NUMBER: builtins.int
     group_id: builtins.bytes
     """The group, 16 bytes."""
     distribution: builtins.bytes
     """The protocol core's distribution message."""
+    group_key: builtins.bytes
+    """The key of the group's attributes, 32 bytes. A secret. Empty: the sender does not know it."""
     def __init__(
         self,
         *,
         group_id: builtins.bytes = ...,
         distribution: builtins.bytes = ...,
+        group_key: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["distribution", b"distribution", "group_id", b"group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["distribution", b"distribution", "group_id", b"group_id", "group_key", b"group_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,8 +607,13 @@ class RetryRequest(message.Message):
 
     DEVICE_ID_FIELD_NUMBER: builtins.int
     MESSAGE_IDS_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     device_id: builtins.int
     """The device of the addressed account that wrote it; others ignore the request."""
+    group_id: builtins.bytes
+    """The group that they were written to, 16 bytes: the sender's key is lacking, and the session is good. They come in direct messages then, each
+    with the group as `Content.to`. Empty: a direct chat.
+    """
     @builtins.property
     def message_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """The messages, by the server's ids, 16 bytes each; at most 256."""
@@ -614,10 +623,11 @@ class RetryRequest(message.Message):
         *,
         device_id: builtins.int = ...,
         message_ids: abc.Iterable[builtins.bytes] | None = ...,
+        group_id: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device_id", b"device_id", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device_id", b"device_id", "group_id", b"group_id", "message_ids", b"message_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
