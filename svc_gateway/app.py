@@ -50,6 +50,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             _open_gateway(settings, instance_id, health, telemetry)
         )
         discovery.watch("message").on_change(gateway.attach.instances_changed)
+        discovery.watch("presence").on_change(gateway.presences.instances_changed)
         for name, channels in gateway.services.items():
             discovery.watch(name).on_change(channels.update)
         server = _server(settings, gateway, health, telemetry)

@@ -1,11 +1,13 @@
 """What all streams of one gateway share, and who a stream belongs to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from mesh.failpoints import Failpoints
 from svc_gateway.attach import Attach
+from svc_gateway.reads import Peer
 from svc_gateway.sides import SessionLimits
 from svc_gateway.tally import Tally
 from svc_gateway.to_service import Address
@@ -13,6 +15,7 @@ from svc_gateway.window import Budget
 
 if TYPE_CHECKING:
     from svc_gateway.stream import DeviceStream
+    from whimbrel.presence.v1 import state_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,16 @@ class Sessions(Protocol):
     def watch(self, stream: "DeviceStream") -> None: ...
 
 
+class Presences(Protocol):
+    """What open chats are told."""
+
+    def watch(self, stream: "DeviceStream", peers: Sequence[Peer]) -> None: ...
+    def unwatch(self, stream: "DeviceStream", peers: Sequence[Peer]) -> None: ...
+    def writing(
+        self, stream: "DeviceStream", peer: Peer, activity: "state_pb2.Activity.ValueType"
+    ) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
     """What all streams of one gateway share."""
@@ -49,6 +62,7 @@ class Edge:
     authenticator: Authenticator
     attach: Attach
     sessions: Sessions
+    presences: Presences
     limits: SessionLimits
     budget: Budget
     failpoints: Failpoints

@@ -21,6 +21,7 @@ from svc_gateway.edge import Edge
 from svc_gateway.followers import Followers
 from svc_gateway.forward import METHODS, Forwarder, Instances
 from svc_gateway.heads import Heads
+from svc_gateway.presence import PresenceLimits, Presences
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
 from svc_gateway.servicer import GatewayServicer
@@ -64,6 +65,7 @@ class Gateway:
         self.followers = Followers(self.attach, self.sessions, clock=self._clock)
         self.heads = self._new_heads()
         self.registrar = self._new_registrar(registry, on_redis)
+        self.presences = self._new_presences(credentials, instance_id)
         self.sessions.on_opened = self._on_opened
         authenticator = Authenticator(verifier)
         self.edge = self._new_edge(authenticator)
@@ -90,6 +92,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.attach.run(), name="attach")
             tasks.create_task(self.registrar.run(), name="registrar")
+            tasks.create_task(self.presences.run(), name="presences")
             for name, work in (
                 ("heads", self.heads.run),
                 ("followers", self.followers.run),
@@ -112,6 +115,7 @@ class Gateway:
     async def close(self) -> None:
         """Leave no route behind, and close what calls of clients go by; `run` has ended."""
         await self.registrar.leave()
+        await self.presences.close()
         for channels in self.services.values():
             await channels.close()
 
@@ -156,11 +160,25 @@ class Gateway:
             clock=self._clock,
         )
 
+    def _new_presences(self, credentials: Credentials, instance_id: str) -> Presences:
+        return Presences(
+            credentials,
+            gateway_id=instance_id,
+            limits=PresenceLimits(
+                max_watches=self._settings.max_watches,
+                most_watches=self._settings.most_watches,
+                heartbeat=self._settings.heartbeat,
+            ),
+            tally=self._tally,
+            clock=self._clock,
+        )
+
     def _new_edge(self, authenticator: Authenticator) -> Edge:
         return Edge(
             authenticator=authenticator,
             attach=self.attach,
             sessions=self.sessions,
+            presences=self.presences,
             limits=session_limits(self._settings),
             budget=Budget(self._settings.unacked_budget),
             failpoints=self._failpoints,
@@ -180,9 +198,12 @@ class Gateway:
 
     def _on_opened(self, stream: DeviceStream) -> None:
         self.registrar.opened(stream)
+        self.presences.opened(stream)
         self.followers.opened(stream)
 
     def _on_closed(self, stream: DeviceStream) -> None:
+        # Who is sent away is back elsewhere in a moment.
+        self.presences.closed(stream, is_leaving=not self.servicer.is_draining)
         self.followers.closed(stream)
         if self.sessions.closed(stream):
             self.registrar.closed(stream)

@@ -57,6 +57,13 @@ class Settings(MeshSettings):
     unanswered_budget: Bytes = 64 * 1024 * KIB
     """Most bytes of requests that wait for the message service; above it, sends are refused."""
 
+    max_watches: PositiveInt = 200
+    """Most chats whose people a session may watch."""
+    most_watches: PositiveInt = 100_000
+    """Most of all sessions together; above it, watches are refused."""
+    heartbeat: Span = timedelta(seconds=30)
+    """How often the presence service is told who is connected here; it waits for two."""
+
     slow_consumer: Span = timedelta(seconds=30)
     """How long a device may neither read nor acknowledge while something waits for it."""
     open_within: Span = timedelta(seconds=10)

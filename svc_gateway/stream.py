@@ -17,15 +17,18 @@ from svc_gateway import to_device
 from svc_gateway.conversation import direct, group
 from svc_gateway.edge import Device, Edge
 from svc_gateway.ends import SessionEnd, SessionTokenInvalid
+from svc_gateway.reads import Peer
 from svc_gateway.sending import flaw_of
 from svc_gateway.service_link import ServiceLink, Session, peer_of
 from svc_gateway.session import Phase
 from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
+from whimbrel.presence.v1 import state_pb2
 
 _MOST_CLIENT_NAME = 64
 _BRIEFLY = timedelta(seconds=1)
+_ACTIVITIES = frozenset(state_pb2.Activity.values()) - {state_pb2.ACTIVITY_UNSPECIFIED}
 
 
 class DeviceStream:
@@ -189,6 +192,40 @@ class DeviceStream:
         except Unauthenticated:
             self.session.end(SessionTokenInvalid("the next token is not good for this device"))
 
+    def _on_watch(self, event: gateway_pb2.DeviceEvent) -> None:
+        peers = self._chats(event.watch)
+        if peers:
+            self._edge.presences.watch(self, peers)
+
+    def _on_unwatch(self, event: gateway_pb2.DeviceEvent) -> None:
+        peers = self._chats(event.unwatch)
+        if peers:
+            self._edge.presences.unwatch(self, peers)
+
+    def _chats(self, chats: gateway_pb2.ChatList) -> list[Peer]:
+        """The chats of an event; none if the session is not open, or ends for them."""
+        if self.session.phase is not Phase.OPEN:
+            self._out_of_place()
+            return []
+        peers = [("user_id", id_) for id_ in chats.user_ids]
+        peers += [("group_id", id_) for id_ in chats.group_ids]
+        if not peers or any(len(id_) != ID_BYTES for _, id_ in peers):
+            self.session.violate("a list of chats without any, or with an id of another length")
+            return []
+        return peers
+
+    def _on_writing(self, event: gateway_pb2.DeviceEvent) -> None:
+        writing = event.writing
+        if self.session.phase is not Phase.OPEN:
+            self._out_of_place()
+            return
+        kind = writing.WhichOneof("chat") or "user_id"
+        peer = kind, getattr(writing, kind)
+        if len(peer[1]) != ID_BYTES or writing.activity not in _ACTIVITIES:
+            self.session.violate("writing in no chat, or an activity that is not known")
+        else:
+            self._edge.presences.writing(self, peer, writing.activity)
+
     def _on_nothing(self, event: gateway_pb2.DeviceEvent) -> None:
         self.session.violate("an event without content")
 
@@ -270,5 +307,8 @@ class DeviceStream:
         "ack": _on_ack,
         "read": _on_read,
         "reauthenticate": _on_reauthenticate,
+        "watch": _on_watch,
+        "unwatch": _on_unwatch,
+        "writing": _on_writing,
         None: _on_nothing,
     }

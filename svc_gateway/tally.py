@@ -4,6 +4,7 @@ from mesh.metrics import DELIVERIES, FRAMES, IGNORED, REPEATS, SESSION_ENDS
 from mesh.telemetry import OFF, Telemetry
 
 _ACK = {"kind": "ack"}
+_WRITING = {"kind": "writing"}
 
 
 class Tally:
@@ -13,8 +14,9 @@ class Tally:
         self.deliveries = 0
         self.frames = 0
         self.ignored_acks = 0
+        self.ignored_writings = 0
         self.repeats = 0
-        self._told = (0, 0, 0, 0)
+        self._told = (0, 0, 0, 0, 0)
         self._deliveries = telemetry.counter(DELIVERIES)
         self._frames = telemetry.counter(FRAMES)
         self._ignored = telemetry.counter(IGNORED)
@@ -27,9 +29,16 @@ class Tally:
 
     def tell(self) -> None:
         """Tell what has been counted since."""
-        deliveries, frames, ignored_acks, repeats = self._told
+        deliveries, frames, ignored_acks, ignored_writings, repeats = self._told
         self._deliveries.add(self.deliveries - deliveries)
         self._frames.add(self.frames - frames)
         self._ignored.add(self.ignored_acks - ignored_acks, _ACK)
+        self._ignored.add(self.ignored_writings - ignored_writings, _WRITING)
         self._repeats.add(self.repeats - repeats)
-        self._told = (self.deliveries, self.frames, self.ignored_acks, self.repeats)
+        self._told = (
+            self.deliveries,
+            self.frames,
+            self.ignored_acks,
+            self.ignored_writings,
+            self.repeats,
+        )

@@ -9,6 +9,7 @@ from whimbrel.channel.v1 import post_pb2
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
+from whimbrel.presence.v1 import state_pb2
 
 MOST_FRAME_BYTES = 256 * KIB
 
@@ -112,6 +113,28 @@ def group_news(news: send_pb2.GroupNews) -> bytes:
     """A group has changed."""
     frame = gateway_pb2.ConnectResponse()
     frame.events.add().group_news.CopyFrom(news)
+    return frame.SerializeToString()
+
+
+def presence(presence: state_pb2.Presence) -> bytes:
+    """Whether somebody is online."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().presence.CopyFrom(presence)
+    return frame.SerializeToString()
+
+
+def writing(notice: state_pb2.TypingNotice) -> bytes:
+    """Somebody writes."""
+    frame = gateway_pb2.ConnectResponse()
+    frame.events.add().writing.CopyFrom(notice)
+    return frame.SerializeToString()
+
+
+def watch_refused(reason: str, allowed: int) -> bytes:
+    """Chats are not watched."""
+    frame = gateway_pb2.ConnectResponse()
+    event = frame.events.add().watch_refused
+    event.reason, event.allowed = reason_value(reason), allowed
     return frame.SerializeToString()
 
 

@@ -33,6 +33,9 @@ def up(
     gateways: Annotated[int, typer.Option(min=1, help="Gateway instances.")] = 2,
     message: Annotated[int, typer.Option(min=1, help="Message service instances.")] = 2,
     shards: Annotated[int, typer.Option(min=1, help="Shards: one database each.")] = 2,
+    presence: Annotated[
+        int, typer.Option(min=0, help="Presence instances; 0: nobody sees who is online.")
+    ] = 1,
     media: Annotated[int, typer.Option(min=0, help="Media instances; 0: no files.")] = 1,
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
     *,
@@ -54,6 +57,7 @@ def up(
         gateways=gateways,
         message=message,
         shards=shards,
+        presence=presence,
         media=media,
         push=push,
         kafka=kafka,

@@ -39,6 +39,7 @@ class Mesh:
         gateways: int = 2,
         message: int = 2,
         shards: int = 2,
+        presence: int = 0,
         media: int = 0,
         push: int = 0,
         kafka: bool = False,
@@ -55,6 +56,7 @@ class Mesh:
         self._environment = Environment(self.data, self.stack)
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
+        self._presence = [self._instance("presence", n) for n in range(1, presence + 1)]
         self._media = [self._instance("media", number) for number in range(1, media + 1)]
         self._push = [self._instance("push", number) for number in range(1, push + 1)]
         self.media_database = ""  # DSN, once up with media
@@ -142,6 +144,7 @@ class Mesh:
         await start_all([*self._media, *self._push])
         # Gateways are ready without a message instance, but then the first calls would wait.
         await start_all(self._message)
+        await start_all(self._presence)
         await start_all(self._gateways)
         Description(
             pid=os.getpid(),
@@ -155,6 +158,7 @@ class Mesh:
     async def _take_down(self) -> None:
         forget_mesh(self.data)
         await stop_all(self._gateways)
+        await stop_all(self._presence)
         await stop_all(self._message)
         await stop_all([*self._media, *self._push])
         await self._provider_server.stop()
@@ -174,13 +178,21 @@ class Mesh:
     @property
     def _services(self) -> list[Server]:
         providers = [self._provider_server] if self._push else []
-        return [*providers, *self._media, *self._push, *self._message, *self._gateways]
+        return [
+            *providers,
+            *self._media,
+            *self._push,
+            *self._message,
+            *self._presence,
+            *self._gateways,
+        ]
 
     def _instance(self, service: str, number: int) -> Server:
         name = f"{service}-{number}"
         told: Mapping[str, Callable[[], Mapping[str, str]]] = {
             "message": self._environment.of_message,
             "gateway": self._environment.of_gateway,
+            "presence": self._environment.of_presence,
             "media": lambda: self._environment.of_media(self.media_database),
             "push": lambda: self._environment.of_push(
                 self.push_database, self._providers.credentials, self._provider_server.address
