@@ -7,6 +7,7 @@ take free ports at each start, and answer to nobody without a key of their own.
 import asyncio
 import json
 import secrets
+import signal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -65,7 +66,8 @@ class Seaweed:
         argv = [seaweed_binary(), "server", *(f"-{name}={one}" for name, one in options.items())]
         signing = ("JWT_SIGNING", "JWT_SIGNING_READ", "JWT_FILER_SIGNING", "JWT_FILER_SIGNING_READ")
         env = {f"WEED_{name}_KEY": self._inner_key for name in signing}
-        return Command(self.name, argv, log, env=env)
+        # By itself it takes 15 s to end; what it has confirmed is on the disk by then anyway.
+        return Command(self.name, argv, log, env=env, stop_signal=signal.SIGKILL)
 
     async def answers(self, port: int) -> bool:
         try:
