@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from mesh.redis import open_redis
 from whimbrel_cli.demo_file import show_file
 from whimbrel_cli.demo_people import Cast, Talker
+from whimbrel_cli.demo_push import show_push
 from whimbrel_cli.demo_tally import Tally, tally
 from whimbrel_cli.person import FAILED, run
 from whimbrel_cli.stack import cluster
@@ -59,7 +60,7 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
     # Never someone else's servers: one of ours is flushed, and others are killed.
     stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None, s3_url=None)
     console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards, files …")
-    parts = Mesh(folder / "mesh", gateways=2, message=2, shards=2, media=1, settings=stack)
+    parts = Mesh(folder / "mesh", gateways=2, message=2, shards=2, media=1, push=1, settings=stack)
     async with parts as mesh:
         console.print(f"It is up after {time.monotonic() - began:.1f} s.")
         progress = Bell()
@@ -74,7 +75,8 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
                 stage = Stage(mesh, alice, bob, laptop, progress, console)
                 shown = await stage.play(messages)
                 is_intact = await show_file(alice.client, bob.client, folder, console)
-                return replace(shown, file_is_intact=is_intact)
+                is_woken = await show_push(alice.client, cast, mesh, console)
+                return replace(shown, file_is_intact=is_intact, is_woken=is_woken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Shown:
     # The digits of the safety number, as each of the two sees it.
     safety_numbers: tuple[str, str]
     file_is_intact: bool = True
+    is_woken: bool = True
 
     @property
     def is_right(self) -> bool:
@@ -94,7 +97,13 @@ class Shown:
         alice, bob = self.safety_numbers
         is_talk_right = all(one.is_right for one in self.tallies.values())
         is_secure = alice == bob
-        return is_talk_right and not self.laptop.faults and is_secure and self.file_is_intact
+        return (
+            is_talk_right
+            and not self.laptop.faults
+            and is_secure
+            and self.file_is_intact
+            and self.is_woken
+        )
 
 
 @dataclass(frozen=True, slots=True)

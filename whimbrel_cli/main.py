@@ -7,6 +7,7 @@ from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
 from whimbrel_cli.events import events
 from whimbrel_cli.keys import keys
+from whimbrel_cli.pushes import pushes
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
 from whimbrel_cli.up import up
@@ -15,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(up)
 app.command()(status)
 app.command()(codes)
+app.command()(pushes)
 app.command()(bench)
 app.command()(events)
 app.add_typer(keys, name="keys")
