@@ -15,6 +15,8 @@ from svc_message.queue.model import EVENTS_TOPIC, ClaimLost, QueueAway
 from svc_message.queue.settings import KafkaSettings
 from tests.e2e.meshes import own_mesh
 from tests.faults.breaking import kill
+from tests.faults.crowd import a_crowd
+from tests.faults.crowd import check as check_crowds
 from tests.faults.history import Answered
 from tests.faults.town import Town, a_town, eventually
 from whimbrel.event.v1 import event_pb2
@@ -105,6 +107,21 @@ async def test_a_broker_that_comes_back_empty_loses_no_message_and_no_event() ->
                 await eventually(lambda: team.has_seen_all_of(town))
 
         await town.check()
+
+
+async def test_a_group_gets_everything_while_the_broker_that_carries_its_jobs_dies() -> None:
+    env = {"WHIMBREL_MESSAGE_KAFKA__CARRIES_JOBS": "true"}
+    async with own_mesh(kafka=True, env=env) as mesh:
+        await eventually(lambda: is_well(mesh))
+        crowd = await a_crowd(mesh, members=20, strangers=0, seed=1)
+        await crowd.write(20)
+        writing = asyncio.create_task(crowd.write(200))
+        await kill(mesh, "kafka")
+        await eventually(lambda: is_well(mesh, False))
+        await mesh.start("kafka")
+        await writing
+
+        await check_crowds(mesh, crowd)
 
 
 async def is_well(mesh: Mesh, expected: bool = True) -> bool:
