@@ -63,7 +63,8 @@ def build(
 ) -> tuple[Grants, Retention]:
     """Wire what works behind the servicer; `on_health` hears how the stores do."""
     store = MediaStore(pool, on_health)
-    objects = ObjectStore(settings.bucket, http, clock, on_health)
+    # The object store checks signatures by its own clock.
+    objects = ObjectStore(settings.bucket, http, SystemClock(), on_health)
     grants = Grants(
         store,
         objects,
