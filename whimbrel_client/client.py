@@ -60,6 +60,7 @@ from whimbrel_client.model import (
 )
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
+from whimbrel_client.presence import Presences
 from whimbrel_client.profile import Account, Profile, gateways_of
 from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
@@ -133,9 +134,13 @@ class Client:
             on_opened=self._sessions_opened,
             on_refused=self._refused,
         )
+        self.presences = Presences(calls, tokens.current, life=self._life, on_work=self._work)
         self._exchange = Exchange(
             store,
             clock,
+            on_stream=self.presences.stream_opened,
+            on_sign=self.presences.note,
+            signs=self.presences.take,
             on_applied=self._applied,
             on_given_up=self._outgoing.settled,
             on_lacking=self._upkeep.want,
@@ -481,6 +486,9 @@ class Client:
         if gateway is not None:
             self._upkeep.online()
             self._group_upkeep.online()
+
+    def _work(self) -> None:
+        self._exchange.work.set()
 
     def _offer(self, sends: Iterable[Sending]) -> None:
         self._exchange.outbox.offer(sends)

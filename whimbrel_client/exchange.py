@@ -51,6 +51,9 @@ class Exchange:
         on_given_up: Callable[[int, Outcome], None],
         on_lacking: Callable[[set[bytes]], None] = lambda _: None,
         on_low_prekeys: Callable[[], None] = lambda: None,
+        on_stream: Callable[[], None] = lambda: None,
+        on_sign: Callable[[gateway_pb2.ServerEvent], None] = lambda _: None,
+        signs: Callable[[], list[gateway_pb2.DeviceEvent]] = list,
         on_behind: Callable[[set[bytes]], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -60,6 +63,8 @@ class Exchange:
         self._on_lacking = on_lacking
         self._on_low_prekeys = on_low_prekeys
         self._on_behind = on_behind
+        self._on_stream = on_stream
+        self._on_sign, self._signs = on_sign, signs
         # Conversations that are groups.
         self._groups: set[bytes] = set()
         # Accounts to which no session is open; what is for them waits.
@@ -99,6 +104,7 @@ class Exchange:
         self._frame_bytes = limits.max_frame_bytes or _FRAME_BYTES
         self._acks = Acks()
         self.is_caught_up = False
+        self._on_stream()
         self.work.set()
 
     def ended(self) -> None:
@@ -157,6 +163,8 @@ class Exchange:
                 self._on_behind({event.group_news.group_id})
             case "low_prekeys":
                 self._on_low_prekeys()
+            case "presence" | "writing" | "watch_refused":
+                self._on_sign(event)
 
     def _reject(self, rejected: send_pb2.Rejected, changes: Changes) -> None:
         if rejected.HasField("retry_after"):
@@ -213,7 +221,7 @@ class Exchange:
 
     async def frames(self) -> list[gateway_pb2.ConnectRequest]:
         """All that may be written now. What is in it counts as written."""
-        events = self._acks_and_reads()
+        events = self._acks_and_reads() + self._signs()
         wanted = self.outbox.wanting()
         if wanted:
             for one, sends in zip(wanted, await self._store.load(wanted), strict=True):

@@ -1,8 +1,11 @@
 """Presence through the whole mesh: two gateways, two presence instances."""
 
 import asyncio
+import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import pytest
@@ -16,6 +19,8 @@ from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.presence.v1 import state_pb2
 from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_client import Client
+from whimbrel_client.presence import Activity, Presence, PresenceState, Sign, Writing
 
 ONLINE = state_pb2.PRESENCE_STATE_ONLINE
 OFFLINE = state_pb2.PRESENCE_STATE_OFFLINE
@@ -80,3 +85,36 @@ async def test_a_flip_is_seen_at_the_other_gateway(devices: Devices) -> None:
     assert not told[0].HasField("last_seen")
     assert told[-1].last_seen.seconds % 60 == 0
     assert told[-1].last_seen.nanos == 0
+
+
+async def test_the_sdk_tells_who_is_there_and_who_writes(mesh: Mesh, tmp_path: Path) -> None:
+    handles = [f"p{secrets.token_hex(8)}" for _ in range(2)]
+    for handle in handles:
+        await Client.register(tmp_path / handle, handle, gateways=mesh.gateway_addresses)
+    first, other = ([address] for address in mesh.gateway_addresses)
+
+    async with Client.connect(tmp_path / handles[0], gateways=first) as one:
+        peer = await one.user_named(handles[1])
+        async with contextlib.aclosing(one.presences.watch(peer)) as signs:
+            before = await anext(signs)
+            async with Client.connect(tmp_path / handles[1], gateways=other) as there:
+                await there.online()
+                arrived = await anext(signs)
+                there.presences.write(one.user_id, Activity.RECORDING)
+                writing = await anext(signs)
+            left = [sign async for sign in first_of(signs, PresenceState.OFFLINE)]
+
+    assert (before, arrived) == (
+        Presence(peer, PresenceState.OFFLINE),
+        Presence(peer, PresenceState.ONLINE),
+    )
+    assert writing == Writing(peer, Activity.RECORDING)
+    assert left[-1].last_seen is not None
+
+
+async def first_of(signs: AsyncIterator[Sign], state: PresenceState) -> AsyncIterator[Sign]:
+    """The signs up to the first presence in that state."""
+    async for sign in signs:
+        yield sign
+        if isinstance(sign, Presence) and sign.state is state:
+            return
