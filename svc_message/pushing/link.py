@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 SERVICE = "push"
 _ANSWER_SECONDS = 5.0
+# A write to a call that has ended meanwhile is an invalid state, to grpc.
+_BROKEN = (grpc.aio.AioRpcError, asyncio.InvalidStateError, Unavailable, TimeoutError)
 
 
 class PushLink:
@@ -47,7 +49,7 @@ class PushLink:
         while True:
             try:
                 await self._attached(backoff, tries)
-            except (grpc.aio.AioRpcError, Unavailable, TimeoutError) as error:
+            except _BROKEN as error:
                 self._on_health(False)
                 log.debug("no stream to the push service", error=type(error).__name__)
             tries += 1

@@ -11,7 +11,7 @@ from mesh.clock import SystemClock
 from mesh.discovery import Discovery
 from mesh.redis import Redis
 from mesh.service_auth import ServiceCredentials
-from mesh.tasks import periodically
+from mesh.tasks import periodically, supervised
 from svc_message.pushing.link import SERVICE, PushLink
 from svc_message.pushing.news import News
 from svc_message.pushing.ringing import Ringing
@@ -34,8 +34,12 @@ class Pushing:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.link.run(), name="push-link")
-            tasks.create_task(self.ringing.run(self.router), name="ringing")
+            # Whatever is wrong here, messages go on.
+            for name, work in (
+                ("push-link", self.link.run),
+                ("ringing", lambda: self.ringing.run(self.router)),
+            ):
+                tasks.create_task(supervised(work, name=name), name=name)
             tasks.create_task(
                 periodically(
                     lambda: self.ringing.sweep(self.router), self.sweep, name="push-sweep"
