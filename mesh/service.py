@@ -1,7 +1,7 @@
 """What the process of any service is made of beside its own parts, and how it comes and goes."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -89,10 +89,20 @@ class Process:
 
     @contextlib.asynccontextmanager
     async def serving(
-        self, server: grpc.aio.Server, instance: Instance, *, grace: timedelta
+        self,
+        server: grpc.aio.Server,
+        instance: Instance,
+        *,
+        grace: timedelta,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
-        """Be found and ready inside the block; open calls get the grace at its end."""
+        """Be found and ready inside the block; open calls get the grace at its end.
+
+        `first`: what the running server waits for before that.
+        """
         async with running(server, grace=grace):
+            if first is not None:
+                await first()
             self.discovery.register(instance)
             self.health.ready()
             log.info("serving", address=instance.address)

@@ -111,10 +111,9 @@ class Gateway:
         )
         if not await until_gone(self.servicer.gone, self._settings.drain):
             log.warning("streams are cut off", streams=len(self.servicer.streams))
+        await self.registrar.leave()
 
     async def close(self) -> None:
-        """Leave no route behind, and close what calls of clients go by; `run` has ended."""
-        await self.registrar.leave()
         await self.presences.close()
         for channels in self.services.values():
             await channels.close()

@@ -64,6 +64,10 @@ class Registrar:
         self._claims: dict[DeviceStream, None] = {}
         self._releases: list[Route] = []
         self._work = asyncio.Event()
+        # Held by whoever writes to the registry, so that nothing is under way once it was left: a
+        # call that is cut off may have been made, and may even swallow its cancellation.
+        self._turn = asyncio.Lock()
+        self._has_left = False
         self._is_reachable: bool | None = None  # nobody has looked
 
     def opened(self, stream: DeviceStream) -> None:
@@ -89,26 +93,32 @@ class Registrar:
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def leave(self) -> None:
-        """Remove what is left of this instance in the registry; comes when `run` has ended."""
-        try:
-            await self._release_some(len(self._releases))
-            await self._registry.remove_canary()
-        except Unreachable:
-            log.info("routes are left to expire")
+        """Remove what is left of this instance in the registry, and write nothing after that."""
+        self._has_left = True
+        async with self._turn:
+            try:
+                await self._release_some(len(self._releases))
+                await self._registry.remove_canary()
+            except Unreachable:
+                log.info("routes are left to expire")
 
     async def _write_all(self) -> None:
         while True:
             await self._work.wait()
             self._work.clear()
-            try:
-                while self._claims or self._releases:
-                    await self._claim_some()
-                    await self._release_some(_BATCH)
-            except Unreachable:
-                # All sessions are claimed again when it is back.
-                self._claims.clear()
-                self._releases.clear()
-                self._lost()
+            async with self._turn:
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        try:
+            while not self._has_left and (self._claims or self._releases):
+                await self._claim_some()
+                await self._release_some(_BATCH)
+        except Unreachable:
+            # All sessions are claimed again when it is back.
+            self._claims.clear()
+            self._releases.clear()
+            self._lost()
 
     async def _claim_some(self) -> None:
         batch = [*self._claims][:_BATCH]
@@ -129,20 +139,24 @@ class Registrar:
         )
 
     async def _release_some(self, most: int) -> None:
-        batch = self._releases[:most]
+        batch, self._releases = self._releases[:most], self._releases[most:]
         if batch:
             await self._registry.release(batch)
-            del self._releases[: len(batch)]  # not before: `leave` finds what was cut off here
 
     async def _watch_canary(self) -> None:
         while True:
-            try:
-                was_there = await self._registry.renew_canary()
-            except Unreachable:
-                self._lost()
-            else:
-                self._seen(was_there=was_there)
+            async with self._turn:
+                if not self._has_left:
+                    await self._look_at_canary()
             await self._clock.sleep(self._canary_interval)
+
+    async def _look_at_canary(self) -> None:
+        try:
+            was_there = await self._registry.renew_canary()
+        except Unreachable:
+            self._lost()
+        else:
+            self._seen(was_there=was_there)
 
     async def _renew_all(self) -> None:
         """Renew every route once a renewal's time, a few each second."""

@@ -7,32 +7,23 @@ from annotated_types import Ge, Gt
 from pydantic import FilePath, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from mesh.settings import Settings as MeshSettings
-from mesh.telemetry import TelemetrySettings
+from mesh.service import ServiceSettings
 from svc_gateway.window import KIB, MOST_BODY_BYTES
 
 Span = Annotated[timedelta, Gt(timedelta(0))]
 Bytes = Annotated[int, Ge(4 * MOST_BODY_BYTES)]
 
 
-class Settings(MeshSettings):
+class Settings(ServiceSettings):
     """What an operator may set."""
 
     model_config = SettingsConfigDict(env_prefix="WHIMBREL_GATEWAY_")
 
     listen: str = "127.0.0.1:50051"
     """Address on which devices connect; port 0 takes a free one."""
-    advertise: str | None = None
-    """Address under which this instance is found; by default the one it listens on."""
     reuse_port: bool = False
     """Share the port with other gateways of this machine."""
-    zone: str = ""
-    """Where this instance runs, for those who look for a near one."""
 
-    etcd: str = "127.0.0.1:2379"
-    """Address of etcd."""
-    etcd_prefix: str = "/whimbrel"
-    """Under which all keys of this mesh lie in etcd."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """URL of Redis or Valkey; may hold a password."""
     redis_prefix: str = "whimbrel:"
@@ -91,9 +82,5 @@ class Settings(MeshSettings):
     drain_spread: timedelta = timedelta(seconds=5)
     """Over how long devices are sent away."""
 
-    telemetry: TelemetrySettings = TelemetrySettings()
-    """Traces and metrics."""
-    log_level: str = "INFO"
-    """DEBUG, INFO, WARNING or ERROR."""
     failpoint: str = ""
     """For fault tests: `name:count` kills the process at the count-th pass of a point."""

@@ -149,16 +149,12 @@ class Edge:
         await device.hello(**hello)
         return device
 
-    async def end(self) -> None:
-        """End the gateway as its process does, but for its server."""
-        self._running.cancel()
-        await asyncio.wait([self._running])
-        await self.gateway.close()
-
     async def stop(self) -> None:
         for device in self._devices:
             await device.close()
-        await self.end()
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        await self.gateway.close()
         await self._server.stop(0)
         for message in self.messages.values():
             await message.stop()

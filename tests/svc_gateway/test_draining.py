@@ -16,7 +16,6 @@ async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(ed
     await until(lambda: len(edge.registry.entries) == 10)
 
     await edge.gateway.drain()
-    await edge.end()
 
     for device in devices:
         failure = await device.ended()
@@ -28,24 +27,29 @@ async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(ed
     assert not edge.gateway.servicer.streams
 
 
-async def test_a_release_that_is_cut_off_at_the_end_is_made_again(edge: Edge) -> None:
-    await edge.start(drain_spread=0)
+async def test_nothing_is_written_to_the_registry_once_it_was_left(edge: Edge) -> None:
+    await edge.start(drain_spread=0, canary_interval=0.002)
     await edge.connect()
     await until(lambda: edge.registry.entries)
-    release, is_cut_off = edge.registry.release, asyncio.Event()
+    release, begun, go_on = edge.registry.release, asyncio.Event(), asyncio.Event()
+    looks = []
 
-    async def hang(_routes) -> None:
-        is_cut_off.set()
-        await asyncio.Event().wait()
+    async def slow(routes) -> None:
+        begun.set()
+        await go_on.wait()
+        await release(routes)
 
-    edge.registry.release = hang
-    await edge.gateway.drain()
-    await is_cut_off.wait()
-    edge.registry.release = release
-    await edge.end()
+    edge.registry.release = slow
+    draining = asyncio.create_task(edge.gateway.drain())
+    await begun.wait()
+    go_on.set()
+    await draining
+    edge.registry.renew_canary = lambda: looks.append(1)
+    await asyncio.sleep(0.02)  # ten looks, if there were any
 
     assert edge.registry.entries == {}
     assert not edge.registry.has_canary
+    assert looks == []
 
 
 async def test_sends_that_are_in_flight_are_answered_first(edge: Edge) -> None:
