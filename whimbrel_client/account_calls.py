@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel_client.identity import CALL_SECONDS, IdentityCalls, authorization
@@ -36,6 +37,16 @@ class AccountCalls:
             await Stub(channel).SetRegistrationLock(
                 request, timeout=CALL_SECONDS, metadata=metadata
             )
+
+        await self._calls.anywhere(call)
+
+    async def set_mute(self, user_id: bytes, until: Timestamp | None) -> None:
+        """Silence the pushes of a direct chat until then; None: not any more."""
+        metadata = authorization(await self._token())
+        request = identity_pb2.SetMuteRequest(user_id=user_id, until=until)
+
+        async def call(channel: grpc.aio.Channel) -> None:
+            await Stub(channel).SetMute(request, timeout=CALL_SECONDS, metadata=metadata)
 
         await self._calls.anywhere(call)
 

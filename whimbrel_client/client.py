@@ -58,6 +58,7 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
+from whimbrel_client.mutes import Mutes
 from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.payload import text
 from whimbrel_client.presence import Presences
@@ -112,6 +113,9 @@ class Client:
         self._read_receipts = read_receipts
         self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
         self.history = HistoryMoves(store.history, clock=clock, life=self._life, offer=self._offer)
+        self.mutes = Mutes(
+            store.mutes, self._accounts, clock=clock, life=self._life, offer=self._offer
+        )
         group_calls = GroupCalls(calls, tokens.current)
         self._group_upkeep = GroupUpkeep(
             store.groups,
@@ -401,6 +405,10 @@ class Client:
         read = self._store.keys.identity_changes
         return self._life.each(self._changed, read, after, attrgetter("cursor"))
 
+    async def saw_identity_change(self, change: IdentityChange) -> None:
+        """The person was told of the change, and need not be told again: `is_seen` from now on."""
+        await self._store.keys.saw_identity_change(change.cursor)
+
     async def safety_number(self, user_id: bytes) -> SafetyNumber:
         """What two people compare. Raises IdentityUnknown before the first message either way."""
         own, theirs = await self._store.keys.own_keys(), await self._store.keys.identity(user_id)
@@ -507,6 +515,8 @@ class Client:
             self._group_upkeep.keys_lacking()
         if applied.has_moved_history:
             self.history.moved.ring()
+        if applied.has_muted:
+            self.mutes.changed.ring()
 
     def _groups_changed(self) -> None:
         self._exchange.try_again()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from whimbrel.content.v1.content_pb2 import Content, RetryRequest
 from whimbrel.message.v1 import send_pb2
+from whimbrel_client import muting
 from whimbrel_client.changes import change, change_own
 from whimbrel_client.crypto import CryptoError
 from whimbrel_client.groups import late, reading
@@ -78,6 +79,7 @@ class Keeping:
     # What this device must send because of it.
     queued: list[Sending] = field(default_factory=list)
     has_moved_history: bool = False
+    has_muted: bool = False
     # Messages to groups that came open late, and members who lack a key or messages.
     opened: int = 0
     asking: list[tuple[bytes, RetryRequest]] = field(default_factory=list)
@@ -137,8 +139,8 @@ class Keeping:
                 self._send_again(delivered, content)
             case "key_distribution":
                 self._admit(delivered, content)
-            case "history_request" | "history":
-                self._move_history(delivered, content)
+            case "history_request" | "history" | "mute":
+                self._hear_own_device(delivered, content)
 
     def _was_to_group(self, delivered: Delivered, content: Content) -> bool:
         return bool(content.resent_message_id) and self.opening.is_of_group(
@@ -182,11 +184,15 @@ class Keeping:
             return
         late.key_has_come(self, handed.group_id, sender)
 
-    def _move_history(self, delivered: Delivered, content: Content) -> None:
-        """Give another own device the part that it asks for, or take one from the primary."""
+    def _hear_own_device(self, delivered: Delivered, content: Content) -> None:
+        """Give another own device the part of the history that it asks for, or take one; mute."""
         own = self.opening.own
         is_clear = delivered.type == send_pb2.CIPHERTEXT_TYPE_PLAIN
         if delivered.sender != own.user_id or is_clear:
+            return
+        if content.HasField("mute"):
+            self.has_muted = True
+            muting.take(self.connection, content.mute)
             return
         device_id, self.has_moved_history = delivered.sender_device, True
         if content.HasField("history_request"):

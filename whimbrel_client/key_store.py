@@ -20,7 +20,10 @@ RETURNING id, client_message_id
 """
 _DEVICE_KEY = "SELECT private FROM device_key"
 _PUT_DEVICE_KEY = "INSERT OR IGNORE INTO device_key (id, private) VALUES (1, ?)"
-_CHANGES = "SELECT id, user_id, old_key, new_key FROM identity_change WHERE id > ? ORDER BY id"
+_CHANGES = """
+SELECT id, user_id, old_key, new_key, is_seen FROM identity_change WHERE id > ? ORDER BY id
+"""
+_SEE_CHANGE = "UPDATE identity_change SET is_seen = 1 WHERE id = ?"
 
 ALL_DEVICES = 0
 
@@ -111,4 +114,11 @@ class KeyStore:
     async def identity_changes(self, after: int) -> list[IdentityChange]:
         """Identity changes above the cursor."""
         rows = await self._database.run(lambda c: c.execute(_CHANGES, (after,)).fetchall())
-        return [IdentityChange(*row) for row in rows]
+        return [
+            IdentityChange(cursor, user_id, old_key, new_key, bool(is_seen))
+            for cursor, user_id, old_key, new_key, is_seen in rows
+        ]
+
+    async def saw_identity_change(self, cursor: int) -> None:
+        """The person was told of the change."""
+        await self._database.run(lambda c: c.execute(_SEE_CHANGE, (cursor,)).rowcount)

@@ -204,6 +204,8 @@ class IdentityChange:
     user_id: bytes
     old_key: bytes
     new_key: bytes
+    # Whether the application has said that the person was told.
+    is_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

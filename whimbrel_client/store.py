@@ -31,6 +31,7 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
+from whimbrel_client.mute_store import MuteStore
 from whimbrel_client.opening import Delivered, Opening
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, receipt_of
@@ -182,6 +183,7 @@ class Applied:
     is_keyless: bool = False
     # A part of a history has gone or come.
     has_moved_history: bool = False
+    has_muted: bool = False
 
 
 class Store:
@@ -195,6 +197,7 @@ class Store:
         self._database = Database(path, protection, migrations=MIGRATIONS)
         self.keys = KeyStore(self._database, own)
         self.history = HistoryStore(self._database, own)
+        self.mutes = MuteStore(self._database, own)
         self.groups = GroupStore(self._database, own)
         self.uploads = UploadStore(self._database)
         self._held = Held()
@@ -287,6 +290,7 @@ class Store:
         merge_tallies(connection, changes.tallies)
         applied.queued, applied.identity_changes = keeping.queued, sessions.identity_changes
         applied.has_moved_history = keeping.has_moved_history
+        applied.has_muted = keeping.has_muted
         for receipt in changes.receipts:
             _merge_receipt(connection, receipt)
         for conversation, up_to_seq in changes.recorded:

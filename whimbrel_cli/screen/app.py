@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import on, work
@@ -20,6 +20,7 @@ from whimbrel_cli.screen.feed import Feed
 from whimbrel_cli.screen.panes import (
     DevicesPane,
     Found,
+    MutePane,
     NamePane,
     SafetyPane,
     SearchPane,
@@ -28,6 +29,7 @@ from whimbrel_cli.screen.panes import (
 from whimbrel_cli.screen.source import Talker
 from whimbrel_cli.screen.widgets import BubbleView, ChatList, Conversation
 from whimbrel_client import ClientError
+from whimbrel_client.mutes import FOR_EVER
 from whimbrel_client.payload import Named, delete, edit, reaction, reply
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class ChatApp(App[ClientError]):
         Binding("ctrl+f", "search", "Search", priority=True),
         Binding("f2", "safety", "Safety number"),
         Binding("f3", "devices", "Devices"),
+        Binding("f4", "mute", "Mute"),
         Binding("ctrl+down", "turn(1)", "Next", show=False, priority=True),
         Binding("ctrl+up", "turn(-1)", "Previous", show=False, priority=True),
         Binding("ctrl+q", "quit", "Quit", priority=True),
@@ -149,13 +152,14 @@ class ChatApp(App[ClientError]):
             if chat is not None:
                 if self.app_focus:
                     await self._feed.read(chat)
+                    await self._feed.warned(chat)
                 self._title.update(Content(chat.title))
                 await self._conversation.show(chat, self._zone)
                 self._show_warning(chat)
-            await self._list.show(chats, chat)
+            await self._list.show(chats, chat, self._zone)
 
     def _show_warning(self, chat: Chat) -> None:
-        self._warning.display = chat.has_new_identity
+        self._warning.display = chat.new_identity is not None
         self._warning.update(
             Content(f"{chat.title} has a new identity key: compare the safety number, F2")
         )
@@ -285,9 +289,22 @@ class ChatApp(App[ClientError]):
         except ClientError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        chat.has_new_identity = False
+        chat.new_identity = None
         await self.push_screen_wait(SafetyPane(chat.title, number))
         self._changed()
+
+    @work
+    async def action_mute(self) -> None:
+        """Silence the conversation that is open, or end its silence."""
+        chat = self.open_chat
+        span = None if chat is None else await self.push_screen_wait(MutePane(chat, self._zone))
+        if chat is None or span is None:
+            return
+        until = min(FOR_EVER - datetime.now(UTC), span) + datetime.now(UTC) if span else None
+        try:
+            await self._client.mutes.set(chat.peer, until)
+        except ClientError as error:
+            self.notify(str(error), severity="error", markup=False)
 
     @work
     async def action_devices(self) -> None:

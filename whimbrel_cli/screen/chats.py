@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from whimbrel_cli.screen.bubble import (
@@ -13,7 +14,7 @@ from whimbrel_cli.screen.bubble import (
     name_of,
 )
 from whimbrel_cli.wording import printable
-from whimbrel_client import Message, OutgoingMessage, Receipt, Tick, id_text
+from whimbrel_client import IdentityChange, Message, OutgoingMessage, Receipt, Tick, id_text
 from whimbrel_client.payload import kind_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class Chat:
     read_up_to: int = 0
     # The greatest seq that came, of anything: reading up to here reads all.
     last_seq: int = 0
-    has_new_identity: bool = False
+    # Shown until the person looks at the safety number, or starts this program again.
+    new_identity: IdentityChange | None = None
+    muted_until: datetime | None = None
     _receipt: Receipt | None = None
     _bubbles: dict[Name, Bubble] = field(default_factory=dict)
     # What changes messages may come before them, from other devices.
@@ -41,6 +44,11 @@ class Chat:
     def title(self) -> str:
         """Who it is."""
         return printable(self.handle) if self.handle else id_text(self.peer)[-8:]
+
+    @property
+    def is_muted(self) -> bool:
+        """Whether it is to draw nobody's attention now."""
+        return self.muted_until is not None and self.muted_until > datetime.now(UTC)
 
     @property
     def bubbles(self) -> list[Bubble]:

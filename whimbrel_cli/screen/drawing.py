@@ -1,7 +1,7 @@
 """How a message, a conversation and a QR code look, as text with styles."""
 
 from collections import Counter
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 import segno
 from textual.content import Content
@@ -9,6 +9,7 @@ from textual.content import Content
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat
 from whimbrel_client import Mark, Tick
+from whimbrel_client.mutes import FOR_EVER
 
 _TICKS = {
     Tick.WAITING: ("…", ""),
@@ -46,14 +47,25 @@ def foot_of(bubble: Bubble, zone: tzinfo | None) -> Content:
     return Content(" ").join(part for part in parts if part.plain)
 
 
-def line_of(chat: Chat) -> Content:
-    """A conversation in the list of them."""
+def line_of(chat: Chat, zone: tzinfo | None) -> Content:
+    """A conversation in the list of them; a muted one stands back."""
     last, unread = chat.last, chat.unread
-    name = Content.styled(chat.title, "bold")
-    count = Content.styled(f"  {unread} ", "bold $success") if unread else Content("")
-    warning = Content.styled(" !", "bold $warning") if chat.has_new_identity else Content("")
-    below = _first_line(last.text) if last is not None else ""
+    name = Content.styled(chat.title, "dim" if chat.is_muted else "bold")
+    style = "dim" if chat.is_muted else "bold $success"
+    count = Content.styled(f"  {unread} ", style) if unread else Content("")
+    has_changed = chat.new_identity is not None
+    warning = Content.styled(" !", "bold $warning") if has_changed else Content("")
+    below = muted_of(chat, zone) or (_first_line(last.text) if last is not None else "")
     return Content.assemble(name, warning, count, "\n", (below, "dim"))
+
+
+def muted_of(chat: Chat, zone: tzinfo | None) -> str:
+    """Until when the conversation is silent; empty: it is not."""
+    if not chat.is_muted or chat.muted_until is None:
+        return ""
+    if chat.muted_until >= FOR_EVER - timedelta(days=1):
+        return "muted"
+    return f"muted until {chat.muted_until.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def time_of(at: datetime | None, zone: tzinfo | None) -> str:

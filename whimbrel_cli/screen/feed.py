@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whimbrel_cli.screen.chats import Chat, Chats
@@ -32,6 +33,8 @@ class Feed:
             tasks.create_task(self._follow_messages(), name="follow-messages")
             tasks.create_task(self._follow_receipts(), name="follow-receipts")
             tasks.create_task(self._follow_identities(), name="follow-identities")
+            tasks.create_task(self._follow_history(), name="follow-history")
+            tasks.create_task(self._follow_mutes(), name="follow-mutes")
 
     async def say(self, peer: bytes, what: "str | Content") -> None:
         """Send; on return it is in the SDK's store and on the screen."""
@@ -43,6 +46,13 @@ class Feed:
         if chat.last_seq > chat.read_up_to:
             chat.read_up_to = chat.last_seq
             await self._client.mark_read(chat.peer, chat.last_seq)
+
+    async def warned(self, chat: Chat) -> None:
+        """The person sees that the other has another identity; it is told once."""
+        change = chat.new_identity
+        if change is not None and not change.is_seen:
+            chat.new_identity = replace(change, is_seen=True)
+            await self._client.saw_identity_change(change)
 
     async def chat_with(self, peer: bytes) -> Chat:
         """The conversation, with the other's handle if it is known."""
@@ -77,7 +87,21 @@ class Feed:
 
     async def _follow_identities(self) -> None:
         async for change in self._client.identity_changes():
-            (await self.chat_with(change.user_id)).has_new_identity = True
+            if not change.is_seen:
+                (await self.chat_with(change.user_id)).new_identity = change
+                self._on_change()
+
+    async def _follow_history(self) -> None:
+        async for message in self._client.history.messages():
+            (await self.chat_with(message.conversation)).received(message)
+            self._on_change()
+
+    async def _follow_mutes(self) -> None:
+        async for muted in self._client.mutes.follow():
+            for conversation in muted:
+                await self.chat_with(conversation)
+            for chat in self._chats.in_order:
+                chat.muted_until = muted.get(chat.peer)
             self._on_change()
 
     def _said(self, message: OutgoingMessage) -> None:

@@ -1,6 +1,7 @@
 """What opens over the conversations: safety number, devices, search, a name to talk to, a sign."""
 
 from collections.abc import Callable
+from datetime import timedelta, tzinfo
 from typing import ClassVar
 
 from textual import on
@@ -13,13 +14,20 @@ from textual.widgets import Input, Label, ListItem, ListView, Static
 
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat
-from whimbrel_cli.screen.drawing import qr_of
+from whimbrel_cli.screen.drawing import muted_of, qr_of
 from whimbrel_cli.wording import groups_of, printable
 from whimbrel_client import LinkedDevice
 from whimbrel_client.crypto import SafetyNumber
 
 Found = tuple[Chat, Bubble]
 _SIGNS = ("👍", "❤️", "😂", "😮", "😢", "🙏")
+_SPANS = {
+    "off": timedelta(0),
+    "an hour": timedelta(hours=1),
+    "8 hours": timedelta(hours=8),
+    "a week": timedelta(weeks=1),
+    "always": timedelta.max,
+}
 _CLOSE: list[BindingType] = [("escape", "dismiss", "Close")]
 
 
@@ -127,6 +135,30 @@ class SignPane(ModalScreen[str | None]):
     def action_take(self, number: int) -> None:
         """Return the sign."""
         _ = self.dismiss(_SIGNS[number - 1] if number else "")
+
+
+class MutePane(ModalScreen[timedelta | None]):
+    """Asks for how long a conversation is to be silent; zero: not any more."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_CLOSE,
+        *((str(number), f"take({number})", name) for number, name in enumerate(_SPANS)),
+    ]
+
+    def __init__(self, chat: Chat, zone: tzinfo | None) -> None:
+        super().__init__()
+        self._now = muted_of(chat, zone) or "not muted"
+        self._peer = chat.title
+
+    def compose(self) -> ComposeResult:
+        spans = "   ".join(f"{number} {name}" for number, name in enumerate(_SPANS))
+        with Vertical(classes="pane"):
+            yield Label(Content(f"{self._peer}: {self._now}"), classes="title")
+            yield Label(spans)
+
+    def action_take(self, number: int) -> None:
+        """Return the time."""
+        _ = self.dismiss(list(_SPANS.values())[number])
 
 
 def _line_of(device: LinkedDevice, *, own: int) -> str:

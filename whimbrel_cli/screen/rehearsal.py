@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -48,6 +49,8 @@ class Rehearsal:
         self._received = _Kept[Message]()
         self._receipts = _Kept[Receipt]()
         self._changes = _Kept[IdentityChange]()
+        self.history = _Past()
+        self.mutes = _Silences()
         self._last_seq: dict[bytes, int] = {}
         self._answered = asyncio.Condition()
 
@@ -154,6 +157,10 @@ class Rehearsal:
     def identity_changes(self) -> AsyncIterator[IdentityChange]:
         return self._changes.follow()
 
+    async def saw_identity_change(self, change: IdentityChange) -> None:
+        place = self._changes.all.index(change)
+        self._changes.all[place] = replace(change, is_seen=True)
+
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
         self.read[conversation] = up_to_seq
 
@@ -199,6 +206,32 @@ class _Kept(Generic[T]):
             self._more.clear()
             await self._more.wait()
         raise self._error
+
+
+class _Past:
+    """What the primary handed over."""
+
+    def __init__(self) -> None:
+        self.all: list[Message] = []
+
+    async def messages(self) -> AsyncIterator[Message]:
+        for message in self.all:
+            yield message
+
+
+class _Silences:
+    """Which conversations make no sound."""
+
+    def __init__(self) -> None:
+        self._decided = _Kept[dict[bytes, datetime]]()
+        self._decided.add({})
+
+    async def set(self, user_id: bytes, until: datetime | None) -> None:
+        others = {one: at for one, at in self._decided.all[-1].items() if one != user_id}
+        self._decided.add(others if until is None else others | {user_id: until})
+
+    def follow(self) -> AsyncIterator[dict[bytes, datetime]]:
+        return self._decided.follow()
 
 
 def _id_of(name: str) -> bytes:

@@ -106,20 +106,20 @@ class ChatList(ListView):
     class Line(ListItem):
         """One of them."""
 
-        def __init__(self, chat: Chat) -> None:
-            self.label = Label(line_of(chat))
+        def __init__(self, chat: Chat, zone: tzinfo | None) -> None:
+            self.label = Label(line_of(chat, zone))
             super().__init__(self.label)
             self.peer = chat.peer
 
-    async def show(self, chats: list[Chat], open_chat: Chat | None) -> None:
+    async def show(self, chats: list[Chat], open_chat: Chat | None, zone: tzinfo | None) -> None:
         """Draw what has changed."""
         lines = list(self.query(ChatList.Line))
         if [line.peer for line in lines] != [chat.peer for chat in chats]:
             await self.clear()
-            lines = [ChatList.Line(chat) for chat in chats]
+            lines = [ChatList.Line(chat, zone) for chat in chats]
             await self.extend(lines)
         for line, chat in zip(lines, chats, strict=True):
-            line.label.update(line_of(chat))
+            line.label.update(line_of(chat, zone))
             line.set_class(chat is open_chat, "open")
         if open_chat in chats:
             self.index = chats.index(open_chat)

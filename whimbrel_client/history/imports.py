@@ -122,7 +122,8 @@ class _Taking:
 
     def keep(self, said: HistoryConversation) -> int:
         """Keep what is not held; returns how many messages there were."""
-        self._meet(said)
+        if said.messages or said.conversation != self._own.user_id:
+            self._meet(said)
         rows = [
             self._row(said.conversation, message)
             for message in said.messages

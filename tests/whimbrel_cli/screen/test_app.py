@@ -1,10 +1,13 @@
 """The terminal client under Textual's pilot, with a client that says what the test wants."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from textual.widgets import Input, Label, Static
 
 from tests.whimbrel_cli.screen.screen import screen_of
-from whimbrel_cli.screen.panes import DevicesPane, SafetyPane
+from whimbrel_cli.screen.drawing import line_of
+from whimbrel_cli.screen.panes import DevicesPane, MutePane, SafetyPane
 from whimbrel_cli.screen.rehearsal import Rehearsal
 from whimbrel_cli.screen.widgets import BubbleRow, BubbleView
 from whimbrel_client import DeviceRevoked, Mark
@@ -140,6 +143,67 @@ async def test_the_safety_number_is_shown_as_code_and_digits(client: Rehearsal) 
     number = await client.safety_number(client.people["bob"])
     assert digits.replace(" ", "").replace("\n", "") == number.digits()
     assert set(code) == set(" ▀▄█\n")
+
+
+async def test_another_identity_is_told_of_once_and_not_again_at_the_next_start(
+    client: Rehearsal,
+) -> None:
+    client.hear("bob", "hello")
+    client.hear("carol", "hello")
+    client.change_identity("bob")
+
+    async with screen_of(client, client.people["carol"]) as screen:
+        await screen.until(lambda: any("bob !" in line for line in screen.lines))
+    async with screen_of(client, client.people["bob"]) as screen:
+        warning = screen.app.query_one("#warning", Label)
+        await screen.until(lambda: warning.display)
+    async with screen_of(client, client.people["bob"]) as screen:
+        client.hear("bob", "are you there?")
+        await screen.until(lambda: screen.says("are you there?"))
+        again = screen.app.query_one("#warning", Label).display
+        client.change_identity("bob")
+        await screen.until(lambda: bool(screen.app.query_one("#warning", Label).display))
+
+    assert not again
+
+
+async def test_a_muted_conversation_says_until_when_and_is_not_highlighted(
+    client: Rehearsal,
+) -> None:
+    client.hear("bob", "hello")
+    client.hear("carol", "hello")
+
+    async with screen_of(client, client.people["bob"]) as screen:
+        await screen.until(
+            lambda: any("carol" in line and "hello" in line for line in screen.lines)
+        )
+        chat = screen.app.chats[client.people["carol"]]
+        before = line_of(chat, UTC)
+        await screen.pilot.press("ctrl+down", "f4")
+        await screen.until(lambda: isinstance(screen.app.screen, MutePane))
+        await screen.pilot.press("3")
+        await screen.until(lambda: any("muted until" in line for line in screen.lines))
+        chat.read_up_to = 0
+        has_unread, after = chat.unread, line_of(chat, UTC)
+        await screen.pilot.press("f4")
+        await screen.until(lambda: isinstance(screen.app.screen, MutePane))
+        await screen.pilot.press("0")
+        await screen.until(lambda: not any("muted until" in line for line in screen.lines))
+
+    assert has_unread
+    assert "$success" in before.markup
+    assert "$success" not in after.markup
+    assert f"{datetime.now(UTC) + timedelta(weeks=1):%Y-%m-%d}" in after.plain
+
+
+async def test_what_the_primary_handed_over_stands_before_what_came(client: Rehearsal) -> None:
+    early, late = client.hear("bob", "before the link"), client.hear("bob", "after the link")
+    client._received.all.remove(early)
+    client.history.all.append(early)
+
+    async with screen_of(client, client.people["bob"]) as screen:
+        said = [early.text, late.text]
+        await screen.until(lambda: [words for _, words, _ in screen.bubbles] == said)
 
 
 async def test_there_is_no_safety_number_before_the_first_message(client: Rehearsal) -> None:
