@@ -101,7 +101,7 @@ class Gateway:
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
 
     async def drain(self) -> None:
-        """Send all devices away."""
+        """Send all devices away, and leave no route behind."""
         self.servicer.refuse_more()
         await send_away(
             self.servicer.streams,
@@ -114,6 +114,7 @@ class Gateway:
         await self.registrar.leave()
 
     async def close(self) -> None:
+        """Close what calls of clients go by."""
         await self.presences.close()
         for channels in self.services.values():
             await channels.close()
