@@ -4,26 +4,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 
-import grpc
 import structlog
 
-from mesh import logs
-from mesh.access import AccessInterceptor
-from mesh.auth import ServiceTokenVerifier, TokenSigner
 from mesh.channels import Channels
 from mesh.clock import SystemClock
-from mesh.discovery import Discovery
 from mesh.health import Health
-from mesh.instances import Instance, new_instance_id
-from mesh.keys import KeySet
 from mesh.postgres import open_pool
 from mesh.redis import Redis, open_redis
-from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.service_auth import ServiceCredentials, ServiceTokenInterceptor
+from mesh.service import Process, opened, signer_of
 from mesh.tasks import Work, periodically
-from mesh.telemetry import Telemetry, open_telemetry
+from mesh.telemetry import Telemetry
 from svc_message.channels.wiring import build_channel_service
 from svc_message.core import Core, build_core
 from svc_message.groups.wiring import build_group_service
@@ -53,25 +44,13 @@ _LAST_GRACE = timedelta(seconds=1)
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
-    instance_id = new_instance_id()
-    logs.configure(level=settings.log_level, service=SERVICE, instance=instance_id)
-    health = Health()
-    async with contextlib.AsyncExitStack() as stack:
-        telemetry = stack.enter_context(
-            open_telemetry(settings.telemetry, service=SERVICE, instance_id=instance_id)
-        )
+    async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
+        health, telemetry = process.health, process.telemetry
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         core = await stack.enter_async_context(_open_core(settings, redis, health, telemetry))
         await core.shards.read_maps()
         for shard in core.shards.names:
             health.dependency(f"shard/{shard}", is_well=not core.shards.is_down(shard))
-        discovery = await stack.enter_async_context(
-            Discovery(
-                settings.etcd,
-                prefix=settings.etcd_prefix,
-                on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
-            )
-        )
         sender = await stack.enter_async_context(open_sender(settings))
         identity, devices = _identity(settings, core, redis, sender, telemetry)
         messages = MessageServicer(
@@ -84,7 +63,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
             telemetry=telemetry,
         )
-        server = _server(settings, messages, IdentityServicer(identity), health, telemetry)
+        server = process.internal_server(settings.service_keys)
+        message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(identity), server)
         add_to_server(devices, server)
         build_group_service(
             core.shards,
@@ -102,23 +83,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             core.shards,
             core.groups,
             telemetry,
-            instance_id=instance_id,
+            instance_id=process.instance_id,
             on_health=lambda is_well: health.dependency("kafka", is_well=is_well),
         )
         queue.servicer.add_to(server)
-        address = bind(server, settings.listen)
-        instance = Instance(
-            instance_id,
-            SERVICE,
-            settings.advertise or address,
-            settings.zone,
-        )
-        link = await stack.enter_async_context(
-            _open_media_link(settings, instance_id, core, discovery, health)
-        )
-        pushing = await stack.enter_async_context(
-            _open_pushing(settings, core, redis, discovery, health, instance_id=instance_id)
-        )
+        instance = process.bound(server)
+        link = await stack.enter_async_context(_open_media_link(settings, process, core))
+        pushing = await stack.enter_async_context(_open_pushing(settings, process, core, redis))
         async with asyncio.TaskGroup() as tasks:
             sweeps = {
                 "sweeps": core.sweeps.round,
@@ -134,12 +105,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(queue.run(), name="queue"),
                 *_sweeping(tasks, settings.sweep, sweeps),
             ]
-            async with running(server, grace=_LAST_GRACE):
-                discovery.register(instance)
-                health.ready()
-                log.info("serving", address=instance.address)
+            async with process.serving(server, instance, grace=_LAST_GRACE):
                 await stop.wait()
-                await _drain(settings, core, messages, discovery, health)
+                await _drain(settings, process, core, messages)
             for task in working:
                 task.cancel()
 
@@ -151,7 +119,7 @@ def _identity(
     sender: CodeSender | None,
     telemetry: Telemetry,
 ) -> tuple[Identity, DeviceParts]:
-    signer = _signer(settings.token_key)
+    signer = signer_of(settings.token_key)
     identity = build_identity(
         core.shards,
         redis,
@@ -211,22 +179,21 @@ async def _open_core(
 
 @contextlib.asynccontextmanager
 async def _open_media_link(
-    settings: Settings, instance_id: str, core: Core, discovery: Discovery, health: Health
+    settings: Settings, process: Process, core: Core
 ) -> AsyncIterator[MediaLink | None]:
     """What tells the media service; None if this mesh has none."""
     if settings.service_key is None:
         yield None
         return
     channels = Channels()
-    discovery.watch("media").on_change(channels.update)
-    signer = _signer(settings.service_key)
+    process.discovery.watch("media").on_change(channels.update)
     try:
         yield MediaLink(
             core.references,
             channels,
-            ServiceCredentials(signer, service=SERVICE, instance_id=instance_id),
-            key=instance_id.encode(),
-            on_health=lambda is_well: health.dependency("media", is_well=is_well),
+            process.credentials(settings.service_key),
+            key=process.instance_id.encode(),
+            on_health=lambda is_well: process.health.dependency("media", is_well=is_well),
         )
     finally:
         await channels.close()
@@ -234,13 +201,7 @@ async def _open_media_link(
 
 @contextlib.asynccontextmanager
 async def _open_pushing(
-    settings: Settings,
-    core: Core,
-    redis: Redis,
-    discovery: Discovery,
-    health: Health,
-    *,
-    instance_id: str,
+    settings: Settings, process: Process, core: Core, redis: Redis
 ) -> AsyncIterator[Pushing | None]:
     """What has devices woken; None if this instance cannot call other services."""
     if settings.service_key is None:
@@ -251,55 +212,19 @@ async def _open_pushing(
         core.shards,
         core.router,
         redis,
-        discovery=discovery,
-        credentials=ServiceCredentials(
-            _signer(settings.service_key), service=SERVICE, instance_id=instance_id
-        ),
-        key=instance_id.encode(),
-        on_health=lambda is_well: health.dependency("push", is_well=is_well),
+        discovery=process.discovery,
+        credentials=process.credentials(settings.service_key),
+        key=process.instance_id.encode(),
+        on_health=lambda is_well: process.health.dependency("push", is_well=is_well),
     ) as pushing:
         yield pushing
 
 
-def _signer(key_file: Path) -> TokenSigner:
-    keys = KeySet.load(key_file)
-    if keys.private_key is None:
-        raise ValueError(f"{key_file} holds no private key")
-    return TokenSigner(keys.private_key, keys.key_id)
-
-
-def _server(
-    settings: Settings,
-    messages: MessageServicer,
-    identity: IdentityServicer,
-    health: Health,
-    telemetry: Telemetry,
-) -> grpc.aio.Server:
-    verifier = ServiceTokenVerifier(KeySet.load(settings.service_keys).public_keys, SERVICE)
-    server = new_server(
-        INTERNAL_LISTENER,
-        interceptors=[
-            *telemetry.interceptors,
-            ServiceTokenInterceptor(verifier),
-            AccessInterceptor(),
-        ],
-    )
-    message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
-    health.add_to(server)
-    return server
-
-
 async def _drain(
-    settings: Settings,
-    core: Core,
-    messages: MessageServicer,
-    discovery: Discovery,
-    health: Health,
+    settings: Settings, process: Process, core: Core, messages: MessageServicer
 ) -> None:
     """Take no new work, end what was begun, let the gateways go elsewhere."""
-    health.draining()
-    await discovery.withdraw()
+    await process.withdraw()
     try:
         async with asyncio.timeout(settings.drain.total_seconds()):
             await core.drained()

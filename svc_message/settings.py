@@ -7,23 +7,27 @@ from typing import Literal, Self
 from pydantic import FilePath, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.service import ServiceSettings
 from mesh.settings import Settings as MeshSettings
-from mesh.telemetry import TelemetrySettings
 from svc_message.queue.settings import EventSettings, KafkaSettings
+
+_CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_MESSAGE_")
 
 
 class StoreSettings(MeshSettings):
     """What the commands need that only touch the shards."""
 
-    model_config = SettingsConfigDict(env_prefix="WHIMBREL_MESSAGE_")
+    model_config = _CONFIG
 
     shards: FilePath
     """A mounted file, {"shard": "dsn"}, in the order in which the slots are first shared out.
     It holds passwords and is never printed."""
 
 
-class Settings(StoreSettings):
+class Settings(StoreSettings, ServiceSettings):
     """Every knob of svc_message."""
+
+    model_config = _CONFIG
 
     token_key: FilePath
     """Key set that signs the access tokens of devices."""
@@ -33,14 +37,6 @@ class Settings(StoreSettings):
     """Key that signs this instance's calls to the media service; without it there are no files."""
     listen: str = "127.0.0.1:50061"
     """Address and port of the internal listener."""
-    advertise: str = ""
-    """Address that others reach it at; empty: the one it listens on."""
-    zone: str = ""
-    """Where it runs, for those who choose."""
-    etcd: str = "127.0.0.1:2379"
-    """Where etcd listens."""
-    etcd_prefix: str = "/whimbrel"
-    """What every key in etcd begins with."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Where the session registry is."""
     redis_prefix: str = "whimbrel:"
@@ -86,10 +82,6 @@ class Settings(StoreSettings):
     """Domain events."""
     kafka: KafkaSettings = KafkaSettings()
     """A Kafka that they go to."""
-    telemetry: TelemetrySettings = TelemetrySettings()
-    """Traces and metrics."""
-    log_level: str = "INFO"
-    """Least level that is logged."""
     failpoint: str = ""
     """For fault tests only: `name:count`, where the process kills itself."""
 
