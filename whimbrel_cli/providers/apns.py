@@ -27,8 +27,7 @@ class SimulatedApns:
         self._key = key
         self._arrivals = arrivals
         self._clock = clock
-        self._bearer = ""
-        self._renewed_at = float("-inf")
+        self._bearers: dict[int, tuple[str, float]] = {}  # by connection, and since when
         self.rules = Rules()
 
     def takes(self, path: str) -> bool:
@@ -72,10 +71,11 @@ class SimulatedApns:
         now = self._clock.now().timestamp()
         if now - claims.get("iat", 0) > _MOST_AGE:
             return self._refuse(403, "ExpiredProviderToken")
-        if bearer != self._bearer:
-            if now - self._renewed_at < _LEAST_AGE:
+        known, renewed_at = self._bearers.get(request.connection, ("", float("-inf")))
+        if bearer != known:
+            if now - renewed_at < _LEAST_AGE:
                 return self._refuse(429, "TooManyProviderTokenUpdates")
-            self._bearer, self._renewed_at = bearer, now
+            self._bearers[request.connection] = bearer, now
         return None
 
     def _headers(self, request: Request) -> Reply | None:

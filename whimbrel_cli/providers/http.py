@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
+    connection: int  # which of all since the start
     body: bytearray = field(default_factory=bytearray)
 
 
@@ -57,6 +59,7 @@ class Http2Server:
         self._tls = tls
         self._port = port
         self._connections: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
 
     @property
     def port(self) -> int:
@@ -87,7 +90,7 @@ class Http2Server:
         assert task is not None  # noqa: S101  a callback of start_server is a task
         self._connections.add(task)
         try:
-            await _Connection(self._answers, reader, writer).run()
+            await _Connection(self._answers, reader, writer, next(self._numbers)).run()
         except (OSError, h2.exceptions.ProtocolError, asyncio.CancelledError):
             pass  # the client has gone, or we are being closed
         finally:
@@ -99,11 +102,16 @@ class _Connection:
     """One client's connection."""
 
     def __init__(
-        self, answers: Answers, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        answers: Answers,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        number: int,
     ) -> None:
         self._answers = answers
         self._reader = reader
         self._writer = writer
+        self._number = number
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(config)
         self._requests: dict[int, Request] = {}
@@ -127,7 +135,9 @@ class _Connection:
         if isinstance(event, h2.events.RequestReceived):
             headers = {str(name): str(value) for name, value in event.headers or ()}
             path = urlsplit(headers[":path"]).path
-            self._requests[event.stream_id or 0] = Request(headers[":method"], path, headers)
+            self._requests[event.stream_id or 0] = Request(
+                headers[":method"], path, headers, self._number
+            )
         elif isinstance(event, h2.events.DataReceived):
             stream_id = event.stream_id or 0
             self._h2.acknowledge_received_data(event.flow_controlled_length or 0, stream_id)
