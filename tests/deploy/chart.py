@@ -110,7 +110,8 @@ VALUES: Mapping[str, Object] = {
 
 def rendered(values: Mapping[str, Any] | None = None, *, release: str = "chat") -> list[Object]:
     """The objects that `helm install chat` would make. Raises HelmValuesError, HelmRenderError."""
-    return json.loads(_rendered(json.dumps(values or {}), release))
+    made: list[Object] = json.loads(_rendered(json.dumps(values or {}), release))
+    return made
 
 
 def objects(values: Mapping[str, Any] | None, kind: str) -> dict[str, Object]:
