@@ -65,7 +65,9 @@ def build_queue(
     if not settings.kafka.bootstrap:
         return QueueParts(servicer, keeping)
     broker = Broker(settings.kafka, on_lost=lambda: events.rewind(KAFKA_GROUP), on_health=on_health)
-    publisher = EventPublisher(events, broker, instance_id=instance_id)
+    publisher = None
+    if settings.events.is_on:
+        publisher = EventPublisher(events, broker, instance_id=instance_id)
     if not settings.kafka.carries_jobs:
         return QueueParts(servicer, keeping, broker, publisher)
     told = KafkaQueue(settings.kafka, JOBS_TOPIC, JOBS_GROUP)
