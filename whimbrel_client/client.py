@@ -21,6 +21,8 @@ import grpc
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel_client.account_calls import AccountCalls
+from whimbrel_client.channels.calls import ChannelCalls
+from whimbrel_client.channels.channels import Channels
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
 from whimbrel_client.crypto import KeyPair, SafetyNumber, safety_number
@@ -132,6 +134,13 @@ class Client:
             offer=self._offer,
             user_named=self.user_named,
         )
+        self.channels = Channels(
+            account.user_id,
+            store.channels,
+            ChannelCalls(calls, tokens.current),
+            self._identity,
+            life=self._life,
+        )
         self._upkeep = Upkeep(
             store.keys,
             key_calls,
@@ -150,6 +159,7 @@ class Client:
             on_lacking=self._upkeep.want,
             on_low_prekeys=self._upkeep.low,
             on_behind=self._group_upkeep.want,
+            on_channel=self.channels.following.take,
         )
         self._gateway: str | None = None
 
@@ -476,10 +486,14 @@ class Client:
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep.run(), name="whimbrel-upkeep")
                 groups = tasks.create_task(self._group_upkeep.run(), name="whimbrel-groups")
+                channels = tasks.create_task(
+                    self.channels.following.run(), name="whimbrel-channels"
+                )
                 history = tasks.create_task(self.history.run(), name="whimbrel-history")
                 await connection.run()
                 upkeep.cancel()
                 groups.cancel()
+                channels.cancel()
                 history.cancel()
         except Exception as error:  # the root of the client's task
             if not isinstance(self._life.end(error), DeviceRevoked):
@@ -494,6 +508,7 @@ class Client:
         if gateway is not None:
             self._upkeep.online()
             self._group_upkeep.online()
+            self.channels.following.online()
 
     def _work(self) -> None:
         self._exchange.work.set()

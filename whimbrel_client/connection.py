@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from whimbrel_client.channels import open_channel
 from whimbrel_client.comeback import BAD_TOKEN, Comeback, Ending
 from whimbrel_client.errors import CallFailed, DeviceRevoked, Unreachable
 from whimbrel_client.exchange import Exchange
+from whimbrel_client.grpc_channel import open_channel
 from whimbrel_client.identity import Tokens
 from whimbrel_client.stream import DeviceStream
 

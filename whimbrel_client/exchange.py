@@ -55,6 +55,7 @@ class Exchange:
         on_sign: Callable[[gateway_pb2.ServerEvent], None] = lambda _: None,
         signs: Callable[[], list[gateway_pb2.DeviceEvent]] = list,
         on_behind: Callable[[set[bytes]], None] = lambda _: None,
+        on_channel: Callable[[gateway_pb2.ServerEvent], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -63,6 +64,7 @@ class Exchange:
         self._on_lacking = on_lacking
         self._on_low_prekeys = on_low_prekeys
         self._on_behind = on_behind
+        self._on_channel = on_channel
         self._on_stream = on_stream
         self._on_sign, self._signs = on_sign, signs
         # Conversations that are groups.
@@ -163,6 +165,8 @@ class Exchange:
                 self._on_behind({event.group_news.group_id})
             case "low_prekeys":
                 self._on_low_prekeys()
+            case "channel_post" | "channel_heads":
+                self._on_channel(event)
             case "presence" | "writing" | "watch_refused":
                 self._on_sign(event)
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
-from whimbrel_client.channels import open_channel
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.errors import CallFailed, Unreachable, error_of
+from whimbrel_client.grpc_channel import open_channel
 from whimbrel_client.profile import Account
 
 T = TypeVar("T")

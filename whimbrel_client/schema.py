@@ -1,5 +1,6 @@
 """The tables of the local store; forward only: a migration that was released is never changed."""
 
+from whimbrel_client.channels.schema import TABLES as CHANNELS
 from whimbrel_client.groups.schema import TABLES as GROUPS
 
 MIGRATIONS: tuple[str, ...] = (
@@ -209,4 +210,5 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE identity_change ADD COLUMN is_seen INTEGER NOT NULL DEFAULT 0;
     """,
     GROUPS,
+    CHANNELS,
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from whimbrel.message.v1 import send_pb2
+from whimbrel_client.channels.store import ChannelStore
 from whimbrel_client.database import Database
 from whimbrel_client.groups import late, state
 from whimbrel_client.groups.answering import answer
@@ -199,6 +200,7 @@ class Store:
         self.history = HistoryStore(self._database, own)
         self.mutes = MuteStore(self._database, own)
         self.groups = GroupStore(self._database, own)
+        self.channels = ChannelStore(self._database)
         self.uploads = UploadStore(self._database)
         self._held = Held()
         self._database.on_rollback = self._held.forget

@@ -18,7 +18,7 @@ MOST_SUBSCRIPTIONS = 1000
 MOST_ADMINS = 50
 MOST_POSTS = 10_000  # are kept
 MOST_A_PAGE = 100
-PAGE_BYTES = 1024 * 1024
+PAGE_BYTES = 768 * 1024  # a page ends with the post that reaches them, below 1 MiB
 RETENTION = timedelta(days=30)
 SHORTEST_RETENTION = timedelta(hours=1)
 LONGEST_RETENTION = timedelta(days=90)

@@ -1,9 +1,10 @@
 """A channel through the whole mesh: made, followed, posted to, read."""
 
-from mesh.ids import random_id
-from tests.e2e.channels import call, list_posts, make_channel, post, refusal, subscribe
+import contextlib
+
+from tests.e2e.channels import MadeChannel, call, list_posts, make_channel, post, subscribe
 from tests.e2e.device import Device
-from tests.e2e.people import register_all
+from tests.e2e.people import Account, register_all
 from whimbrel_cli.stack.mesh import Mesh
 
 
@@ -18,11 +19,10 @@ async def test_a_post_reaches_whoever_is_online_and_waits_for_the_rest(mesh: Mes
         await bob.hello()
         await carl.hello()
         await subscribe(gateways[0], cid, channel)  # while online, at the other gateway
-        seqs = []
-        for device in (bob, carl):
-            seqs.append(await _rung(device, gateways[0], ann, channel))
-        await bob.until(lambda: bob.all("channel_post")[-1].seq == seqs[-1])
-        [last] = [one for one in bob.all("channel_post") if one.seq == seqs[-1]]
+        await _rung(bob, gateways[0], ann, channel)
+        seq = await _rung(carl, gateways[0], ann, channel)
+        await bob.until(lambda: bob.all("channel_post")[-1].seq == seq)
+        last = bob.all("channel_post")[-1]
         assert (last.channel_id, last.ciphertext) == (channel.channel_id, b"words")
 
         await call(gateways[0], cid, "Unsubscribe", channel_id=channel.channel_id)
@@ -41,13 +41,11 @@ async def test_a_post_reaches_whoever_is_online_and_waits_for_the_rest(mesh: Mes
     assert (page.oldest_seq, page.head_seq) == (1, head)
 
 
-async def _rung(device: Device, gateway: str, author, channel) -> int:
-    """Post until the device hears of it: its gateway learns soon after hello whom it follows."""
+async def _rung(device: Device, gateway: str, author: Account, channel: MadeChannel) -> int:
+    """Post until the device hears a post: its gateway learns soon after hello what it follows."""
     for _ in range(50):
-        seq = await post(gateway, author, channel)
-        try:
-            await device.until(lambda: seq in [p.seq for p in device.all("channel_post")], 0.2)
-            return seq
-        except TimeoutError:
-            continue
-    raise AssertionError("never rung")
+        await post(gateway, author, channel)
+        with contextlib.suppress(TimeoutError):
+            await device.until(lambda: bool(device.all("channel_post")), 0.2)
+            return int(device.all("channel_post")[-1].seq)
+    raise AssertionError("no post was heard")

@@ -1,0 +1,1 @@
+"""Channels: made, followed by their links, posted to and read."""
