@@ -56,8 +56,8 @@ class News:
     async def batches(self) -> AsyncGenerator[list[AnyNews], None]:
         """What is to be told, for ever."""
         while True:
-            await self._added.wait()
             self._added.clear()
             while self._untold:
                 most = min(len(self._untold), _AT_ONCE)
                 yield [self._untold.popleft() for _ in range(most)]
+            await self._added.wait()

@@ -4,21 +4,27 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import grpc
 import pytest
 
+from mesh.redis import open_redis
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
+from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.push.v1 import push_pb2, push_pb2_grpc
 from whimbrel_cli.providers.arrivals import short
 from whimbrel_cli.stack.environment import pushes_file
 from whimbrel_cli.stack.mesh import Mesh
 
 _ENV = {"WHIMBREL_MESSAGE_PUSH_AFTER": "PT0.2S", "WHIMBREL_MESSAGE_PUSH_SWEEP": "PT1S"}
+# Long before the default, and no test has a provider that takes long.
+_CLAIM = {"WHIMBREL_PUSH_CLAIM_AFTER": "PT2S"}
 _SMALL = {"gateways": 1, "message": 1, "shards": 1, "push": 1}
 _WITHIN = 20.0
 
@@ -27,7 +33,7 @@ _WITHIN = 20.0
 def mesh() -> Iterator[Mesh]:
     with lasting_mesh(
         **_SMALL,
-        env_of={"message-1": _ENV, "push-1": {"WHIMBREL_PUSH_CLAIM_AFTER": "PT16S"}},
+        env_of={"message-1": _ENV, "push-1": _CLAIM},
     ) as mesh:
         yield mesh
 
@@ -56,6 +62,10 @@ class Person:
                     lambda: bool(device.all("caught_up")) or device.positions[-1] > 0
                 )
 
+    async def set_token(self) -> None:
+        request = push_pb2.SetTokenRequest(apns=self.apns)
+        await self.call(lambda stub, metadata: stub.SetToken(request, metadata=metadata))
+
     async def call(self, ask, stub=push_pb2_grpc.PushServiceStub) -> object:
         async with grpc.aio.insecure_channel(self.mesh.gateway_addresses[0]) as channel:
             return await ask(stub(channel), self.account.metadata)
@@ -76,8 +86,7 @@ class Person:
 
 async def a_person(mesh: Mesh) -> Person:
     person = Person(mesh, await register(mesh.gateway_addresses[0]), os.urandom(32))
-    request = push_pb2.SetTokenRequest(apns=person.apns)
-    await person.call(lambda stub, metadata: stub.SetToken(request, metadata=metadata))
+    await person.set_token()
     return person
 
 
@@ -103,3 +112,113 @@ async def test_a_device_that_is_away_is_woken_once_until_it_has_been_there(mesh)
     assert "canary" not in json.dumps(rings)
     assert len(rings) == 2
     assert sender.rings() == []
+
+
+async def test_what_is_not_urgent_wakes_quietly(mesh):
+    sender, away = await a_person(mesh), await a_person(mesh)
+    async with sender.online() as device:
+        await say(device, away, urgent=False)
+        [ring] = await away.rung(1)
+
+    assert not ring["is_urgent"]
+
+
+async def test_a_muted_chat_wakes_nobody_and_another_does(mesh):
+    muted, sender, away = [await a_person(mesh) for _ in range(3)]
+    request = identity_pb2.SetMuteRequest(user_id=muted.account.user_id)
+    request.until.FromSeconds(int(time.time()) + 3600)
+    await away.call(
+        lambda stub, metadata: stub.SetMute(request, metadata=metadata),
+        identity_pb2_grpc.IdentityServiceStub,
+    )
+    async with muted.online() as one, sender.online() as other:
+        await say(one, away)
+        await say(other, away, urgent=False)
+        [ring] = await away.rung(1)
+
+    # The muted one came first and is urgent: had it been heard, this would ring.
+    assert not ring["is_urgent"]
+
+
+async def test_a_token_that_another_account_registers_wakes_its_first_owner_no_more(mesh):
+    sender, first = await a_person(mesh), await a_person(mesh)
+    second = Person(mesh, await register(mesh.gateway_addresses[0]), first.apns)
+    await second.set_token()
+    other = await a_person(mesh)
+    async with sender.online() as device:
+        await say(device, first)
+        await say(device, other)
+        await other.rung(1)
+        before = first.rings()
+        await say(device, second)
+        await second.rung(1)
+
+    assert before == []
+
+
+async def test_who_is_online_is_not_woken(mesh):
+    sender, there, away = [await a_person(mesh) for _ in range(3)]
+    async with sender.online() as device, there.online() as reader:
+        await say(device, there)
+        await say(device, away)
+        await reader.until(lambda: bool(reader.positions))
+        await reader.ack(reader.positions[-1])
+        await away.rung(1)
+
+    assert there.rings() == []
+
+
+@pytest.mark.timeout(180)
+async def test_a_dead_push_service_delays_no_message_and_a_flush_forgets_nobody(mesh):
+    sender, there, first, second = [await a_person(mesh) for _ in range(4)]
+    mesh.kill("push-1")
+    await mesh.ended("push-1")
+    async with sender.online() as device, there.online() as reader:
+        began = time.monotonic()
+        await say(device, there)
+        await reader.until(lambda: bool(reader.positions))
+        took = time.monotonic() - began
+        await say(device, first)
+        async with open_redis(mesh.stack.redis_url) as redis:
+            await redis.flushall()
+        await say(device, second)
+        await mesh.start("push-1")
+        await first.rung(1)
+        await second.rung(1)
+
+    assert took < 2
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("point", ["push.before_ring", "push.rung"])
+async def test_a_push_service_killed_midway_loses_no_urgent_wake_up(mesh, point):
+    sender, away = await a_person(mesh), await a_person(mesh)
+    await mesh.stop("push-1")
+    await mesh.start("push-1", env={**_CLAIM, "WHIMBREL_PUSH_FAILPOINT": f"{point}:1"})
+    async with sender.online() as device:
+        await say(device, away)
+        async with asyncio.timeout(_WITHIN):
+            await mesh.ended("push-1")
+        rung_before = len(away.rings())
+        # The message service tells of nobody: what rings is what the dead instance had taken.
+        mesh.kill("message-1", signal.SIGSTOP)
+        try:
+            await mesh.start("push-1", env=_CLAIM)
+            rings = await away.rung(rung_before + 1)
+        finally:
+            mesh.kill("message-1", signal.SIGCONT)
+
+    assert rings[-1]["is_urgent"]
+
+
+async def test_no_log_tells_a_token_a_sender_or_what_was_said(mesh):
+    sender, away = await a_person(mesh), await a_person(mesh)
+    async with sender.online() as device:
+        await say(device, away)
+        [ring] = await away.rung(1)
+
+    secrets = [b"canary-body", away.apns.hex().encode(), away.apns]
+    logs = {path.name: path.read_bytes() for path in (mesh.data / "logs").iterdir()}
+    assert {n for n, log in logs.items() if any(one in log for one in secrets)} == set()
+    assert sender.account.handle not in json.dumps(ring)
+    assert "push-1.log" in logs
