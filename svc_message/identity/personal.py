@@ -96,13 +96,21 @@ class Personal:
         """Silence the direct chat with the peer until then; None ends the silence."""
         _check_id(peer_id)
         conversation_id, _ = direct_conversation(caller.user_id, peer_id)
+        await self._mute(caller, conversation_id, until)
+
+    async def mute_group(self, caller: Caller, group_id: bytes, until: datetime | None) -> None:
+        """Silence the group until then; None ends the silence."""
+        _check_id(group_id, "group_id")
+        await self._mute(caller, group_id, until)
+
+    async def _mute(self, caller: Caller, conversation_id: bytes, until: datetime | None) -> None:
         if not await self._store.mute(caller, conversation_id, until, most=_MOST_MUTED):
-            raise _invalid("user_id", f"at most {_MOST_MUTED} muted conversations")
+            raise _invalid("conversation", f"at most {_MOST_MUTED} muted conversations")
 
 
-def _check_id(user_id: bytes) -> None:
-    if len(user_id) != ID_BYTES:
-        raise _invalid("user_id", f"{ID_BYTES} bytes")
+def _check_id(id_: bytes, name: str = "user_id") -> None:
+    if len(id_) != ID_BYTES:
+        raise _invalid(name, f"{ID_BYTES} bytes")
 
 
 def _invalid(name: str, allowed: str) -> InvalidArgument:

@@ -164,7 +164,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self, request: identity_pb2.SetMuteRequest, context: Any
     ) -> identity_pb2.SetMuteResponse:
         until = _time("until", request.until) if request.HasField("until") else None
-        await self._identity.personal.mute(caller_of(context), request.user_id, until)
+        caller, personal = caller_of(context), self._identity.personal
+        if request.WhichOneof("conversation") == "group_id":
+            await personal.mute_group(caller, request.group_id, until)
+        else:
+            await personal.mute(caller, request.user_id, until)
         return identity_pb2.SetMuteResponse()
 
     async def _linked(self, context: Any) -> Caller:

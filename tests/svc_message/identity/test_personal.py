@@ -78,6 +78,18 @@ async def test_a_chat_is_silent_until_then(personal, own, in_its_slot) -> None:
     assert tuple(row) == (direct_conversation(own.user_id, peer)[0], until)
 
 
+async def test_a_group_is_silent_until_then(personal, own, in_its_slot) -> None:
+    group, until = random_id(), datetime.now(UTC) + timedelta(hours=8)
+    query = "SELECT conversation_id, until FROM mute WHERE user_id = $1"
+
+    await personal.mute_group(own, group, until)
+    [row] = await in_its_slot(own.user_id, query)
+    await personal.mute_group(own, group, None)
+
+    assert tuple(row) == (group, until)
+    assert await in_its_slot(own.user_id, query) == []
+
+
 async def test_an_outdated_token_changes_nothing(personal, own, in_its_slot) -> None:
     await in_its_slot(own.user_id, "UPDATE device SET credential_version = 2 WHERE user_id = $1")
 
@@ -102,6 +114,7 @@ async def test_what_is_malformed_is_refused_before_any_shard_is_asked() -> None:
         personal.block(READER, b"short"),
         personal.block(READER, READER.user_id),
         personal.mute(READER, b"", None),
+        personal.mute_group(READER, b"", None),
     ):
         with pytest.raises(InvalidArgument):
             await call

@@ -732,9 +732,12 @@ class SetMuteRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     UNTIL_FIELD_NUMBER: builtins.int
     user_id: builtins.bytes
     """A direct chat with this person, 16 bytes."""
+    group_id: builtins.bytes
+    """A group, 16 bytes; whether the caller is a member is not asked."""
     @builtins.property
     def until(self) -> timestamp_pb2.Timestamp:
         """Until when; unset ends it."""
@@ -743,13 +746,14 @@ class SetMuteRequest(message.Message):
         self,
         *,
         user_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
         until: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "group_id", b"group_id", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation", b"conversation", "group_id", b"group_id", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofReturnType_conversation: _TypeAlias = typing.Literal["user_id", "group_id"]  # noqa: Y015
     _WhichOneofArgType_conversation: _TypeAlias = typing.Literal["conversation", b"conversation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...
 
