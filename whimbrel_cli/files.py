@@ -15,20 +15,22 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from whimbrel_cli.person import Person, account_of
+from whimbrel_cli.person import Find, Person, account_of
 from whimbrel_cli.wording import printable
 from whimbrel_client import Client, ClientError, Message, Unreachable
 from whimbrel_client.media.sending import OnProgress
 
 
-async def send_file(who: Person, to: str, path: Path, *, caption: str, wait: float) -> None:
+async def send_file(
+    who: Person, to: str, path: Path, *, find: Find = account_of, caption: str, wait: float
+) -> None:
     """Send it, and wait until the mesh has the message. Raises ClientError, OSError."""
     async with who.client() as client:
-        user_id = await account_of(client, to)
+        peer = await find(client, to)
         with bar(path.name) as on_progress:
             try:
                 message = await client.files.send(
-                    user_id, path, caption=caption, on_progress=on_progress
+                    peer, path, caption=caption, on_progress=on_progress
                 )
             except OSError as error:
                 raise ClientError(f"cannot read {path}: {error.strerror}") from None

@@ -4,14 +4,15 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from whimbrel_cli.files import save_file
 from whimbrel_cli.person import As, Data, Gateways, Person, person, run
-from whimbrel_cli.wording import words_of
+from whimbrel_cli.wording import printable, words_of
 from whimbrel_client import CallFailed, Client, FileFailed, Message
+from whimbrel_client.groups.model import GroupUnknown
 from whimbrel_client.ids import id_text
 
 
@@ -60,15 +61,27 @@ async def _listen(
             if message.sender not in handles:
                 handles[message.sender] = await client.handle_of(message.sender)
             handle = handles[message.sender]
-            saved = await _saved(client, message, save)
-            line = _json(message, handle, saved) if as_json else _line(message, handle, saved)
-            print(line, flush=True)
+            group = await _group_of(client, message)
+            told = _Told(message, handle, group, await _saved(client, message, save))
+            print(_json(told) if as_json else _line(told), flush=True)
             place.keep(message.cursor)
             if mark_read:
                 await client.mark_read(message.conversation, message.seq)
             left = None if left is None else left - 1
             if left == 0:
                 break
+
+
+class _Told(NamedTuple):
+    """A message, with what a line says of it."""
+
+    message: Message
+    # The sender's, if it is known here.
+    handle: str | None
+    # What the group is called; None: a person wrote.
+    group: str | None
+    # Where its file is now.
+    saved: Path | None
 
 
 class _Place:
@@ -99,24 +112,36 @@ async def _saved(client: Client, message: Message, folder: Path | None) -> Path 
         return None
 
 
-def _line(message: Message, handle: str | None, saved: Path | None) -> str:
+async def _group_of(client: Client, message: Message) -> str | None:
+    """What the group is called that the message was written to; None: to a person."""
+    try:
+        return (await client.groups.get(message.conversation)).name
+    except GroupUnknown:
+        return None
+
+
+def _line(told: _Told) -> str:
+    message = told.message
     time = message.accepted_at.astimezone().strftime("%H:%M:%S")
-    where = f" [saved as {saved}]" if saved else ""
-    return f"{time} {handle or id_text(message.sender)}: {words_of(message)}{where}"
+    group = "" if told.group is None else f" [{printable(told.group)}]"
+    where = f" [saved as {told.saved}]" if told.saved else ""
+    return f"{time}{group} {told.handle or id_text(message.sender)}: {words_of(message)}{where}"
 
 
-def _json(message: Message, handle: str | None, saved: Path | None) -> str:
+def _json(told: _Told) -> str:
+    message = told.message
     fields: dict[str, object] = {
         "cursor": message.cursor,
         "conversation": id_text(message.conversation),
         "seq": message.seq,
         "message_id": id_text(message.message_id),
         "sender": id_text(message.sender),
-        "handle": handle,
+        "handle": told.handle,
+        "group": told.group,
         "accepted_at": message.accepted_at.isoformat(),
         "kind": message.kind,
         "text": message.text,
     }
-    if saved is not None:
-        fields["file"] = str(saved)
+    if told.saved is not None:
+        fields["file"] = str(told.saved)
     return json.dumps(fields, ensure_ascii=False)

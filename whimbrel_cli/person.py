@@ -107,6 +107,10 @@ class Finder(Protocol):
     async def user_at(self, number: str) -> bytes: ...
 
 
+# Finds whom a message is for, by what was typed.
+Find = Callable[[Client, str], Awaitable[bytes]]
+
+
 async def account_of(finder: Finder, to: str) -> bytes:
     """The account of a handle, or of a phone number. Raises HandleUnknown, Unreachable."""
     return await (finder.user_at(to) if to.startswith("+") else finder.user_named(to))

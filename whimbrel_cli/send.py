@@ -16,14 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from whimbrel_cli.files import send_file
-from whimbrel_cli.person import As, Data, Gateways, Person, account_of, person, run
+from whimbrel_cli.groups import group_named
+from whimbrel_cli.person import As, Data, Find, Gateways, Person, account_of, person, run
 from whimbrel_cli.stdin import batches
 from whimbrel_client import Client, OutgoingMessage, Unreachable
 
 # Lines that are queued and not yet accepted; reading waits while there are more.
 _MOST_UNSETTLED = 4000
 
-To = Annotated[str, typer.Argument(help="Whom it is for: a handle, or a number as +49…")]
+To = Annotated[
+    str, typer.Argument(help="Whom it is for: a handle, a number as +49…, or --group and its name.")
+]
 Text = Annotated[
     str | None, typer.Argument(help="The message; without it, every line of standard input.")
 ]
@@ -34,6 +37,9 @@ def send(
     text: Text = None,
     *,
     as_: As,
+    is_group: Annotated[
+        bool, typer.Option("--group", help="It is for a group: TO is its name or id.")
+    ] = False,
     file: Annotated[
         Path | None, typer.Option(help="Send this file; TEXT goes with it.", metavar="PATH")
     ] = None,
@@ -48,12 +54,13 @@ def send(
     that was interrupted goes on with the next command for the same file.
     """
     who = person(as_, data, gateway)
+    find: Find = group_named if is_group else account_of
     began = time.monotonic()
     if file is not None:
         accepted = 1
-        run(lambda: send_file(who, to, file, caption=text or "", wait=wait))
+        run(lambda: send_file(who, to, file, find=find, caption=text or "", wait=wait))
     else:
-        accepted = run(lambda: _send(who, to, text, wait=wait))
+        accepted = run(lambda: _send(who, to, text, find=find, wait=wait))
     seconds = time.monotonic() - began
     if as_json:
         print(json.dumps({"accepted": accepted, "seconds": round(seconds, 3)}))
@@ -61,11 +68,11 @@ def send(
         print(f"{accepted:,} messages accepted in {seconds:.1f} s", file=sys.stderr)
 
 
-async def _send(who: Person, to: str, text: str | None, *, wait: float) -> int:
+async def _send(who: Person, to: str, text: str | None, *, find: Find, wait: float) -> int:
     async with who.client() as client:
-        user_id = await account_of(client, to)
+        peer = await find(client, to)
         with _progress(is_shown=text is None) as progress:
-            pipeline = _Pipeline(client, user_id, progress, wait=wait)
+            pipeline = _Pipeline(client, peer, progress, wait=wait)
             if text is not None:
                 await pipeline.queue([text])
             else:

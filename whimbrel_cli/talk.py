@@ -4,6 +4,7 @@ import typer
 
 from whimbrel_cli.chat import chat
 from whimbrel_cli.devices import devices
+from whimbrel_cli.groups import groups
 from whimbrel_cli.link import link
 from whimbrel_cli.listen import listen
 from whimbrel_cli.lock import lock
@@ -16,3 +17,4 @@ def register_commands(app: typer.Typer) -> None:
     for command in (register, lock, send, listen, chat, link):
         app.command()(command)
     app.add_typer(devices, name="devices")
+    app.add_typer(groups, name="groups")

@@ -131,6 +131,8 @@ class Client:
             store.groups,
             group_calls,
             self._group_upkeep,
+            life=self._life,
+            is_caught_up=lambda: self._exchange.is_caught_up,
             offer=self._offer,
             user_named=self.user_named,
         )
@@ -526,6 +528,7 @@ class Client:
             self._receipted.ring()
         if applied.identity_changes:
             self._changed.ring()
+        self.groups.moved.ring()
         if applied.is_keyless:
             self._group_upkeep.keys_lacking()
         if applied.has_moved_history:
@@ -535,7 +538,7 @@ class Client:
 
     def _groups_changed(self) -> None:
         self._exchange.try_again()
-        self._changed.ring()
+        self.groups.moved.ring()
 
     def _sessions_opened(self) -> None:
         self._exchange.try_again()
@@ -545,3 +548,4 @@ class Client:
         for local_id, client_message_id, reason in refusals:
             self._exchange.outbox.settle(client_message_id)
             self._outgoing.settled(local_id, Outcome(SendState.REFUSED, reason=reason))
+        self.groups.moved.ring()

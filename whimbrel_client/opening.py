@@ -176,9 +176,8 @@ class Opening:
 
     def is_of_group(self, content: content_pb2.Content, arrived: Arrived) -> bool:
         """Whether it was sent anew, person to person, because a group's key was lacking."""
-        return content.to != arrived.conversation and state.was_ever_in(
-            self.connection, content.to, arrived.sender.user_id
-        )
+        is_direct = content.to in {arrived.conversation, self.own.user_id}
+        return not is_direct and state.load(self.connection, content.to) is not None
 
     def _ask_again(self, arrived: Arrived) -> None:
         device = self.sessions.device(arrived.sender)

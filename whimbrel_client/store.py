@@ -114,14 +114,12 @@ SELECT c.conversation, contact.handle,
         AND message.state <> 2),
     (SELECT COUNT(*) FROM outgoing WHERE outgoing.conversation = c.conversation AND state = 0
         AND is_shown)
-FROM (SELECT DISTINCT conversation FROM held
-      UNION SELECT conversation FROM outgoing
-      UNION SELECT conversation FROM reading) AS c
+FROM (SELECT DISTINCT conversation FROM message WHERE state <> 2
+      UNION SELECT conversation FROM outgoing WHERE is_shown
+      UNION SELECT conversation FROM reading
+      UNION SELECT group_id FROM group_state WHERE revision > 0) AS c
 LEFT JOIN reading ON reading.conversation = c.conversation
 LEFT JOIN contact ON contact.user_id = c.conversation
-WHERE c.conversation <> ?1
-    OR EXISTS (SELECT 1 FROM message WHERE message.conversation = ?1 AND state <> 2)
-    OR EXISTS (SELECT 1 FROM outgoing WHERE outgoing.conversation = ?1 AND is_shown)
 ORDER BY contact.handle, c.conversation
 """
 _PUT_CONTACT = """
@@ -300,8 +298,9 @@ class Store:
         return applied
 
     def _keep(self, keeping: Keeping, delivered: Delivered, applied: Applied) -> None:
-        if delivered.is_group and state.meet(keeping.connection, delivered.conversation).is_behind:
-            applied.behind.add(delivered.conversation)
+        group_id, sender = delivered.conversation, delivered.sender
+        if delivered.is_group and not state.knows(keeping.connection, group_id, sender):
+            applied.behind.add(group_id)
         if self._held.add(keeping.connection, delivered.conversation, delivered.seq):
             keeping.keep(delivered)
             applied.new_messages += 1

@@ -24,6 +24,7 @@ from whimbrel_client.groups.model import (
 )
 from whimbrel_client.groups.store import GroupStore
 from whimbrel_client.groups.upkeep import GroupUpkeep
+from whimbrel_client.life import Life
 from whimbrel_client.model import OutgoingMessage
 from whimbrel_client.sync import Sending
 
@@ -47,9 +48,15 @@ class Groups:
         calls: GroupCalls,
         upkeep: GroupUpkeep,
         *,
+        life: Life,
+        is_caught_up: Callable[[], bool],
         offer: Callable[[Iterable[Sending]], None],
         user_named: Callable[[str], Awaitable[bytes]],
     ) -> None:
+        self._life = life
+        self._is_caught_up = is_caught_up
+        # Rung when keys were handed out, and when something has changed here or has come.
+        self.moved = life.bell()
         self._store = store
         self._calls = calls
         self._upkeep = upkeep
@@ -69,6 +76,31 @@ class Groups:
     async def tally(self, message: OutgoingMessage) -> Tally | None:
         """How many have an own message; None before it went out, or if it is to no group."""
         return await self._store.tally(message.local_id)
+
+    async def caught_up(self) -> None:
+        """Wait until all that has changed in groups, and waited for this device, is here.
+
+        Raises CallFailed, Unreachable and what ended the client.
+        """
+        await self._upkeep.refresh()
+        while True:
+            moved = self.moved.next_ring()
+            self._life.raise_if_ended()
+            if self._is_caught_up():
+                return
+            await moved.wait()
+
+    async def handed_out(self, group_id: bytes) -> None:
+        """Wait until what this device writes with, and the name, is on its way to all members.
+
+        Raises what ended the client.
+        """
+        while True:
+            moved = self.moved.next_ring()
+            self._life.raise_if_ended()
+            if not await self._store.is_being_handed(group_id):
+                return
+            await moved.wait()
 
     # Making and changing.
 

@@ -1,7 +1,7 @@
 """Messages to groups are read, with the keys that their senders' devices handed over."""
 
 from whimbrel.content.v1 import content_pb2
-from whimbrel_client.crypto import MalformedMessage, SessionMissing, sender_keys, unpad
+from whimbrel_client.crypto import MalformedMessage, sender_keys, unpad
 from whimbrel_client.crypto.stored_sender_keys import dump_reader, load_reader
 from whimbrel_client.groups import attributes, state
 from whimbrel_client.sessions import DeviceId
@@ -17,14 +17,13 @@ ON CONFLICT (group_id, user_id, device_id) DO UPDATE SET reader = excluded.reade
 def read(connection: Connection, group_id: bytes, sender: DeviceId, ciphertext: bytes) -> bytes:
     """The plaintext; the sender's key has moved on.
 
-    Raises SessionMissing if the key is not here, or its sender is not known as a member, and other
-    CryptoErrors if it cannot be read at all; then nothing has changed.
+    Who may write to the group is the mesh's to say, as it says who is a member. Raises
+    SessionMissing if the key is not here, and other CryptoErrors if it cannot be read at all; then
+    nothing has changed.
     """
     message = sender_keys.open_message(ciphertext)
     if message.distribution_id != group_id:
         raise MalformedMessage("the message was written to another group")
-    if not state.was_ever_in(connection, group_id, sender.user_id):
-        raise SessionMissing("the sender is no member, as far as is known here")
     reader, plaintext = _reader(connection, group_id, sender).decrypt(message)
     _put(connection, group_id, sender, reader)
     return unpad(plaintext)

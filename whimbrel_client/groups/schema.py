@@ -16,7 +16,6 @@ TABLES = """
         edit_role INTEGER NOT NULL DEFAULT 3,
         disappear_after INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID;
-    -- `role` 0: was a member; messages of then may still come.
     CREATE TABLE group_member (
         group_id BLOB NOT NULL,
         user_id BLOB NOT NULL,

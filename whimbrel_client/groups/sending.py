@@ -20,11 +20,11 @@ INSERT INTO sender_key (group_id, key) VALUES (?, ?)
 ON CONFLICT (group_id) DO UPDATE SET key = excluded.key
 """
 _LACKING = """
-SELECT user_id FROM group_member AS m WHERE group_id = ?1 AND role > 0
+SELECT user_id FROM group_member AS m WHERE group_id = ?1
     AND NOT EXISTS (SELECT 1 FROM hand_out WHERE group_id = ?1 AND hand_out.user_id = m.user_id)
 """
 _ADD_HAND_OUT = "INSERT INTO hand_out (group_id, user_id, local_id) VALUES (?, ?, ?)"
-_IS_WAITING = """
+_ANY_BEING_HANDED = """
 SELECT 1 FROM hand_out JOIN outgoing ON outgoing.id = hand_out.local_id
 WHERE hand_out.group_id = ? AND outgoing.state = 0 AND NOT is_late LIMIT 1
 """
@@ -62,7 +62,7 @@ def seal(
     connection: Connection, group: GroupState, own: DeviceId, sending: Sending, content: bytes
 ) -> send_pb2.Send | None:
     """Encrypt a message for the group as it is known; None while a key is being handed out."""
-    if connection.execute(_IS_WAITING, (group.group_id,)).fetchone() is not None:
+    if is_being_handed(connection, group.group_id):
         return None
     key, ciphertext = _key(connection, group.group_id).encrypt(pad(content))
     connection.execute(_PUT_KEY, (group.group_id, dump_sender_key(key)))
@@ -77,6 +77,11 @@ def seal(
         shared=body,
         urgent=is_urgent(content),
     )
+
+
+def is_being_handed(connection: Connection, group_id: bytes) -> bool:
+    """Whether the key is on its way to somebody for whom is waited."""
+    return connection.execute(_ANY_BEING_HANDED, (group_id,)).fetchone() is not None
 
 
 def hand_out(

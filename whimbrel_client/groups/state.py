@@ -22,21 +22,16 @@ UPDATE group_state SET revision = ?2, device_epoch = ?3, is_member = ?4, is_behi
     disappear_after = ?11
 WHERE group_id = ?1
 """
-_MEMBERS = "SELECT user_id, role FROM group_member WHERE group_id = ? AND role > 0"
-_STAYS = "SELECT user_id, joined_revision FROM group_member WHERE group_id = ? AND role > 0"
-_EVER = "SELECT 1 FROM group_member WHERE group_id = ? AND user_id = ?"
-_JOINED = """
-SELECT joined_revision FROM group_member WHERE group_id = ? AND user_id = ? AND role > 0
-"""
+_MEMBERS = "SELECT user_id, role FROM group_member WHERE group_id = ?"
+_STAYS = "SELECT user_id, joined_revision FROM group_member WHERE group_id = ?"
+_JOINED = "SELECT joined_revision FROM group_member WHERE group_id = ? AND user_id = ?"
 _ADD = """
 INSERT INTO group_member (group_id, user_id, role, joined_revision) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (group_id, user_id) DO UPDATE
-SET role = excluded.role, joined_revision = excluded.joined_revision WHERE role = 0 OR ?5
+SET role = excluded.role, joined_revision = excluded.joined_revision WHERE ?5
 """
-_WAS_IN = """
-INSERT OR IGNORE INTO group_member (group_id, user_id, role, joined_revision) VALUES (?, ?, 0, 0)
-"""
-_SET_ROLE = "UPDATE group_member SET role = ?3 WHERE group_id = ?1 AND user_id = ?2 AND role > 0"
+_SET_ROLE = "UPDATE group_member SET role = ?3 WHERE group_id = ?1 AND user_id = ?2"
+_DEPART = "DELETE FROM group_member WHERE group_id = ? AND user_id = ?"
 _KEY_TABLES = ("sender_key", "key_holder", "hand_out")
 
 
@@ -90,13 +85,14 @@ def members(connection: Connection, group_id: bytes) -> dict[bytes, Role]:
     return {user_id: Role(role) for user_id, role in rows}
 
 
-def was_ever_in(connection: Connection, group_id: bytes, user_id: bytes) -> bool:
-    """Whether the account is or was a member, as far as is known here."""
-    return connection.execute(_EVER, (group_id, user_id)).fetchone() is not None
+def knows(connection: Connection, group_id: bytes, user_id: bytes) -> bool:
+    """Whether all is known of the group that is known to have changed, and of this member."""
+    is_behind = meet(connection, group_id).is_behind
+    return not is_behind and joined_revision(connection, group_id, user_id) is not None
 
 
 def joined_revision(connection: Connection, group_id: bytes, user_id: bytes) -> int | None:
-    """The revision by which a member came; None: is none."""
+    """The revision by which a member came; None: no member, as far as is known here."""
     row = connection.execute(_JOINED, (group_id, user_id)).fetchone()
     return None if row is None else int(row[0])
 
@@ -178,18 +174,6 @@ def change(
     return not is_behind
 
 
-def were_in(connection: Connection, group_id: bytes, user_ids: Iterable[bytes]) -> None:
-    """They were members once, whether or not they are."""
-    rows = [(group_id, user_id) for user_id in user_ids]
-    connection.executemany(_WAS_IN, rows)
-
-
-def former_in(changes: Iterable[change_pb2.LoggedChange]) -> set[bytes]:
-    """Who has left by these changes."""
-    removed = {one.change.remove.user_id for one in changes if one.change.HasField("remove")}
-    return removed | {one.actor_id for one in changes if one.change.HasField("leave")}
-
-
 def leave(connection: Connection, own: bytes, group_id: bytes) -> None:
     """The mesh knows no such group for this account: it was left, or is not there any more."""
     state = load(connection, group_id)
@@ -253,7 +237,7 @@ def _join(connection: Connection, group_id: bytes, logged: change_pb2.LoggedChan
 def _depart(connection: Connection, group_id: bytes, user_ids: Iterable[bytes]) -> None:
     """They are members no more: who had the key must not read what is written from now on."""
     for user_id in user_ids:
-        if connection.execute(_SET_ROLE, (group_id, user_id, 0)).rowcount:
+        if connection.execute(_DEPART, (group_id, user_id)).rowcount:
             forget_key(connection, group_id)
 
 

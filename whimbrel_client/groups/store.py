@@ -55,20 +55,9 @@ class GroupStore:
         """Where each group stands here."""
         return await self._database.run(lambda c: {one.group_id: one for one in state.load_all(c)})
 
-    async def keep(
-        self,
-        group: group_pb2.Group,
-        members: Sequence[group_pb2.Member],
-        *,
-        former: Iterable[bytes] = (),
-    ) -> None:
-        """The mesh says how the group stands, and who was in it before."""
-
-        def operation(connection: Connection) -> None:
-            state.replace(connection, self._own.user_id, group, members)
-            state.were_in(connection, group.group_id, former)
-
-        await self._database.run(operation)
+    async def keep(self, group: group_pb2.Group, members: Sequence[group_pb2.Member]) -> None:
+        """The mesh says how the group stands."""
+        await self._database.run(lambda c: state.replace(c, self._own.user_id, group, members))
 
     async def change(self, group_id: bytes, changes: group_pb2.ListChangesResponse) -> bool:
         """Do what has changed; whether it joins on to what was known, as far as it goes."""
@@ -121,18 +110,20 @@ class GroupStore:
         known = (await self.states()).get(group_id)
         return (b"", b"") if known is None else (known.group_key, known.attributes)
 
-    async def hand_out(self, group_id: bytes, *, anew: bool = False) -> list[Sending]:
-        """Queue the sender key for those who lack it; `anew`: for all, as if they lacked it."""
+    async def hand_out(self, group_id: bytes) -> list[Sending]:
+        """Queue the sender key for those who lack it."""
 
         def operation(connection: Connection) -> list[Sending]:
             known, sessions = state.load(connection, group_id), Sessions(connection)
             if known is None or not known.is_member:
                 return []
-            if anew:
-                state.forget_key(connection, group_id)
             return sending.hand_out(connection, sessions, known, self._own)
 
         return await self._database.run(operation)
+
+    async def is_being_handed(self, group_id: bytes) -> bool:
+        """Whether the sender key is still on its way."""
+        return await self._database.run(lambda c: sending.is_being_handed(c, group_id))
 
     async def tally(self, local_id: int) -> Tally | None:
         """What has become of an own message; None before it was written to anybody."""

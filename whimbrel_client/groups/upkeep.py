@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from whimbrel_client.errors import CallFailed
 from whimbrel_client.groups.calls import GroupCalls
-from whimbrel_client.groups.state import former_in
 from whimbrel_client.groups.store import GroupStore
 from whimbrel_client.key_store import Refusal
 from whimbrel_client.sync import Sending
@@ -96,14 +95,7 @@ class GroupUpkeep:
 
     async def _whole(self, group_id: bytes) -> None:
         answer = await self._calls.get(group_id)
-        # Who has left since the account came may have written before.
-        former: set[bytes] = set()
-        after = 0
-        while after < answer.group.revision:
-            page = await self._calls.changes(group_id, after, answer.group.device_epoch)
-            former |= former_in(page.changes)
-            after = page.changes[-1].revision if page.changes else answer.group.revision
-        await self._store.keep(answer.group, answer.members, former=former)
+        await self._store.keep(answer.group, answer.members)
 
     async def _until_caught_up(self, group_id: bytes) -> None:
         # News that come from here on want it again.
@@ -122,20 +114,23 @@ class GroupUpkeep:
             await until_done(self._list_once, "the groups could not be listed")
 
     async def _list_once(self) -> None:
-        known = await self._store.states()
-        listed = {one.group_id: one for one in await self._calls.mine()}
-        left = [one.group_id for one in known.values() if one.is_member]
-        self.want(group_id for group_id in left if group_id not in listed)
-        for group_id, group in listed.items():
-            here = known.get(group_id)
-            stands = (group.revision, group.device_epoch)
-            if (
-                here is None
-                or not here.is_member
-                or stands != (here.revision, here.device_epoch)
-                or here.is_behind
-            ):
-                self.want([group_id])
+        self.want(await self._outdated())
+
+    async def refresh(self) -> None:
+        """Learn all that has changed in any group. Raises CallFailed and Unreachable."""
+        for group_id in await self._outdated():
+            await self.catch_up(group_id)
+
+    async def _outdated(self) -> set[bytes]:
+        """The groups of which the mesh knows more, or other things, than this device."""
+        here = {
+            (one.group_id, 0 if one.is_behind else one.revision, one.device_epoch)
+            for one in (await self._store.states()).values()
+            if one.is_member
+        }
+        mine = await self._calls.mine()
+        there = {(one.group_id, one.revision, one.device_epoch) for one in mine}
+        return {group_id for group_id, _, _ in here ^ there}
 
     async def _ask(self) -> None:
         while True:
