@@ -10,6 +10,7 @@ from whimbrel_cli.listen import listen
 from whimbrel_cli.lock import lock
 from whimbrel_cli.register import register
 from whimbrel_cli.send import send
+from whimbrel_cli.store import store
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -17,4 +18,5 @@ def register_commands(app: typer.Typer) -> None:
     for command in (register, lock, send, listen, chat, link):
         app.command()(command)
     app.add_typer(devices, name="devices")
+    app.add_typer(store, name="store")
     app.add_typer(groups, name="groups")

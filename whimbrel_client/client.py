@@ -67,6 +67,7 @@ from whimbrel_client.presence import Presences
 from whimbrel_client.profile import Account, Profile, gateways_of
 from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
+from whimbrel_client.rekeying import change_key
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Applied, Changes, Store
 from whimbrel_client.store_key import BY_ITSELF, Protection
@@ -222,6 +223,17 @@ class Client:
         """
         calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
         return await linked(Profile(profile, protection), calls, show=show, name=name)
+
+    @staticmethod
+    async def change_protection(profile: Path | str, *, now: Protection, then: Protection) -> None:
+        """Let a new key protect the local store of the profile, which nobody may have open.
+
+        `now` opens it so far, `then` from now on. A crash leaves it opened by one of them. Raises
+        ProfileMissing, ProfileInUse, StoreFailed and StoreKeyFailed.
+        """
+        folder = Profile(profile)
+        folder.account()
+        await asyncio.to_thread(change_key, folder.store_path, now, then)
 
     @classmethod
     @asynccontextmanager

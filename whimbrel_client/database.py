@@ -16,7 +16,8 @@ from whimbrel_client.errors import (
     StoreTooNew,
 )
 from whimbrel_client.files import hold
-from whimbrel_client.in_clear import encrypt, is_in_clear
+from whimbrel_client.rekeying import settle
+from whimbrel_client.rewriting import is_in_clear, rewrite
 from whimbrel_client.sqlcipher import (
     Connection,
     DatabaseError,
@@ -173,9 +174,11 @@ class Database:
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         in_clear = is_in_clear(self._path)
         is_new = in_clear or not self._path.stat().st_size
+        if not is_new:
+            settle(self._path, self._protection)
         key = store_key(self._path, self._protection, may_be_new=is_new)
         if in_clear:
-            encrypt(self._path, key)
+            rewrite(self._path, None, key)
         return key
 
     def _unlocked(self, key: StoreKey) -> Connection:

@@ -76,18 +76,58 @@ def store_key(store: Path, protection: Protection, *, may_be_new: bool) -> Store
 
     Raises StoreKeyMissing, StoreKeyUnsafe, and StoreKeyWrong for a passphrase it was not made of.
     """
-    path = store.with_suffix(".key")
+    if may_be_new and not _path(store).exists():
+        write_card(store, new_card(protection))
+    return key_of(read_card(store), store, protection)
+
+
+def read_card(store: Path) -> dict[str, Any]:
+    """What tells where the key is. Raises StoreKeyMissing, StoreKeyUnsafe."""
+    path = _path(store)
     card = _read(path)
     if card is None:
-        if not may_be_new:
-            raise StoreKeyMissing(f"{path} is gone, and without it {store} cannot be opened")
-        card = json.dumps({"version": 1, **_new_card(protection)}, indent=2).encode()
-        write_secret(path, card)
+        raise StoreKeyMissing(f"{path} is gone, and without it {store} cannot be opened")
     try:
-        return _key_of(json.loads(card), path, protection)
+        read = json.loads(card)
+    except ValueError:
+        read = None
+    if not isinstance(read, dict):
+        raise _damaged(path)
+    return read
+
+
+def write_card(store: Path, card: Mapping[str, Any]) -> None:
+    """Put the card, whole, in the place of the one before."""
+    write_secret(_path(store), json.dumps(card, indent=2).encode())
+
+
+def key_of(card: Mapping[str, Any], store: Path, protection: Protection) -> StoreKey:
+    """The key that the card tells of. Raises StoreKeyMissing and StoreKeyWrong."""
+    path = _path(store)
+    try:
+        return _key_of(card, path, protection)
     except (KeyError, OverflowError, TypeError, ValueError):
         # Not the cause: it may quote the card.
-        raise StoreKeyMissing(f"{path} is damaged, or was written by a later version") from None
+        raise _damaged(path) from None
+
+
+def forget(card: Mapping[str, Any]) -> None:
+    """Delete a key that opens nothing any more from the key ring, if that is where it is."""
+    ring = _ring() if card.get("kept") == "key ring" else None
+    if ring is None:
+        return
+    try:
+        ring.delete_password(_SERVICE, card["name"])
+    except Exception as error:  # noqa: BLE001  # rings raise all kinds
+        log.warning("an old key stays in the key ring (%s)", type(error).__name__)
+
+
+def _path(store: Path) -> Path:
+    return store.with_suffix(".key")
+
+
+def _damaged(path: Path) -> StoreKeyMissing:
+    return StoreKeyMissing(f"{path} is damaged, or was written by a later version")
 
 
 def _read(path: Path) -> bytes | None:
@@ -102,12 +142,16 @@ def _read(path: Path) -> bytes | None:
     return card
 
 
-def _new_card(protection: Protection) -> Mapping[str, Any]:
+def new_card(protection: Protection) -> dict[str, Any]:
+    """A new key, put where the protection says, and the card that tells where."""
+    card: dict[str, Any] = {"version": 1}
     if protection.passphrase is not None:
-        return {"kept": "passphrase", "salt": os.urandom(16).hex(), "cost": _COST}
+        return card | {"kept": "passphrase", "salt": os.urandom(16).hex(), "cost": _COST}
     key = os.urandom(_KEY_BYTES).hex()
     name = _put_into_ring(key) if protection.key_ring else None
-    return {"kept": "file", "key": key} if name is None else {"kept": "key ring", "name": name}
+    if name is None:
+        return card | {"kept": "file", "key": key}
+    return card | {"kept": "key ring", "name": name}
 
 
 def _key_of(card: Any, path: Path, protection: Protection) -> StoreKey:

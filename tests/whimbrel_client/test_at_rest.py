@@ -138,17 +138,17 @@ async def test_a_devices_key_that_lies_in_the_clear_is_moved_into_the_store(
 _DIE = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from whimbrel_client import in_clear
+from whimbrel_client import rewriting
 from whimbrel_client.store import Store
 
-original = in_clear.replace
+original = rewriting.replace
 
 def replace(draft, path):
     if sys.argv[2] == "after":
         original(draft, path)
     os.kill(os.getpid(), signal.SIGKILL)
 
-in_clear.replace = replace
+rewriting.replace = replace
 asyncio.run(Store(Path(sys.argv[1])).open())
 """
 

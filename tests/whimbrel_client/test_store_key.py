@@ -43,6 +43,9 @@ class Ring(KeyringBackend):
             raise KeyringLocked("locked")
         self.kept[service, username] = password
 
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
+
 
 class PlainFile(Ring):
     """What calls itself a key ring and is less than one."""
