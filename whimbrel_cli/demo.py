@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from mesh.redis import open_redis
+from whimbrel_cli.demo_channel import show_channel
 from whimbrel_cli.demo_file import show_file
 from whimbrel_cli.demo_people import Cast, Talker
 from whimbrel_cli.demo_push import show_push
@@ -75,8 +76,11 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
                 stage = Stage(mesh, alice, bob, laptop, progress, console)
                 shown = await stage.play(messages)
                 is_intact = await show_file(alice.client, bob.client, folder, console)
+                is_followed = await show_channel(alice.client, bob.client, console)
                 is_woken = await show_push(alice.client, cast, mesh, console)
-                return replace(shown, file_is_intact=is_intact, is_woken=is_woken)
+                return replace(
+                    shown, file_is_intact=is_intact, is_woken=is_woken, is_followed=is_followed
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Shown:
     safety_numbers: tuple[str, str]
     file_is_intact: bool = True
     is_woken: bool = True
+    is_followed: bool = True
 
     @property
     def is_right(self) -> bool:
@@ -103,6 +108,7 @@ class Shown:
             and is_secure
             and self.file_is_intact
             and self.is_woken
+            and self.is_followed
         )
 
 

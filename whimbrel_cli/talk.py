@@ -2,6 +2,7 @@
 
 import typer
 
+from whimbrel_cli.channels import channels
 from whimbrel_cli.chat import chat
 from whimbrel_cli.devices import devices
 from whimbrel_cli.groups import groups
@@ -18,5 +19,6 @@ def register_commands(app: typer.Typer) -> None:
     for command in (register, lock, send, listen, chat, link):
         app.command()(command)
     app.add_typer(devices, name="devices")
+    app.add_typer(channels, name="channels")
     app.add_typer(store, name="store")
     app.add_typer(groups, name="groups")

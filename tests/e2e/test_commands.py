@@ -102,3 +102,25 @@ async def test_a_device_is_linked_named_and_unlinked(mesh: Mesh, terminal: Termi
     assert (wrong.code, "allowed: all, none, or days" in wrong.err) == (2, True)
     assert (revoked.code, after.code) == (0, 1)
     assert "this device is not linked" in after.err
+
+
+async def test_a_channel_is_made_followed_posted_to_and_read(
+    mesh: Mesh, terminal: Terminal
+) -> None:
+    alice, bob = await somebody(mesh, terminal), await somebody(mesh, terminal)
+    made = await terminal.run("channels", "create", "Birds", "--as", alice, "--json")
+    link = json.loads(made.out)["link"]
+    followed, _ = await asyncio.gather(
+        terminal.run("channels", "subscribe", link, "--as", bob),
+        terminal.run("channels", "post", "Birds", "one\x1b[2J", "--as", alice),
+    )
+    read = await terminal.run("channels", "read", "Birds", "--all", "--as", bob)
+    listed = await terminal.run("channels", "list", "--as", bob, "--json")
+    left = await terminal.run("channels", "leave", "Birds", "--as", bob)
+
+    assert (followed.code, followed.out) == (0, "you follow Birds\n")
+    assert (read.out.count("one"), "\x1b" in read.out) == (1, False)
+    [channel] = json.loads(listed.out)
+    assert (channel["name"], channel["role"]) == ("Birds", "subscriber")
+    assert (channel["read_up_to"], channel["last_seq"]) == (1, 1)
+    assert left.code == 0
