@@ -57,18 +57,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         push_pb2_grpc.add_PushServiceServicer_to_server(servicer, server)
         instance = process.bound(server)
         async with asyncio.TaskGroup() as tasks:
-            working = [
-                tasks.create_task(worker.run(), name="worker"),
-                tasks.create_task(
-                    periodically(tokens.sweep, settings.sweep, name="sweep"), name="sweep"
-                ),
-            ]
+            working = tasks.create_task(worker.run(), name="worker")
+            sweeping = tasks.create_task(
+                periodically(tokens.sweep, settings.sweep, name="sweep"), name="sweep"
+            )
             async with process.serving(server, instance, grace=settings.drain):
                 await stop.wait()
                 await process.withdraw()
                 servicer.end_streams()
-            for task in working:
-                task.cancel()
+            sweeping.cancel()
+            worker.finish()
+            # No request to a provider takes longer.
+            await asyncio.wait([working], timeout=settings.drain.total_seconds())
+            working.cancel()
         with contextlib.suppress(JobsUnavailable):
             await jobs.leave()
 

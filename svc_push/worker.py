@@ -70,17 +70,23 @@ class Worker:
         self._claim_every = dead_after.total_seconds() / 5
         self._chance = chance or random.Random()  # noqa: S311  spreads load, hides nothing
         self._gates: dict[str, Gate] = {}
+        self._is_finishing = False
 
     async def run(self) -> None:
-        """Work until cancelled; what was begun is begun again by whoever claims it."""
+        """Work until `finish`; what a crash leaves begun is begun again by whoever claims it."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take(tasks), name="take")
-            tasks.create_task(periodically(self._due, _DUE_EVERY, name="due"), name="due")
+            due = tasks.create_task(periodically(self._due, _DUE_EVERY, name="due"), name="due")
+            await self._take(tasks)
+            due.cancel()
+
+    def finish(self) -> None:
+        """Take no more; `run` returns when all that was taken is done."""
+        self._is_finishing = True
 
     async def _take(self, tasks: asyncio.TaskGroup) -> None:
         working: set[asyncio.Task[None]] = set()
         backoff, claim_at = Backoff(), 0.0
-        while True:
+        while not self._is_finishing:
             if len(working) >= _AT_ONCE:
                 await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
             most, now = _AT_ONCE - len(working), self._clock.monotonic()

@@ -17,7 +17,7 @@ import httpcore
 
 from svc_push.model import Later
 
-_SECONDS = 10.0  # what a request gets in all
+_WITHIN = timedelta(seconds=10)
 _MOST_CONNECTIONS = 100
 _IDLE_SECONDS = 300.0
 _MOST_ANSWER_BYTES = 64 * 1024
@@ -62,8 +62,15 @@ class Response:
 class HttpClient:
     """Connections to providers, kept and shared."""
 
-    def __init__(self, *, ca: str | None = None, only_public: bool = False) -> None:
-        """`ca`: a file of further authorities; `only_public`: refuse hosts in private networks."""
+    def __init__(
+        self, *, ca: str | None = None, only_public: bool = False, within: timedelta = _WITHIN
+    ) -> None:
+        """Wire it.
+
+        `ca`: a file of further authorities; `only_public`: refuse hosts in private networks;
+        `within`: what a request gets in all.
+        """
+        self._within = within.total_seconds()
         context = ssl.create_default_context()
         if ca:
             context.load_verify_locations(ca)
@@ -89,7 +96,7 @@ class HttpClient:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Post once; redirects are not followed. Raises NotReached."""
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._within):
                 return await self._post(url, headers, body)
         except TimeoutError:
             raise NotReached("no answer in time") from None

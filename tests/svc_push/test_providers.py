@@ -18,6 +18,7 @@ from svc_push.providers.http import HttpClient, NotReached, is_public
 from svc_push.providers.webpush import encrypt
 from tests.svc_push.conftest import now
 from whimbrel_cli.providers.credentials import Credentials
+from whimbrel_cli.providers.http import Fault
 from whimbrel_cli.providers.simulators import running_simulators
 
 
@@ -84,6 +85,21 @@ async def test_a_server_that_our_authorities_do_not_know_is_told_nothing(provide
             await http.post(f"{providers.web_push.origin}/3/device/00", {}, b"secret")
 
     assert providers.apns.rules.refused == []
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_server_that_gives_no_answer_is_not_waited_for(providers, fault):
+    providers.apns.rules.next.append(fault)
+    url = f"{providers.web_push.origin}/3/device/canary"
+    within = timedelta(seconds=0.5)
+
+    async with HttpClient(ca=providers.told["WHIMBREL_PUSH_PROVIDER_CA"], within=within) as http:
+        with pytest.raises(NotReached) as failed:
+            await http.post(url, {}, b"")
+        again = await http.post(url, {}, b"")
+
+    assert "canary" not in str(failed.value)
+    assert again.json() == {"reason": "BadPath"}  # the connection, or another one, is of use
 
 
 @pytest.mark.parametrize(
