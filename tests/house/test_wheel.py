@@ -17,7 +17,10 @@ import pytest
 from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).parents[2]
-_SOURCES = ("gen", "mesh", "svc_gateway", "svc_message", "whimbrel_cli", "whimbrel_client")
+_SOURCES = (
+    *("gen", "mesh", "whimbrel_cli", "whimbrel_client"),
+    *sorted(path.name for path in _ROOT.glob("svc_*")),
+)
 _FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 
