@@ -48,6 +48,7 @@ class Tracker:
         # Of those who are watched, and who were known once: what was heard last.
         self._seen: dict[bytes, Seen] = {}
         self._unkept: dict[bytes, Seen] = {}
+        self._keeping: dict[bytes, Seen] = {}  # on its way to the store
         self._unread: dict[bytes, None] = {}
         # What people do in groups of which they are not known to be members yet.
         self._writing: dict[Viewing, Activity] = {}
@@ -120,12 +121,14 @@ class Tracker:
         while True:
             await self._to_keep.wait()
             self._to_keep.clear()
-            unkept, self._unkept = [*self._unkept.items()], {}
+            self._keeping, self._unkept = self._unkept, {}
+            keeping = [*self._keeping.items()]
             try:
-                for first in range(0, len(unkept), _MOST_A_BATCH):
-                    await self._store.keep(dict(unkept[first : first + _MOST_A_BATCH]))
+                for first in range(0, len(keeping), _MOST_A_BATCH):
+                    await self._store.keep(dict(keeping[first : first + _MOST_A_BATCH]))
             except Unreachable:
-                log.warning("heartbeats are not kept", count=len(unkept))
+                log.warning("heartbeats are not kept", count=len(keeping))
+            self._keeping = {}
 
     async def _read(self) -> None:
         """Learn of people who are watched, and of whom no gateway has said anything yet."""
@@ -178,7 +181,9 @@ class Tracker:
     def _want(self, user_id: bytes) -> None:
         """Learn what there is to know of somebody: from a gateway's word, or from the store."""
         seen = self._heartbeats.last(user_id)
-        if seen is not None and self._is_fresh(seen):
+        if seen is None or not self._is_fresh(seen):
+            seen = self._unkept.get(user_id) or self._keeping.get(user_id)
+        if seen is not None:
             self._saw(user_id, seen)
         elif len(self._unread) < _MOST_UNREAD:
             self._unread[user_id] = None
