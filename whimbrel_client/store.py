@@ -16,7 +16,7 @@ from whimbrel_client.database import Database
 from whimbrel_client.groups import late, state
 from whimbrel_client.groups.answering import answer
 from whimbrel_client.groups.sending import be_late, handed
-from whimbrel_client.groups.store import GroupStore, merge_tallies
+from whimbrel_client.groups.store import GroupStore, merge_tallies, tally_of
 from whimbrel_client.held import Held
 from whimbrel_client.history.store import HistoryStore
 from whimbrel_client.kept import Keeping, Queued, queue_own
@@ -352,6 +352,9 @@ class Store:
             ).fetchone()
             if state != SendState.ACCEPTED:
                 return Tick.WAITING
+            tally = tally_of(connection, local_id)
+            if tally is not None:
+                return tally.tick
             row = connection.execute(_RECEIPT, (conversation, conversation)).fetchone()
             return Tick.SENT if row is None else receipt_of(row).tick(seq)
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from whimbrel_cli.wording import UNREADABLE, about, printable
 from whimbrel_client import Mark, Message, OutgoingMessage, SendState, Tick
+from whimbrel_client.groups.model import Tally
 from whimbrel_client.payload import Named
 
 # How everybody names a message: who wrote it, and what they called it.
@@ -33,6 +34,9 @@ class Bubble:
     at: datetime | None = None
     local_id: int = 0
     tick: Tick | None = None
+    # Who wrote it, in a group, and what became of an own one there.
+    author: str = ""
+    tally: Tally | None = None
     # Why it was not sent.
     trouble: str = ""
     # The latest sign of each person.

@@ -15,6 +15,7 @@ from whimbrel_cli.screen.bubble import (
 )
 from whimbrel_cli.wording import printable
 from whimbrel_client import IdentityChange, Message, OutgoingMessage, Receipt, Tick, id_text
+from whimbrel_client.groups.model import Tally
 from whimbrel_client.payload import kind_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Chat:
     # Shown until the person looks at the safety number, or starts this program again.
     new_identity: IdentityChange | None = None
     muted_until: datetime | None = None
+    is_group: bool = False
+    # What members are called, as far as is known.
+    names: dict[bytes, str] = field(default_factory=dict)
     _receipt: Receipt | None = None
     _bubbles: dict[Name, Bubble] = field(default_factory=dict)
     # What changes messages may come before them, from other devices.
@@ -78,7 +82,12 @@ class Chat:
         if message.content is not None and message.kind in CHANGES:
             self._change(message.content, author=message.sender)
         else:
-            self._add(bubble_of_received(message, own=self.own))
+            # One of a group that could not be read before comes again under its seq.
+            self._bubbles.pop((message.sender, message.message_id), None)
+            bubble = bubble_of_received(message, own=self.own)
+            if self.is_group and not bubble.is_own:
+                bubble.author = self.names.get(message.sender) or id_text(message.sender)[-8:]
+            self._add(bubble)
 
     def said(self, message: OutgoingMessage) -> None:
         """The person said something here, now or in an earlier run."""
@@ -100,6 +109,12 @@ class Chat:
         self._receipt = receipt
         for bubble in self._bubbles.values():
             self._tick(bubble)
+
+    def tallied(self, message: OutgoingMessage, tally: Tally) -> None:
+        """So many members have received and read an own message."""
+        bubble = self._bubbles.get(name_of(message))
+        if bubble is not None:
+            bubble.tally = tally
 
     def found(self, words: str) -> Iterator[Bubble]:
         """Messages with these words, the newest first."""

@@ -25,6 +25,8 @@ _BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (Tru
 def words_of(bubble: Bubble, *, answered: Bubble | None) -> Content:
     """What stands in the bubble."""
     parts: list[Content] = []
+    if bubble.author:
+        parts.append(Content.styled(f"{bubble.author}\n", "bold"))
     if bubble.answers is not None:
         quoted = answered.text if answered is not None else "…"
         parts.append(Content.styled(f"│ {_first_line(quoted)}\n", "dim"))
@@ -44,6 +46,9 @@ def foot_of(bubble: Bubble, zone: tzinfo | None) -> Content:
         parts.insert(0, Content.styled("edited", "italic"))
     if bubble.tick is not None and not bubble.trouble:
         parts.append(Content.styled(*_TICKS[bubble.tick]))
+    if bubble.tally is not None:
+        delivered, read, of = bubble.tally
+        parts.append(Content(f"delivered {delivered}/{of} read {read}/{of}"))
     return Content(" ").join(part for part in parts if part.plain)
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from whimbrel_cli.screen.chats import Chat, Chats
 from whimbrel_cli.screen.source import Talker
 from whimbrel_client import ClientClosed, NotSent, OutgoingMessage
+from whimbrel_client.groups.model import Group
 
 if TYPE_CHECKING:
     from whimbrel.content.v1.content_pb2 import Content
+
+_MOST_TALLIED = 100
 
 
 class Feed:
@@ -23,6 +26,8 @@ class Feed:
         self._on_change = on_change
         # Own messages whose end is awaited, by conversation: they end in order.
         self._unsettled: dict[bytes, deque[OutgoingMessage]] = {}
+        # What was said to groups last: it is this that the mesh counts.
+        self._to_groups: dict[bytes, deque[OutgoingMessage]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -30,6 +35,7 @@ class Feed:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._load()
+            tasks.create_task(self._follow_groups(), name="follow-groups")
             tasks.create_task(self._follow_messages(), name="follow-messages")
             tasks.create_task(self._follow_receipts(), name="follow-receipts")
             tasks.create_task(self._follow_identities(), name="follow-identities")
@@ -67,6 +73,8 @@ class Feed:
         for kept in await self._client.conversations():
             chat = await self.chat_with(kept.conversation)
             chat.read_up_to = kept.read_up_to
+        for group in await self._client.groups.all():
+            await self._group(group)
         page = await self._client.outgoing()
         while page:
             for message in page:
@@ -76,13 +84,41 @@ class Feed:
 
     async def _follow_messages(self) -> None:
         async for message in self._client.messages():
-            (await self.chat_with(message.conversation)).received(message)
+            chat = await self.chat_with(message.conversation)
+            if chat.is_group:
+                await self._learn_name(chat, message.sender)
+            chat.received(message)
             self._on_change()
+
+    async def _follow_groups(self) -> None:
+        async for groups in self._client.groups.follow():
+            for group in groups:
+                await self._group(group)
+            self._on_change()
+
+    async def _group(self, group: Group) -> None:
+        chat = await self.chat_with(group.group_id)
+        chat.is_group, chat.handle = True, group.name or None
+
+    async def _learn_name(self, chat: Chat, user_id: bytes) -> None:
+        if user_id not in chat.names:
+            chat.names[user_id] = await self._client.handle_of(user_id) or ""
+
+    async def _tally(self, chat: Chat) -> None:
+        """How many members have what was said last."""
+        for message in self._to_groups.get(chat.peer, ()):
+            tally = await self._client.groups.tally(message)
+            if tally is not None:
+                chat.tallied(message, tally)
 
     async def _follow_receipts(self) -> None:
         async for receipt in self._client.receipts():
             if receipt.peer == receipt.conversation:
-                (await self.chat_with(receipt.conversation)).receipted(receipt)
+                chat = await self.chat_with(receipt.conversation)
+                if chat.is_group:
+                    await self._tally(chat)
+                else:
+                    chat.receipted(receipt)
                 self._on_change()
 
     async def _follow_identities(self) -> None:
@@ -105,7 +141,11 @@ class Feed:
             self._on_change()
 
     def _said(self, message: OutgoingMessage) -> None:
-        self._chats[message.conversation].said(message)
+        chat = self._chats[message.conversation]
+        chat.said(message)
+        if chat.is_group:
+            said = self._to_groups.setdefault(chat.peer, deque(maxlen=_MOST_TALLIED))
+            said.append(message)
         if message.outcome is not None or self._tasks is None:
             return
         unsettled = self._unsettled.setdefault(message.conversation, deque())
@@ -122,6 +162,9 @@ class Feed:
                 pass  # the outcome says so too
             except ClientClosed:
                 return
-            self._chats[message.conversation].settled(message)
+            chat = self._chats[message.conversation]
+            chat.settled(message)
+            if chat.is_group:
+                await self._tally(chat)
             unsettled.popleft()
             self._on_change()

@@ -20,6 +20,7 @@ from whimbrel_client import (
     SeqRanges,
 )
 from whimbrel_client.crypto import SafetyNumber, safety_number
+from whimbrel_client.groups.model import Group, Permissions, Role, Tally
 from whimbrel_client.kept import queued_of
 from whimbrel_client.payload import text
 
@@ -51,14 +52,30 @@ class Rehearsal:
         self._changes = _Kept[IdentityChange]()
         self.history = _Past()
         self.mutes = _Silences()
+        self.groups = _Circles()
         self._last_seq: dict[bytes, int] = {}
         self._answered = asyncio.Condition()
 
     # What the script does.
 
-    def hear(self, who: str, what: "str | Content") -> Message:
-        """Somebody said something."""
-        peer = self.people[who]
+    def make_group(self, name: str) -> Group:
+        """There is a group of everybody."""
+        group_id = _id_of(name)
+        roles = dict.fromkeys(self.people.values(), Role.MEMBER) | {self.user_id: Role.OWNER}
+        group = Group(group_id, name, "", 1, True, Permissions(), None, roles)
+        self.groups.known.add([group])
+        return group
+
+    def tally(self, group: Group, tally: Tally) -> None:
+        """So many members have the last own message to the group."""
+        message = next(one for one in reversed(self.sent) if one.conversation == group.group_id)
+        self.groups.tallies[message.local_id] = tally
+        version = len(self._receipts.all) + 1
+        self._receipts.add(Receipt(version, group.group_id, group.group_id, SeqRanges(), 0))
+
+    def hear(self, who: str, what: "str | Content", *, group: Group | None = None) -> Message:
+        """Somebody said something, to the person or to a group."""
+        peer = self.people[who] if group is None else group.group_id
         seq, at = self._next(peer)
         content = text(what) if isinstance(what, str) else what
         content.id = content.id or _id_of(f"{who} {seq}")
@@ -67,7 +84,7 @@ class Rehearsal:
             conversation=peer,
             seq=seq,
             message_id=_id_of(f"at {seq}"),
-            sender=peer,
+            sender=self.people[who],
             sender_device=1,
             accepted_at=at,
             content=content,
@@ -206,6 +223,23 @@ class _Kept(Generic[T]):
             self._more.clear()
             await self._more.wait()
         raise self._error
+
+
+class _Circles:
+    """The groups."""
+
+    def __init__(self) -> None:
+        self.known = _Kept[list[Group]]()
+        self.tallies: dict[int, Tally] = {}
+
+    async def all(self) -> list[Group]:
+        return self.known.all[-1] if self.known.all else []
+
+    def follow(self) -> AsyncIterator[list[Group]]:
+        return self.known.follow()
+
+    async def tally(self, message: OutgoingMessage) -> Tally | None:
+        return self.tallies.get(message.local_id)
 
 
 class _Past:

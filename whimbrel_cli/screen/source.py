@@ -15,6 +15,7 @@ from whimbrel_client import (
     Receipt,
 )
 from whimbrel_client.crypto import SafetyNumber
+from whimbrel_client.groups.model import Group, Tally
 
 if TYPE_CHECKING:
     from whimbrel.content.v1.content_pb2 import Content
@@ -33,6 +34,14 @@ class Silences(Protocol):
     def follow(self) -> AsyncIterator[dict[bytes, datetime]]: ...
 
 
+class Circles(Protocol):
+    """The groups; `Groups` has it."""
+
+    async def all(self) -> list[Group]: ...
+    def follow(self) -> AsyncIterator[list[Group]]: ...
+    async def tally(self, message: OutgoingMessage) -> Tally | None: ...
+
+
 class Talker(Finder, Protocol):
     """One device of one account, connected."""
 
@@ -46,6 +55,8 @@ class Talker(Finder, Protocol):
     def gateway(self) -> str | None: ...
     @property
     def history(self) -> Past: ...
+    @property
+    def groups(self) -> Circles: ...
     @property
     def mutes(self) -> Silences: ...
     async def handle_of(self, user_id: bytes) -> str | None: ...

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
 from whimbrel.content.v1.group_pb2 import GroupAttributes
 from whimbrel.group.v1 import change_pb2, group_pb2
+from whimbrel_client.errors import ClientClosed
 from whimbrel_client.groups import attributes
 from whimbrel_client.groups.calls import GroupCalls
 from whimbrel_client.groups.invites import Invite
@@ -72,6 +73,21 @@ class Groups:
     async def get(self, group_id: bytes) -> Group:
         """One of them. Raises GroupUnknown."""
         return await self._store.group(group_id)
+
+    async def follow(self) -> AsyncGenerator[list[Group], None]:
+        """All groups that are known here, then again whenever something of them has changed."""
+        known: list[Group] | None = None
+        while True:
+            moved = self.moved.next_ring()
+            self._life.raise_if_failed()
+            try:
+                found = await self.all()
+            except ClientClosed:
+                return
+            if found != known:
+                yield found
+            known = found
+            await moved.wait()
 
     async def tally(self, message: OutgoingMessage) -> Tally | None:
         """How many have an own message; None before it went out, or if it is to no group."""

@@ -4,9 +4,11 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from whimbrel.group.v1 import change_pb2
 from whimbrel_client.errors import ClientError
+from whimbrel_client.model import Tick
 
 
 class Role(enum.IntEnum):
@@ -51,14 +53,21 @@ class Group:
     members: dict[bytes, Role]
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """What has become of an own message to a group."""
 
     delivered_to: int
     read_by: int
     # How many members it was written to, beside the sender.
     audience: int
+
+    @property
+    def tick(self) -> Tick:
+        """Delivered, and read, is what all of them have."""
+        if self.audience and self.read_by >= self.audience:
+            return Tick.READ
+        is_delivered = self.audience and self.delivered_to >= self.audience
+        return Tick.DELIVERED if is_delivered else Tick.SENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,12 +127,7 @@ class GroupStore:
 
     async def tally(self, local_id: int) -> Tally | None:
         """What has become of an own message; None before it was written to anybody."""
-
-        def operation(connection: Connection) -> Tally | None:
-            row = connection.execute(_TALLY, (local_id,)).fetchone()
-            return None if row is None or row[2] is None else Tally(*row)
-
-        return await self._database.run(operation)
+        return await self._database.run(lambda c: tally_of(c, local_id))
 
     async def has_keyless(self) -> bool:
         """Whether messages wait for a key."""
@@ -151,6 +146,12 @@ class GroupStore:
             return keeping.queued, keeping.opened
 
         return await self._database.run(operation)
+
+
+def tally_of(connection: Connection, local_id: int) -> Tally | None:
+    """What has become of an own message to a group; None: it is to none, or was not encrypted."""
+    row = connection.execute(_TALLY, (local_id,)).fetchone()
+    return None if row is None or row[2] is None else Tally(*row)
 
 
 def merge_tallies(

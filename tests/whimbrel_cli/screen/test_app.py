@@ -11,6 +11,7 @@ from whimbrel_cli.screen.panes import DevicesPane, MutePane, SafetyPane
 from whimbrel_cli.screen.rehearsal import Rehearsal
 from whimbrel_cli.screen.widgets import BubbleRow, BubbleView
 from whimbrel_client import DeviceRevoked, Mark
+from whimbrel_client.groups.model import Tally
 from whimbrel_client.payload import kind_of
 
 
@@ -51,6 +52,24 @@ async def test_what_is_written_is_sent_and_its_ticks_change_in_place(client: Reh
     assert "✓" in sent
     assert "#4db5ff" in read
     assert written == ""
+
+
+async def test_a_group_shows_who_writes_and_how_many_have_what_was_said(client: Rehearsal) -> None:
+    group = client.make_group("Hike")
+    client.hear("bob", "who comes?", group=group)
+    client.hear("carol", "me", group=group)
+
+    async with screen_of(client, group.group_id) as screen:
+        await screen.until(lambda: len(screen.bubbles) == 2)
+        await screen.write("me too")
+        await screen.until(lambda: screen.says("me too"))
+        client.tally(group, Tally(2, 1, 2))
+        await screen.until(lambda: "delivered 2/2 read 1/2" in screen.bubbles[2][2])
+        words = [words for _, words, _ in screen.bubbles]
+        line = screen.lines[0]
+
+    assert words == ["bob\nwho comes?", "carol\nme", "me too"]
+    assert "Hike" in line
 
 
 async def test_unread_messages_are_counted_until_their_conversation_is_opened(
