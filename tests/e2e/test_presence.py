@@ -3,21 +3,27 @@
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from mesh.ids import random_id
+from mesh.service import signer_of
+from mesh.service_auth import ServiceCredentials
 from tests.e2e.conftest import Devices
-from tests.e2e.device import Device, a_send
+from tests.e2e.device import Device, a_send, reason_of
+from tests.e2e.groups import make_group
 from tests.e2e.meshes import lasting_mesh
-from tests.e2e.people import Account
+from tests.e2e.people import CALL_SECONDS, Account
+from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
-from whimbrel.presence.v1 import state_pb2
+from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc, state_pb2
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import Client
 from whimbrel_client.presence import Activity, Presence, PresenceState, Sign, Writing
@@ -118,3 +124,220 @@ async def first_of(signs: AsyncIterator[Sign], state: PresenceState) -> AsyncIte
         yield sign
         if isinstance(sign, Presence) and sign.state is state:
             return
+
+
+async def test_a_block_and_a_choice_hide_presence_each_way(devices: Devices, mesh: Mesh) -> None:
+    alice, bob, carol = [await devices.person() for _ in range(3)]
+    looking, there = await devices.online(alice), await devices.online(bob, gateway=1)
+    carols = await devices.online(carol, gateway=1)
+    await watch(looking, bob, carol)
+    await watch(there, alice)
+    await looking.until(lambda: states_of(looking) == {bob.user_id: ONLINE, carol.user_id: ONLINE})
+    await states(there, ONLINE)
+
+    await call(mesh, bob, "Block", identity_pb2.BlockRequest(user_id=alice.user_id))
+    hidden = identity_pb2.SetPrivacyRequest(presence_visible_to=identity_pb2.AUDIENCE_NOBODY)
+    await call(mesh, carol, "SetPrivacy", hidden)
+
+    await looking.until(lambda: states_of(looking) == {bob.user_id: HIDDEN, carol.user_id: HIDDEN})
+    await states(there, ONLINE, HIDDEN)
+    # Who hides theirs sees none.
+    await watch(carols, bob)
+    await states(carols, HIDDEN)
+    # Nor is it told that who has blocked her, or whom she does not know of, writes to her.
+    await write(there, to=alice.user_id)
+    await write(carols, to=alice.user_id)
+    await looking.until(lambda: "writing" in looking.kinds)
+    assert [one.user_id for one in looking.all("writing")] == [carol.user_id]
+
+
+async def test_strangers_and_people_who_do_not_exist_are_told_alike(
+    devices: Devices, mesh: Mesh
+) -> None:
+    alice, bob = await devices.person(), await devices.person()
+    contacts = identity_pb2.SetPrivacyRequest(presence_visible_to=identity_pb2.AUDIENCE_CONTACTS)
+    await call(mesh, bob, "SetPrivacy", contacts)
+    looking, there = await devices.online(alice), await devices.online(bob, gateway=1)
+    nobody = random_id()
+    chats = gateway_pb2.ChatList(user_ids=[bob.user_id, nobody])
+
+    await looking.say(gateway_pb2.DeviceEvent(watch=chats))
+    await looking.until(lambda: states_of(looking) == {bob.user_id: HIDDEN, nobody: HIDDEN})
+    assert not any(one.HasField("last_seen") for one in looking.all("presence"))
+
+    # Once he has sent to her, she is a contact of his.
+    await there.accepted(a_send(alice.user_id))
+    await looking.until(lambda: states_of(looking)[bob.user_id] == ONLINE)
+
+
+async def test_only_members_write_into_a_group_and_are_told(devices: Devices, mesh: Mesh) -> None:
+    owner, member, outsider = [await devices.person() for _ in range(3)]
+    group = await make_group(mesh.gateway_addresses[0], owner, [member.user_id])
+    group_id = group.group_id
+    people = [
+        await devices.online(one, gateway=n % 2) for n, one in enumerate((owner, member, outsider))
+    ]
+    owners, members, outsiders = people
+    for device in people:
+        await watch(device, groups=(group_id,))
+
+    async def has_heard() -> bool:
+        await write(members, group=group_id)
+        await asyncio.sleep(0.2)
+        return "writing" in owners.kinds
+
+    async with asyncio.timeout(10):
+        await write(outsiders, group=group_id)
+        while not await has_heard():
+            pass
+
+    notices = owners.all("writing")
+    assert {(one.user_id, one.group_id) for one in notices} == {(member.user_id, group_id)}
+    assert "writing" not in members.kinds
+    assert "writing" not in outsiders.kinds
+
+
+async def test_ten_thousand_and_one_watches_are_refused_and_harm_nothing(devices: Devices) -> None:
+    alice, bob = await devices.person(), await devices.person()
+    looking = await devices.online(alice)
+    many = gateway_pb2.ChatList(user_ids=[random_id() for _ in range(10_001)])
+
+    await looking.say(gateway_pb2.DeviceEvent(watch=many))
+    await looking.until(lambda: "watch_refused" in looking.kinds)
+    await looking.say(
+        *(
+            gateway_pb2.DeviceEvent(watch=gateway_pb2.ChatList(user_ids=[one]))
+            for one in many.user_ids[:201]
+        )
+    )
+    await looking.until(lambda: looking.kinds.count("watch_refused") == 2)
+    await looking.say(gateway_pb2.DeviceEvent(unwatch=many))
+    await watch(looking, bob)
+
+    await looking.until(lambda: states_of(looking).get(bob.user_id) == OFFLINE)
+    first = looking.all("watch_refused")[0]
+    assert first.reason == reason_pb2.ERROR_REASON_TOO_MANY_WATCHES
+    assert first.allowed == 200
+
+
+async def test_a_flood_of_writing_is_thinned_and_harms_nothing(devices: Devices) -> None:
+    alice, bob = await devices.person(), await devices.person()
+    looking, there = await devices.online(alice), await devices.online(bob, gateway=1)
+    await watch(looking, bob)
+    await states(looking, ONLINE)
+
+    for _ in range(5):
+        await there.say(*[writing(to=alice.user_id)] * 1000)
+    answer = await there.accepted(a_send(alice.user_id))
+    await looking.delivered(1)
+
+    assert answer.seq == 1
+    await looking.until(lambda: "writing" in looking.kinds)
+    assert looking.kinds.count("writing") <= 20
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        gateway_pb2.DeviceEvent(watch=gateway_pb2.ChatList()),
+        gateway_pb2.DeviceEvent(watch=gateway_pb2.ChatList(user_ids=[b"short"])),
+        gateway_pb2.DeviceEvent(watch=gateway_pb2.ChatList(group_ids=[bytes(17)])),
+        gateway_pb2.DeviceEvent(unwatch=gateway_pb2.ChatList(user_ids=[b""])),
+        gateway_pb2.DeviceEvent(writing=gateway_pb2.Typing(activity=1)),
+        gateway_pb2.DeviceEvent(writing=gateway_pb2.Typing(user_id=bytes(16))),
+        gateway_pb2.DeviceEvent(writing=gateway_pb2.Typing(user_id=bytes(16), activity=9)),
+        gateway_pb2.DeviceEvent(writing=gateway_pb2.Typing(group_id=bytes(3), activity=1)),
+    ],
+    ids=["no-chat", "short", "long", "empty", "nowhere", "nothing", "unknown", "short-group"],
+)
+async def test_garbage_ends_the_stream(devices: Devices, event: gateway_pb2.DeviceEvent) -> None:
+    device = await devices.online(await devices.person())
+
+    await device.say(event)
+
+    assert await device.reason_of_end() == "PROTOCOL_VIOLATION"
+
+
+async def test_before_hello_nothing_is_watched(devices: Devices) -> None:
+    device = await devices.stream(await devices.person())
+
+    await watch(device, device.account)
+
+    assert await device.reason_of_end() == "PROTOCOL_VIOLATION"
+
+
+async def test_a_team_reads_presence_and_nobody_else(devices: Devices, mesh: Mesh) -> None:
+    bob = await devices.person()
+    await devices.online(bob)
+    request = presence_pb2.GetPresenceRequest(user_ids=[bob.user_id, random_id()])
+    address = mesh.presence_addresses[0]
+    signer = signer_of(mesh.data / "keys" / "gateway.json")
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = presence_pb2_grpc.PresenceServiceStub(channel)
+
+        async def ask(service: str, request: presence_pb2.GetPresenceRequest):
+            credentials = ServiceCredentials(signer, service=service, instance_id="test")
+            return await stub.GetPresence(
+                request, metadata=credentials.metadata_for("presence"), timeout=5
+            )
+
+        async with asyncio.timeout(10):
+            while (found := (await ask("helpdesk", request)).presences)[0].state != ONLINE:
+                await asyncio.sleep(0.05)
+        with pytest.raises(grpc.aio.AioRpcError) as not_a_team:
+            await ask("gateway", request)
+        with pytest.raises(grpc.aio.AioRpcError) as malformed:
+            await ask("helpdesk", presence_pb2.GetPresenceRequest(user_ids=[b"short"]))
+
+    assert [one.state for one in found] == [ONLINE, OFFLINE]
+    assert not found[1].HasField("last_seen")
+    assert reason_of(not_a_team.value) == "CALLER_NOT_ALLOWED"
+    assert reason_of(malformed.value) == "FIELD_INVALID"
+
+
+@pytest.mark.timeout(120)
+async def test_dead_instances_heal_and_delay_no_message(devices: Devices, mesh: Mesh) -> None:
+    alice, bob = await devices.person(), await devices.person()
+    looking, there = await devices.online(alice), await devices.online(bob, gateway=1)
+    await watch(looking, bob)
+    await states(looking, ONLINE)
+
+    for name in ("presence-1", "presence-2"):
+        mesh.kill(name)
+    for name in ("presence-1", "presence-2"):
+        await mesh.ended(name)
+    started = time.monotonic()
+    await there.accepted(a_send(alice.user_id))
+    await looking.delivered(1)
+    took = time.monotonic() - started
+    await there.half_close()
+    for name in ("presence-1", "presence-2"):
+        await mesh.start(name)
+
+    # The watch is said anew, and two heartbeats of his are missing.
+    await looking.until(lambda: states_of(looking)[bob.user_id] == OFFLINE, within=30)
+    assert took < 1.0
+
+
+def states_of(device: Device) -> dict[bytes, int]:
+    """The latest state of each person that the device has heard of."""
+    return {one.user_id: one.state for one in device.all("presence")}
+
+
+def writing(*, to: bytes = b"", group: bytes = b"") -> gateway_pb2.DeviceEvent:
+    chat = {"group_id": group} if group else {"user_id": to}
+    return gateway_pb2.DeviceEvent(
+        writing=gateway_pb2.Typing(activity=state_pb2.ACTIVITY_TYPING, **chat)
+    )
+
+
+async def write(device: Device, **chat: bytes) -> None:
+    await device.say(writing(**chat))
+
+
+async def call(mesh: Mesh, person: Account, method: str, request: Any) -> None:
+    """Call IdentityService in the person's name."""
+    async with grpc.aio.insecure_channel(mesh.gateway_addresses[0]) as channel:
+        rpc = getattr(identity_pb2_grpc.IdentityServiceStub(channel), method)
+        await rpc(request, metadata=person.metadata, timeout=CALL_SECONDS)

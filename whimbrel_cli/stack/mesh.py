@@ -76,6 +76,11 @@ class Mesh:
         """host:port of each message instance's internal listener."""
         return [instance.address for instance in self._message]
 
+    @property
+    def presence_addresses(self) -> list[str]:
+        """host:port of each presence instance's internal listener."""
+        return [instance.address for instance in self._presence]
+
     def statuses(self) -> list[Status]:
         """One for each process, whether it was started yet or not."""
         return [one.status() for one in (*self.stack.stores, *self._services)]
