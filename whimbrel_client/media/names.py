@@ -1,7 +1,6 @@
 """File names that others chose, made harmless."""
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -47,8 +46,8 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def _is_harmless(one: str) -> bool:
-    # Controls, and formats such as those that turn the direction of writing.
-    return unicodedata.category(one)[0] != "C" and one not in _FORBIDDEN
+    # Neither controls nor formats, such as those that turn the direction of writing.
+    return one.isprintable() and one not in _FORBIDDEN
 
 
 def _cut(text: str, most_bytes: int) -> str:

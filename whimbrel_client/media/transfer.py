@@ -11,6 +11,8 @@ import httpx
 
 from whimbrel_client.media.errors import FileChanged, TransferFailed
 
+log = logging.getLogger(__name__)
+
 _SECONDS = 30.0
 _PIECE = 256 * 1024
 _PIECES_AT_ONCE = 4  # read by one turn of a thread
@@ -65,10 +67,25 @@ async def get(http: httpx.AsyncClient, url: str, offset: int) -> AsyncGenerator[
             if answer.status_code != (httpx.codes.PARTIAL_CONTENT if offset else httpx.codes.OK):
                 _again(answer.status_code)
                 return
-            async for piece in answer.aiter_raw(_PIECE):
+            async for piece in _in_large_pieces(answer):
                 yield piece
     except httpx.TransportError:
         return
+
+
+async def _in_large_pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """What comes, a thread's worth at a time; what came before a connection broke is not lost."""
+    held = bytearray()
+    try:
+        async for some in answer.aiter_raw():
+            held += some
+            if len(held) >= _PIECE:
+                yield bytes(held)
+                held.clear()
+    except httpx.TransportError:
+        log.debug("a connection to the store has broken")
+    if held:
+        yield bytes(held)
 
 
 async def from_thread(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
