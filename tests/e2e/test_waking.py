@@ -17,6 +17,7 @@ from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
+from whimbrel.message.v1 import send_pb2
 from whimbrel.push.v1 import push_pb2, push_pb2_grpc
 from whimbrel_cli.providers.arrivals import short
 from whimbrel_cli.stack.environment import pushes_file
@@ -52,15 +53,14 @@ class Person:
             await device.hello()
             yield device
 
-    async def read_all(self) -> None:
-        """Come, take what is there, go."""
+    async def read_all(self) -> list[int]:
+        """Come, take what is there, go; the types of what was there."""
         async with self.online() as device:
-            await device.until(lambda: bool(device.all("caught_up") or device.positions))
-            while not device.all("caught_up"):
-                await device.ack(device.positions[-1])
-                await device.until(
-                    lambda: bool(device.all("caught_up")) or device.positions[-1] > 0
-                )
+            head_pos = device.all("welcome")[0].head_pos
+            await device.until(lambda: head_pos in device.positions)
+            await device.ack(head_pos)
+            await device.until(lambda: bool(device.all("caught_up")))
+            return [envelope.type for envelope in device.all("deliver")]
 
     async def set_token(self) -> None:
         request = push_pb2.SetTokenRequest(apns=self.apns)
@@ -104,10 +104,11 @@ async def test_a_device_that_is_away_is_woken_once_until_it_has_been_there(mesh)
         [first] = await away.rung(1)
         await say(device, away)
         await say(device, away)
-        await away.read_all()
+        types = await away.read_all()
         await say(device, away)
         rings = await away.rung(2)
 
+    assert types == [send_pb2.CIPHERTEXT_TYPE_PLAIN] * 3
     assert first["is_urgent"]
     assert "canary" not in json.dumps(rings)
     assert len(rings) == 2
@@ -166,10 +167,32 @@ async def test_who_is_online_is_not_woken(mesh):
         await away.rung(1)
 
     assert there.rings() == []
+    assert reader.all("deliver")[0].type == send_pb2.CIPHERTEXT_TYPE_PLAIN
+
+
+async def test_what_a_flushed_redis_forgot_is_told_again(mesh):
+    sender, away = await a_person(mesh), await a_person(mesh)
+    async with sender.online() as device:
+        await say(device, away, urgent=False)
+        await away.rung(1)
+        await away.read_all()
+        # So soon after the first one it has to wait: Redis alone knows of it.
+        await say(device, away, urgent=False)
+        await waits(mesh, away)
+        async with open_redis(mesh.stack.redis_url) as redis:
+            await redis.flushall()
+        await away.rung(2)
+
+
+async def waits(mesh: Mesh, person: Person) -> None:
+    member = f"{person.account.user_id.hex()}:1"
+    async with asyncio.timeout(_WITHIN), open_redis(mesh.stack.redis_url) as redis:
+        while await redis.zscore("whimbrel:{push}:later", member) is None:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(180)
-async def test_a_dead_push_service_delays_no_message_and_a_flush_forgets_nobody(mesh):
+async def test_a_dead_push_service_delays_no_message_and_forgets_nobody(mesh):
     sender, there, first, second = [await a_person(mesh) for _ in range(4)]
     mesh.kill("push-1")
     await mesh.ended("push-1")
@@ -179,8 +202,6 @@ async def test_a_dead_push_service_delays_no_message_and_a_flush_forgets_nobody(
         await reader.until(lambda: bool(reader.positions))
         took = time.monotonic() - began
         await say(device, first)
-        async with open_redis(mesh.stack.redis_url) as redis:
-            await redis.flushall()
         await say(device, second)
         await mesh.start("push-1")
         await first.rung(1)
