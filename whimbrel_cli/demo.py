@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from mesh.redis import open_redis
 from whimbrel_cli.demo_channel import show_channel
 from whimbrel_cli.demo_file import show_file
+from whimbrel_cli.demo_group import show_group
 from whimbrel_cli.demo_people import Cast, Talker
 from whimbrel_cli.demo_push import show_push
 from whimbrel_cli.demo_tally import Tally, tally
@@ -77,9 +78,14 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
                 shown = await stage.play(messages)
                 is_intact = await show_file(alice.client, bob.client, folder, console)
                 is_followed = await show_channel(alice.client, bob.client, console)
+                is_private = await show_group(alice, bob, cast, console)
                 is_woken = await show_push(alice.client, cast, mesh, console)
                 return replace(
-                    shown, file_is_intact=is_intact, is_woken=is_woken, is_followed=is_followed
+                    shown,
+                    file_is_intact=is_intact,
+                    is_woken=is_woken,
+                    is_followed=is_followed,
+                    is_private=is_private,
                 )
 
 
@@ -94,6 +100,8 @@ class Shown:
     safety_numbers: tuple[str, str]
     file_is_intact: bool = True
     is_woken: bool = True
+    # Who was removed from a group read nothing that was written after.
+    is_private: bool = True
     is_followed: bool = True
 
     @property
@@ -108,6 +116,7 @@ class Shown:
             and is_secure
             and self.file_is_intact
             and self.is_woken
+            and self.is_private
             and self.is_followed
         )
 
