@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import on, work
@@ -40,6 +41,7 @@ _LOOK_SECONDS = 0.5
 _MOST_FOUND = 50
 
 
+_DOWNLOADS = Path("~/Downloads").expanduser()
 class Target(NamedTuple):
     """A message that the next words are about."""
 
@@ -71,12 +73,17 @@ class ChatApp(App[ClientError]):
         peer: bytes | None = None,
         zone: tzinfo | None = None,
     ) -> None:
-        """`peer`: whose conversation is open at first. `zone`: of the times that are shown."""
+        """`peer`: whose conversation is open at first. `zone`: of the times that are shown.
+
+        `downloads`: the folder that files are saved in.
+        """
+        downloads: Path = _DOWNLOADS,
         super().__init__()
         self._client = client
         self._zone = zone
         self.chats = Chats(client.user_id)
         self._feed = Feed(client, self.chats, on_change=self._changed)
+        self._downloads = downloads
         self._peer = peer
         self._target: Target | None = None
         self._is_stale = asyncio.Event()
@@ -195,7 +202,7 @@ class ChatApp(App[ClientError]):
 
     @on(BubbleView.Asked)
     async def do_to_message(self, event: BubbleView.Asked) -> None:
-        """React to a message, answer, edit it or take it back."""
+        """React to a message, answer, edit it or take it back; save its file."""
         chat = self.open_chat
         bubble = None if chat is None else chat.bubble(event.name)
         if bubble is None or event.what == "leave":
@@ -233,6 +240,8 @@ class ChatApp(App[ClientError]):
     def open_selected(self, event: ListView.Selected) -> None:
         """Open the conversation that was chosen in the list."""
         if isinstance(event.item, ChatList.Line):
+        elif event.what == "save":
+            self._save(bubble)
             self._open(event.item.peer)
 
     def action_turn(self, by: int) -> None:
@@ -249,6 +258,15 @@ class ChatApp(App[ClientError]):
         self.query_one("#words").focus()
 
     @work
+    @work
+    async def _save(self, bubble: Bubble) -> None:
+        try:
+            path = await self._client.files.save(bubble.source, self._downloads)
+        except (ClientError, OSError) as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.notify(f"Saved as {path}", markup=False)
+
     async def action_begin(self) -> None:
         """Ask whom to talk to, and open the conversation."""
         who = await self.push_screen_wait(NamePane())

@@ -6,7 +6,6 @@ from datetime import datetime
 from whimbrel_cli.wording import UNREADABLE, about, printable
 from whimbrel_client import Mark, Message, OutgoingMessage, SendState, Tick
 from whimbrel_client.groups.model import Tally
-from whimbrel_client.payload import Named
 
 # How everybody names a message: who wrote it, and what they called it.
 Name = tuple[bytes, bytes]
@@ -21,7 +20,7 @@ class Bubble:
 
     name: Name
     # The SDK's own message: what replies, reactions and edits refer to.
-    source: Named
+    source: Message | OutgoingMessage
     is_own: bool
     # None: there is nothing to read but `about`.
     words: str | None
@@ -63,6 +62,14 @@ class Bubble:
         if self.mark is Mark.DELETED:
             return "taken back"
         return self.about if self.words is None else self.words
+
+    @property
+    def thumbnail(self) -> bytes:
+        """The small picture of its file, as its author made it; empty: none."""
+        content = self.source.content
+        if content is None or self.mark is Mark.DELETED or not content.HasField("media"):
+            return b""
+        return content.media.thumbnail
 
     def edited(self, words: str) -> None:
         """The author says it in other words."""

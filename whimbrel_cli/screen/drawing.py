@@ -1,5 +1,6 @@
 """How a message, a conversation and a QR code look, as text with styles."""
 
+import functools
 from collections import Counter
 from datetime import datetime, timedelta, tzinfo
 
@@ -9,6 +10,7 @@ from textual.content import Content
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat
 from whimbrel_client import Mark, Tick
+from whimbrel_client.media.pictures import pixels_of, thumbnail_in
 from whimbrel_client.mutes import FOR_EVER
 
 _TICKS = {
@@ -18,6 +20,7 @@ _TICKS = {
     Tick.READ: ("✓✓", "bold #4db5ff"),
 }
 _QUIET_ZONE = 2
+_PICTURE_EDGE = 32  # columns, and half rows
 # Two rows of the code in one of the terminal, by (upper is dark, lower is dark).
 _BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
@@ -30,6 +33,7 @@ def words_of(bubble: Bubble, *, answered: Bubble | None) -> Content:
     if bubble.answers is not None:
         quoted = answered.text if answered is not None else "…"
         parts.append(Content.styled(f"│ {_first_line(quoted)}\n", "dim"))
+    parts.append(small_picture(bubble.thumbnail))
     is_plain = bubble.words is not None and bubble.mark is not Mark.DELETED
     parts.append(Content(bubble.text) if is_plain else Content.styled(bubble.text, "dim italic"))
     if bubble.signs:
@@ -76,6 +80,27 @@ def muted_of(chat: Chat, zone: tzinfo | None) -> str:
 def time_of(at: datetime | None, zone: tzinfo | None) -> str:
     """The time of day there; zone None: that of this machine."""
     return "" if at is None else f"{at.astimezone(zone):%H:%M}"
+
+
+@functools.lru_cache(maxsize=256)
+def small_picture(jpeg: bytes) -> Content:
+    """A file's small picture in half blocks and a line's end; nothing if it is none."""
+    image = thumbnail_in(jpeg)
+    if image is None:
+        return Content("")
+    image.thumbnail((_PICTURE_EDGE, _PICTURE_EDGE))
+    width, height = image.width, image.height // 2 * 2
+    colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in pixels_of(image)]
+    parts: list[Content] = []
+    for row in range(0, height, 2):
+        upper = colours[row * width : (row + 1) * width]
+        lower = colours[(row + 1) * width : (row + 2) * width]
+        parts += [
+            Content.styled("▀", f"{one} on {other}")
+            for one, other in zip(upper, lower, strict=True)
+        ]
+        parts.append(Content("\n"))
+    return Content("").join(parts)
 
 
 def qr_of(message: bytes) -> str:

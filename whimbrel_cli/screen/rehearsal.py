@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
 
 from whimbrel_client import (
     Conversation,
     HandleUnknown,
+    FileMissing,
     IdentityChange,
     IdentityUnknown,
     LinkedDevice,
@@ -55,6 +57,8 @@ class Rehearsal:
         self.groups = _Circles()
         self._last_seq: dict[bytes, int] = {}
         self._answered = asyncio.Condition()
+        self.files = _Savings()
+        self.presences = _Lives()
 
     # What the script does.
 
@@ -244,6 +248,32 @@ class _Circles:
 
 class _Past:
     """What the primary handed over."""
+class _Lives:
+    """Who is there, and who writes: `told` by chat, and what the person `wrote`."""
+
+    def __init__(self) -> None:
+        self.watched = b"", False
+        self.told: defaultdict[bytes, _Kept[Sign]] = defaultdict(_Kept)
+        self.wrote: list[tuple[bytes, bool, Activity]] = []
+
+    async def watch(self, chat: bytes, *, is_group: bool = False) -> AsyncGenerator[Sign, None]:
+        self.watched = chat, is_group
+        async for sign in self.told[chat].follow():
+            yield sign
+
+    def write(self, chat: bytes, activity: Activity, *, is_group: bool = False) -> None:
+        self.wrote.append((chat, is_group, activity))
+
+
+class _Savings:
+    """Files that are where they were asked for."""
+
+    async def save(self, message: Message | OutgoingMessage, folder: Path) -> Path:
+        if message.content is None or not message.content.HasField("media"):
+            raise FileMissing("the message has no file")
+        return folder / message.content.media.name
+
+
 
     def __init__(self) -> None:
         self.all: list[Message] = []

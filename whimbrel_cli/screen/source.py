@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from whimbrel_cli.person import Finder
@@ -35,6 +36,12 @@ class Silences(Protocol):
 
 
 class Circles(Protocol):
+class Savings(Protocol):
+    """Fetches files; `Files` does."""
+
+    async def save(self, message: Message | OutgoingMessage, folder: Path) -> Path: ...
+
+
     """The groups; `Groups` has it."""
 
     async def all(self) -> list[Group]: ...
@@ -66,6 +73,8 @@ class Talker(Finder, Protocol):
     async def outgoing(self, after: int = 0) -> list[OutgoingMessage]: ...
     def messages(self) -> AsyncIterator[Message]: ...
     def receipts(self) -> AsyncIterator[Receipt]: ...
+    def files(self) -> Savings: ...
+    @property
     def identity_changes(self) -> AsyncIterator[IdentityChange]: ...
     async def saw_identity_change(self, change: IdentityChange) -> None: ...
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None: ...

@@ -19,13 +19,14 @@ MOST_BUBBLES = 200
 
 
 class BubbleView(Static, can_focus=True):
-    """One message; focused, it can be answered, signed, edited and taken back."""
+    """One message; focused, it can be answered, signed, edited, taken back, its file saved."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("r", "ask('react')", "React"),
         ("a", "ask('answer')", "Answer"),
         ("e", "ask('edit')", "Edit"),
         ("d", "ask('delete')", "Take back"),
+        ("s", "ask('save')", "Save"),
         ("up,k", "app.focus_previous", "Up"),
         ("down,j", "app.focus_next", "Down"),
         ("escape", "ask('leave')", "Write"),

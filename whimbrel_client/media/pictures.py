@@ -47,6 +47,12 @@ def thumbnail_in(jpeg: bytes) -> Image.Image | None:
         return None
 
 
+def pixels_of(image: Image.Image) -> list[tuple[int, int, int]]:
+    """Red, green and blue of each pixel, row by row."""
+    rgb = image.tobytes()
+    return list(zip(rgb[::3], rgb[1::3], rgb[2::3], strict=True))
+
+
 def _picture(image: Image.Image) -> Picture | None:
     if image.width * image.height > _MOST_PIXELS or image.format is None:
         return None

@@ -1,11 +1,15 @@
 """The terminal client under Textual's pilot, with a client that says what the test wants."""
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from PIL import Image
 from textual.widgets import Input, Label, Static
 
 from tests.whimbrel_cli.screen.screen import screen_of
+from whimbrel.content.v1.content_pb2 import MEDIA_KIND_IMAGE, Content, Media
+from whimbrel_cli.screen.app import ChatApp
 from whimbrel_cli.screen.drawing import line_of
 from whimbrel_cli.screen.panes import DevicesPane, MutePane, SafetyPane
 from whimbrel_cli.screen.rehearsal import Rehearsal
@@ -13,6 +17,7 @@ from whimbrel_cli.screen.widgets import BubbleRow, BubbleView
 from whimbrel_client import DeviceRevoked, Mark
 from whimbrel_client.groups.model import Tally
 from whimbrel_client.payload import kind_of
+from whimbrel_client.presence import Activity, Presence, PresenceState, Writing
 
 
 @pytest.fixture
@@ -52,6 +57,32 @@ async def test_what_is_written_is_sent_and_its_ticks_change_in_place(client: Reh
     assert "✓" in sent
     assert "#4db5ff" in read
     assert written == ""
+
+
+async def test_a_picture_is_shown_small_and_its_file_saved(client: Rehearsal) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (90, 60), "#ff0000").save(jpeg, "JPEG")
+    media = Media(kind=MEDIA_KIND_IMAGE, name="shore.jpg", size=9, thumbnail=jpeg.getvalue())
+    client.hear("bob", Content(media=media))
+    client.hear("bob", Content(media=Media(name="no picture", thumbnail=b"<html>")))
+    client.hear("bob", "words")
+
+    async with screen_of(client, client.people["bob"]) as screen:
+        await screen.until(lambda: len(screen.bubbles) == 3)
+        with_picture, without, _ = (words for _, words, _ in screen.bubbles)
+        await screen.focus("shore.jpg")
+        await screen.pilot.press("s")
+        await screen.until(lambda: "shore.jpg" in _told(screen.app))
+        await screen.focus("words")
+        await screen.pilot.press("s")
+        await screen.until(lambda: "the message has no file" in _told(screen.app))
+
+    assert with_picture.count("▀") == 32 * 10
+    assert "▀" not in without
+
+
+def _told(app: ChatApp) -> str:
+    return " ".join(one.message for one in app._notifications)
 
 
 async def test_a_group_shows_who_writes_and_how_many_have_what_was_said(client: Rehearsal) -> None:
@@ -279,3 +310,26 @@ async def test_a_device_that_is_revoked_ends_the_screen_and_says_so(client: Rehe
         await screen.until(lambda: screen.app.return_value is not None)
 
     assert isinstance(screen.app.return_value, DeviceRevoked)
+
+
+async def test_the_open_chat_shows_who_is_there_and_who_writes(client: Rehearsal) -> None:
+    bob, carol = client.people["bob"], client.people["carol"]
+    client.hear("bob", "hello")
+    client.hear("carol", "hello")
+    told = client.presences.told[bob].add
+
+    async with screen_of(client, bob) as screen:
+        told(Presence(bob, PresenceState.ONLINE))
+        await screen.until(lambda: screen.shown("#peer") == "bob   online")
+        told(Writing(bob, Activity.RECORDING))
+        await screen.until(lambda: screen.shown("#peer") == "bob   recording…")
+        told(Writing(bob, Activity.STOPPED))
+        told(Presence(bob, PresenceState.OFFLINE, datetime(2026, 3, 27, 21, 4, tzinfo=UTC)))
+        await screen.until(lambda: screen.shown("#peer") == "bob   last seen 2026-03-27 21:04")
+        screen.app.query_one("#words", Input).value = "hel"
+        await screen.until(lambda: client.presences.wrote != [])
+        screen.app.action_turn(1)
+        await screen.until(lambda: client.presences.watched == (carol, False))
+
+        assert client.presences.wrote[-1] == (bob, False, Activity.TYPING)
+        await screen.until(lambda: screen.shown("#peer").strip() == "carol")
