@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 _DRAW_SECONDS = 0.03
 _LOOK_SECONDS = 0.5
 _MOST_FOUND = 50
-
-
 _DOWNLOADS = Path("~/Downloads").expanduser()
+
+
 class Target(NamedTuple):
     """A message that the next words are about."""
 
@@ -72,18 +72,18 @@ class ChatApp(App[ClientError]):
         *,
         peer: bytes | None = None,
         zone: tzinfo | None = None,
+        downloads: Path = _DOWNLOADS,
     ) -> None:
         """`peer`: whose conversation is open at first. `zone`: of the times that are shown.
 
         `downloads`: the folder that files are saved in.
         """
-        downloads: Path = _DOWNLOADS,
         super().__init__()
         self._client = client
         self._zone = zone
+        self._downloads = downloads
         self.chats = Chats(client.user_id)
         self._feed = Feed(client, self.chats, on_change=self._changed)
-        self._downloads = downloads
         self._peer = peer
         self._target: Target | None = None
         self._is_stale = asyncio.Event()
@@ -207,6 +207,8 @@ class ChatApp(App[ClientError]):
         bubble = None if chat is None else chat.bubble(event.name)
         if bubble is None or event.what == "leave":
             self._aim(None)
+        elif event.what == "save":
+            self._save(bubble)
         elif not bubble.can_be_named:
             self.notify("There is nothing to refer to.", severity="warning")
         elif event.what == "react":
@@ -222,6 +224,15 @@ class ChatApp(App[ClientError]):
             self.query_one("#words", Input).value = bubble.words
         if event.what in {"leave", "answer", "edit"}:
             self.query_one("#words").focus()
+
+    @work
+    async def _save(self, bubble: Bubble) -> None:
+        try:
+            path = await self._client.files.save(bubble.source, self._downloads)
+        except (ClientError, OSError) as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.notify(f"Saved as {path}", markup=False)
 
     @work
     async def _react(self, bubble: Bubble) -> None:
@@ -240,8 +251,6 @@ class ChatApp(App[ClientError]):
     def open_selected(self, event: ListView.Selected) -> None:
         """Open the conversation that was chosen in the list."""
         if isinstance(event.item, ChatList.Line):
-        elif event.what == "save":
-            self._save(bubble)
             self._open(event.item.peer)
 
     def action_turn(self, by: int) -> None:
@@ -258,15 +267,6 @@ class ChatApp(App[ClientError]):
         self.query_one("#words").focus()
 
     @work
-    @work
-    async def _save(self, bubble: Bubble) -> None:
-        try:
-            path = await self._client.files.save(bubble.source, self._downloads)
-        except (ClientError, OSError) as error:
-            self.notify(str(error), severity="error", markup=False)
-        else:
-            self.notify(f"Saved as {path}", markup=False)
-
     async def action_begin(self) -> None:
         """Ask whom to talk to, and open the conversation."""
         who = await self.push_screen_wait(NamePane())

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Generic, TypeVar
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from whimbrel_client import (
     Conversation,
-    HandleUnknown,
     FileMissing,
+    HandleUnknown,
     IdentityChange,
     IdentityUnknown,
     LinkedDevice,
@@ -55,10 +55,9 @@ class Rehearsal:
         self.history = _Past()
         self.mutes = _Silences()
         self.groups = _Circles()
+        self.files = _Savings()
         self._last_seq: dict[bytes, int] = {}
         self._answered = asyncio.Condition()
-        self.files = _Savings()
-        self.presences = _Lives()
 
     # What the script does.
 
@@ -246,25 +245,6 @@ class _Circles:
         return self.tallies.get(message.local_id)
 
 
-class _Past:
-    """What the primary handed over."""
-class _Lives:
-    """Who is there, and who writes: `told` by chat, and what the person `wrote`."""
-
-    def __init__(self) -> None:
-        self.watched = b"", False
-        self.told: defaultdict[bytes, _Kept[Sign]] = defaultdict(_Kept)
-        self.wrote: list[tuple[bytes, bool, Activity]] = []
-
-    async def watch(self, chat: bytes, *, is_group: bool = False) -> AsyncGenerator[Sign, None]:
-        self.watched = chat, is_group
-        async for sign in self.told[chat].follow():
-            yield sign
-
-    def write(self, chat: bytes, activity: Activity, *, is_group: bool = False) -> None:
-        self.wrote.append((chat, is_group, activity))
-
-
 class _Savings:
     """Files that are where they were asked for."""
 
@@ -274,6 +254,8 @@ class _Savings:
         return folder / message.content.media.name
 
 
+class _Past:
+    """What the primary handed over."""
 
     def __init__(self) -> None:
         self.all: list[Message] = []
