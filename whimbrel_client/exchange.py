@@ -79,6 +79,8 @@ class Exchange:
         # Set when there may be something to write.
         self.work = asyncio.Event()
         self.is_caught_up = False
+        # How often deliveries have come.
+        self._heard = 0
 
     async def restore(self, *, with_reads: bool) -> None:
         """Go on where an earlier run of the program stopped."""
@@ -126,6 +128,7 @@ class Exchange:
         changes = Changes()
         is_whole = all(self._note(event, changes) for frame in frames for event in frame.events)
         stored_pos = self._acks.received_pos
+        self._heard += bool(changes.delivered)
         applied = await self._store.apply(changes)
         self._applied(changes, applied, stored_pos)
         if not is_whole:
@@ -237,6 +240,7 @@ class Exchange:
         )
         if turn.given_up:
             await self._give_up(turn.given_up)
+        await self._renew([one for one in turn.sends if one.sealed_at != self._heard])
         await self._mark_tried([s for s in turn.sends if s.first_tried_at is None], now_ms)
         events.extend(map(_send_event, turn.sends))
         return self._framed(events)
@@ -251,6 +255,7 @@ class Exchange:
             send = sealed.sends.get(sending.local_id)
             if send is not None:
                 self.outbox.seal(sending, send)
+                sending.sealed_at = self._heard
         # What lacks an own device's session lacks it whoever it is for.
         blocked = {one.conversation for one in unsealed if one.local_id not in sealed.sends}
         self._lacking |= blocked | sealed.lacking
@@ -261,6 +266,16 @@ class Exchange:
             self._on_behind(sealed.behind)
         if sealed.queued or len(unsealed) == _MOST_SEALED:
             self.work.set()
+
+    async def _renew(self, waited: Sequence[Sending]) -> None:
+        """What was heard since these were sealed may have turned a ratchet."""
+        if not waited:
+            return
+        heard, renewed = self._heard, await self._store.renew(waited)
+        for sending in waited:
+            sending.sealed_at = heard
+            if sending.local_id in renewed:
+                self.outbox.renew(sending, renewed[sending.local_id])
 
     def next_retry_in(self) -> float | None:
         """Seconds until a refused send is due; None if none is to come."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.history_pb2 import History
 from whimbrel.message.v1 import send_pb2
-from whimbrel_client.crypto import MessageKind, pad
+from whimbrel_client.crypto import Ciphertext, MessageKind, open_prekey, open_ratchet, pad
 from whimbrel_client.groups import state
 from whimbrel_client.groups.sending import hand_out, receivers
 from whimbrel_client.groups.sending import seal as seal_to_group
@@ -83,6 +83,32 @@ class Sealing:
         sessions.save()
         return sealed
 
+    def renew(self, connection: Connection, sends: Sequence[Sending]) -> dict[int, bytes]:
+        """Encrypt what has waited anew for the devices with which the ratchet has turned since.
+
+        Readers keep few chains, and could not read what comes on one that they have given up.
+        Returns the new bytes, by local id; what was accepted before is refused by them, and told.
+        """
+        sessions, renewed = Sessions(connection), dict[int, bytes]()
+        for sending in sends:
+            send = send_pb2.Send.FromString(sending.send)
+            stale = [one for one in send.per_device.bodies if _is_stale(sessions, one)]
+            content, only_device = connection.execute(_CONTENT, (sending.local_id,)).fetchone()
+            if not stale or content is None:
+                continue
+            named = [
+                (one.user_id, sessions.device(DeviceId(one.user_id, one.device_id)))
+                for one in stale
+            ]
+            without = _without(connection, sending.local_id, named, only_device)
+            for place, (body, (_, device)) in enumerate(zip(stale, named, strict=True)):
+                plaintext = _NOTHING if place in without else pad(content)
+                _write(body, sessions.write(device, plaintext))
+            renewed[sending.local_id] = send.SerializeToString()
+        connection.executemany(_SEAL, [(send, id_) for id_, send in renewed.items()])
+        sessions.save()
+        return renewed
+
     def lacking(self, sessions: Sessions, conversation: bytes) -> set[bytes]:
         """The accounts with some device to which no session is open."""
         own = self._own.user_id
@@ -125,14 +151,12 @@ class Sealing:
         to = sending.conversation
         bodies = send_pb2.DeviceBodies()
         for place, (user_id, device) in enumerate(named):
-            ciphertext = sessions.write(device, _NOTHING if place in without else plaintext)
-            bodies.bodies.add(
+            body = bodies.bodies.add(
                 user_id=user_id,
                 device_id=device.device_id,
                 registration_id=device.registration_id,
-                type=_TYPES[ciphertext.kind],
-                ciphertext=ciphertext.body,
             )
+            _write(body, sessions.write(device, _NOTHING if place in without else plaintext))
         key = sending.client_message_id
         return send_pb2.Send(client_message_id=key, user_id=to, per_device=bodies)
 
@@ -163,6 +187,21 @@ def _without(
     if lacking is None:
         return set()
     return {place for place, holder in enumerate(holders) if holder not in lacking}
+
+
+def _write(body: send_pb2.DeviceBody, ciphertext: Ciphertext) -> None:
+    body.type = _TYPES[ciphertext.kind]
+    body.ciphertext = ciphertext.body
+
+
+def _is_stale(sessions: Sessions, body: send_pb2.DeviceBody) -> bool:
+    """Whether the session writes on another chain by now; not if the mesh will want another one."""
+    device = sessions.device(DeviceId(body.user_id, body.device_id))
+    if not device.is_open or device.registration_id != body.registration_id:
+        return False
+    is_first = body.type == send_pb2.CIPHERTEXT_TYPE_PREKEY
+    message = open_prekey(body.ciphertext).inner if is_first else open_ratchet(body.ciphertext)
+    return not device.record.writes_on(message.ratchet_key)
 
 
 def unseal(connection: Connection, sessions: Sessions, mismatched: Mismatched) -> None:

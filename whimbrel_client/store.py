@@ -243,6 +243,10 @@ class Store:
         """Encrypt sends for all devices that must have them; a retry sends the same bytes."""
         return await self._database.run(lambda c: self._sealing.seal(c, sends))
 
+    async def renew(self, sends: Sequence[Sending]) -> dict[int, bytes]:
+        """Encrypt anew what has waited for too long to be read; the new bytes by local id."""
+        return await self._database.run(lambda c: self._sealing.renew(c, sends))
+
     async def mark_tried(self, sends: Sequence[Sending], at_ms: int) -> None:
         """Keep when these were first tried; never changed once set."""
         rows = [(at_ms, sending.local_id) for sending in sends]

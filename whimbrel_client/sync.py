@@ -49,6 +49,8 @@ class Sending:
     is_in_flight: bool = False
     # On its way, sealed for other devices than the mesh has named since.
     is_doubtful: bool = False
+    # How often deliveries had come when it was sealed.
+    sealed_at: int = 0
     # How often it had to be sealed anew.
     repairs: int = 0
 
@@ -219,6 +221,11 @@ class Outbox:
         """The send has its bytes now."""
         if self._unsealed.pop(sending.client_message_id, None) is not None:
             sending.send = send
+
+    def renew(self, sending: Sending, send: bytes) -> None:
+        """The send, which is on its way, has other bytes now."""
+        self._in_flight_bytes += len(send) - len(sending.send)
+        sending.send = send
 
     def unseal(self, client_message_id: bytes, retry_at: float) -> None:
         """The send must get other bytes, and so must all behind it that has some.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whimbrel.content.v1.content_pb2 import Content, Delete, Edit, MessageName, Text
@@ -139,6 +139,7 @@ before_the_link = st.lists(st.tuples(peers, st.sampled_from(["said", "came"])), 
 steps = st.lists(st.sampled_from(["deliver", "twice", "restart", "late"]), max_size=30)
 
 
+@settings(max_examples=60, deadline=None)
 @given(before=before_the_link, steps=steps, room=st.integers(1, 600), late_to=peers)
 def test_the_laptop_has_what_the_phone_has_whatever_comes_twice_or_meanwhile(
     before: list[tuple[bytes, str]], steps: list[str], room: int, late_to: bytes

@@ -67,6 +67,11 @@ def start_as_responder(root: bytes, chain: bytes, signed_prekey: KeyPair) -> Dou
     return DoubleRatchet(root, SendingChain(signed_prekey, chain), ())
 
 
+def writes_on(ratchet: DoubleRatchet, our_key: bytes) -> bool:
+    """Whether our next message would be on the chain of this ratchet key of ours."""
+    return ratchet.unanswered is None and ratchet.sending.ratchet.public == our_key
+
+
 def knows(ratchet: DoubleRatchet, their_key: bytes) -> bool:
     """Whether a chain of theirs is remembered."""
     return any(chain.ratchet == their_key for chain in ratchet.receiving)

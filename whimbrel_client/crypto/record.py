@@ -65,6 +65,10 @@ class SessionRecord:
         """Stop writing with the current session: the next message needs a new one."""
         return SessionRecord(None, self._sessions()[:MOST_PREVIOUS])
 
+    def writes_on(self, our_key: bytes) -> bool:
+        """Whether the next message would be on the chain of this ratchet key of ours."""
+        return self.current is not None and double_ratchet.writes_on(self.current.ratchet, our_key)
+
     def encrypt(self, plaintext: bytes) -> tuple["SessionRecord", Ciphertext]:
         """Write a message; raises SessionIncomplete when no session is open."""
         if self.current is None:
