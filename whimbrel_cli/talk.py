@@ -9,6 +9,7 @@ from whimbrel_cli.groups import groups
 from whimbrel_cli.link import link
 from whimbrel_cli.listen import listen
 from whimbrel_cli.lock import lock
+from whimbrel_cli.presence import presence
 from whimbrel_cli.register import register
 from whimbrel_cli.send import send
 from whimbrel_cli.store import store
@@ -19,6 +20,7 @@ def register_commands(app: typer.Typer) -> None:
     for command in (register, lock, send, listen, chat, link):
         app.command()(command)
     app.add_typer(devices, name="devices")
+    app.add_typer(presence, name="presence")
     app.add_typer(channels, name="channels")
     app.add_typer(store, name="store")
     app.add_typer(groups, name="groups")

@@ -30,6 +30,7 @@ Ctrl-C here takes it all down; what was said stays.
 
 
 def up(
+    *,
     gateways: Annotated[int, typer.Option(min=1, help="Gateway instances.")] = 2,
     message: Annotated[int, typer.Option(min=1, help="Message service instances.")] = 2,
     shards: Annotated[int, typer.Option(min=1, help="Shards: one database each.")] = 2,
@@ -38,7 +39,6 @@ def up(
     ] = 1,
     media: Annotated[int, typer.Option(min=0, help="Media instances; 0: no files.")] = 1,
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
-    *,
     push: Annotated[int, typer.Option(min=0, help="Push instances; 0: nobody is woken.")] = 1,
     kafka: Annotated[
         bool, typer.Option("--kafka", help="A broker too, and domain events on it.")

@@ -1,5 +1,6 @@
 """What a message says, in words that a terminal can show: for the lines and for the screen."""
 
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from whimbrel_client import Mark, Message
@@ -92,3 +93,13 @@ def _location(place: "Location") -> str:
 
 def _poll(poll: "Poll") -> str:
     return f"poll: {poll.question} {' / '.join(poll.options)}"
+
+
+def last_seen_words(at: datetime | None, *, now: datetime, zone: tzinfo | None) -> str:
+    """When somebody was last seen, as people say it; `zone` None: of this machine."""
+    if at is None:
+        return "offline"
+    at, now = at.astimezone(zone), now.astimezone(zone)
+    if at.date() == now.date():
+        return f"last seen today {at:%H:%M}"
+    return f"last seen {at:%Y-%m-%d %H:%M}"

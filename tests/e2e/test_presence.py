@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from tests.e2e.device import Device, a_send, reason_of
 from tests.e2e.groups import make_group
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import CALL_SECONDS, Account
+from tests.whimbrel_cli.terminal import Terminal
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -341,3 +343,21 @@ async def call(mesh: Mesh, person: Account, method: str, request: Any) -> None:
     async with grpc.aio.insecure_channel(mesh.gateway_addresses[0]) as channel:
         rpc = getattr(identity_pb2_grpc.IdentityServiceStub(channel), method)
         await rpc(request, metadata=person.metadata, timeout=CALL_SECONDS)
+
+
+async def test_the_command_prints_who_is_there(mesh: Mesh, tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, mesh.gateway_addresses[0])
+    alice, bob = (f"p{secrets.token_hex(8)}" for _ in range(2))
+    for handle in (alice, bob):
+        assert (await terminal.run("register", handle)).code == 0
+
+    there = await terminal.run("presence", "watch", "--as", alice, bob, "--count", "1")
+    chosen = await terminal.run("presence", "show", "--as", bob, "--to", "nobody")
+    wrong = await terminal.run("presence", "show", "--as", bob, "--to", "everybody")
+    hidden = await terminal.run("presence", "watch", "--as", alice, bob, "--count", "1", "--json")
+
+    assert (there.code, chosen.code, hidden.code) == (0, 0, 0)
+    assert there.out == f"{bob}: offline\n"
+    assert wrong.code == 2
+    assert "everyone, contacts, nobody" in wrong.err
+    assert json.loads(hidden.out)["presence"] == "hidden"

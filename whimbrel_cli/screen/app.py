@@ -18,6 +18,7 @@ from whimbrel_cli.person import account_of
 from whimbrel_cli.screen.bubble import Bubble
 from whimbrel_cli.screen.chats import Chat, Chats
 from whimbrel_cli.screen.feed import Feed
+from whimbrel_cli.screen.life import Life
 from whimbrel_cli.screen.panes import (
     DevicesPane,
     Found,
@@ -32,6 +33,7 @@ from whimbrel_cli.screen.widgets import BubbleView, ChatList, Conversation
 from whimbrel_client import ClientError
 from whimbrel_client.mutes import FOR_EVER
 from whimbrel_client.payload import Named, delete, edit, reaction, reply
+from whimbrel_client.presence import Activity
 
 if TYPE_CHECKING:
     from whimbrel.content.v1 import content_pb2
@@ -86,6 +88,8 @@ class ChatApp(App[ClientError]):
         self._feed = Feed(client, self.chats, on_change=self._changed)
         self._peer = peer
         self._target: Target | None = None
+        self._watched: Chat | None = None
+        self._life = Life()
         self._is_stale = asyncio.Event()
         self._drawing = asyncio.Lock()
         self._connection = Label(id="connection")
@@ -160,10 +164,32 @@ class ChatApp(App[ClientError]):
                 if self.app_focus:
                     await self._feed.read(chat)
                     await self._feed.warned(chat)
-                self._title.update(Content(chat.title))
+                self._follow_life(chat)
+                self._show_title(chat)
                 await self._conversation.show(chat, self._zone)
                 self._show_warning(chat)
             await self._list.show(chats, chat, self._zone)
+
+    def _follow_life(self, chat: Chat) -> None:
+        """Watch the open chat, and none before it."""
+        if self._watched is not chat:
+            self._watched, self._life = chat, Life()
+            self.follow_life(chat, self._life)
+
+    @work(exclusive=True, group="life")
+    async def follow_life(self, chat: Chat, life: Life) -> None:
+        """Take in who is there and who writes, for as long as the chat is open."""
+        signs = self._client.presences.watch(chat.peer, is_group=chat.is_group)
+        with contextlib.suppress(ClientError):  # `follow` tells it
+            async with contextlib.aclosing(signs):
+                async for sign in signs:
+                    life.note(sign)
+                    self._changed()
+
+    def _show_title(self, chat: Chat) -> None:
+        words = self._life.words(chat.names, now=datetime.now(UTC), zone=self._zone)
+        said = Content.styled(f"   {words}" if words else "", "not bold dim")
+        self._title.update(Content(chat.title) + said)
 
     def _show_warning(self, chat: Chat) -> None:
         self._warning.display = chat.new_identity is not None
@@ -179,6 +205,14 @@ class ChatApp(App[ClientError]):
         self._connection.update(shown)
 
     # What the person does.
+
+    @on(Input.Changed, "#words")
+    def tell_writing(self, event: Input.Changed) -> None:
+        """Let who has the chat open know that the person writes."""
+        chat = self.open_chat
+        if chat is not None:
+            activity = Activity.TYPING if event.value else Activity.STOPPED
+            self._client.presences.write(chat.peer, activity, is_group=chat.is_group)
 
     @on(Input.Submitted, "#words")
     async def say(self, event: Input.Submitted) -> None:

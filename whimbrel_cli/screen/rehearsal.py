@@ -1,7 +1,8 @@
 """A client without a mesh that says what a script tells it: for the picture and the tests."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from whimbrel_client.crypto import SafetyNumber, safety_number
 from whimbrel_client.groups.model import Group, Permissions, Role, Tally
 from whimbrel_client.kept import queued_of
 from whimbrel_client.payload import text
+from whimbrel_client.presence import Activity, Sign
 
 if TYPE_CHECKING:
     from whimbrel.content.v1.content_pb2 import Content
@@ -56,6 +58,7 @@ class Rehearsal:
         self.mutes = _Silences()
         self.groups = _Circles()
         self.files = _Savings()
+        self.presences = _Lives()
         self._last_seq: dict[bytes, int] = {}
         self._answered = asyncio.Condition()
 
@@ -243,6 +246,23 @@ class _Circles:
 
     async def tally(self, message: OutgoingMessage) -> Tally | None:
         return self.tallies.get(message.local_id)
+
+
+class _Lives:
+    """Who is there, and who writes: `told` by chat, and what the person `wrote`."""
+
+    def __init__(self) -> None:
+        self.watched = b"", False
+        self.told: defaultdict[bytes, _Kept[Sign]] = defaultdict(_Kept)
+        self.wrote: list[tuple[bytes, bool, Activity]] = []
+
+    async def watch(self, chat: bytes, *, is_group: bool = False) -> AsyncGenerator[Sign, None]:
+        self.watched = chat, is_group
+        async for sign in self.told[chat].follow():
+            yield sign
+
+    def write(self, chat: bytes, activity: Activity, *, is_group: bool = False) -> None:
+        self.wrote.append((chat, is_group, activity))
 
 
 class _Savings:

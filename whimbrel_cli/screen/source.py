@@ -1,6 +1,6 @@
 """What the screen needs of the SDK, and nothing else: `whimbrel_client.Client` has all of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +17,7 @@ from whimbrel_client import (
 )
 from whimbrel_client.crypto import SafetyNumber
 from whimbrel_client.groups.model import Group, Tally
+from whimbrel_client.presence import Activity, Sign
 
 if TYPE_CHECKING:
     from whimbrel.content.v1.content_pb2 import Content
@@ -49,6 +50,13 @@ class Circles(Protocol):
     async def tally(self, message: OutgoingMessage) -> Tally | None: ...
 
 
+class Lives(Protocol):
+    """Who is there, and who writes; `Presences` has it."""
+
+    def watch(self, chat: bytes, *, is_group: bool = False) -> AsyncGenerator[Sign, None]: ...
+    def write(self, chat: bytes, activity: Activity, *, is_group: bool = False) -> None: ...
+
+
 class Talker(Finder, Protocol):
     """One device of one account, connected."""
 
@@ -68,6 +76,8 @@ class Talker(Finder, Protocol):
     def files(self) -> Savings: ...
     @property
     def mutes(self) -> Silences: ...
+    @property
+    def presences(self) -> Lives: ...
     async def handle_of(self, user_id: bytes) -> str | None: ...
     async def conversations(self) -> list[Conversation]: ...
     async def send(self, to: bytes | str, what: "str | Content") -> OutgoingMessage: ...
