@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.e2e.people import Account, register
+from tests.e2e.shards import on_each_shard
 from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel.identity.v1 import device_pb2, device_pb2_grpc
 from whimbrel_cli.stack.mesh import Mesh
@@ -208,6 +210,24 @@ async def test_a_link_is_good_once(phone: Client, calls: IdentityCalls) -> None:
         await join(calls, secret)
     with pytest.raises(LinkFailed, match="answered before"):
         await phone.link_device(str(invitation.code))
+
+
+async def test_a_link_is_good_for_two_minutes(
+    mesh: Mesh, phone: Client, calls: IdentityCalls
+) -> None:
+    invitation = Invitation()
+    await phone.link_device(str(invitation.code))
+    secret = await device_calls.invited(calls, invitation)
+    lasts = "SELECT expires_at - clock_timestamp() AS lasts FROM link_token WHERE user_id = $1"
+    (lasting,) = await on_each_shard(mesh, lasts, phone.user_id)
+    age = "UPDATE link_token SET expires_at = clock_timestamp() WHERE user_id = $1"
+    await on_each_shard(mesh, age, phone.user_id)
+
+    with pytest.raises(LinkFailed, match="too old, or was used"):
+        await join(calls, secret)
+
+    assert timedelta(seconds=100) < lasting["lasts"] <= timedelta(minutes=2)
+    assert [one.device_id for one in await phone.devices()] == [1]
 
 
 async def test_a_code_that_nobody_scans_ends(

@@ -2,11 +2,12 @@
 
 import hashlib
 import secrets
+from datetime import timedelta
 from pathlib import Path
 
-import asyncpg
 import pytest
 
+from tests.e2e.shards import on_each_shard
 from whimbrel_cli.codes import sent_codes
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import (
@@ -20,6 +21,10 @@ from whimbrel_client import (
 )
 
 MOST_TRIES = 5
+_LASTS = """
+SELECT expires_at - clock_timestamp() AS lasts FROM registration_code WHERE number_hash = $1
+"""
+_AGE = "UPDATE registration_code SET expires_at = clock_timestamp() WHERE number_hash = $1"
 _LATER = "UPDATE registration_code SET next_at = now() WHERE number_hash = $1"
 
 
@@ -98,6 +103,21 @@ async def test_a_wrong_code_a_used_one_and_none_are_refused(
         await phone.register(tmp_path / "another phone", handle, code)
 
 
+async def test_a_code_is_good_for_ten_minutes(
+    mesh: Mesh, phone: Phone, handle: str, tmp_path: Path
+) -> None:
+    code, number_hash = await phone.code(), hashlib.sha256(phone.number.encode()).digest()
+    (lasting,) = await on_each_shard(mesh, _LASTS, number_hash)
+    await on_each_shard(mesh, _AGE, number_hash)
+
+    with pytest.raises(CodeInvalid):
+        await phone.register(tmp_path / "one", handle, code)
+    await forget_the_pause(mesh, phone.number)
+    await phone.register(tmp_path / "one", handle, await phone.code())
+
+    assert timedelta(minutes=9) < lasting["lasts"] <= timedelta(minutes=10)
+
+
 async def test_after_too_many_guesses_the_right_code_is_refused_too(
     phone: Phone, handle: str, tmp_path: Path
 ) -> None:
@@ -147,9 +167,4 @@ async def test_a_locked_number_asks_a_new_phone_for_its_pin(
 async def forget_the_pause(mesh: Mesh, number: str) -> None:
     """As if a minute had passed since the last code was sent."""
     number_hash = hashlib.sha256(number.encode()).digest()
-    for dsn in mesh.shards.values():
-        connection = await asyncpg.connect(dsn)
-        try:
-            await connection.execute(_LATER, number_hash)
-        finally:
-            await connection.close()
+    await on_each_shard(mesh, _LATER, number_hash)
