@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -26,13 +27,14 @@ from svc_message.identity.visibility import Visibility
 from svc_message.identity.visibility_servicer import AudienceServicer
 from svc_message.identity.visibility_store import VisibilityStore
 from svc_message.identity.wiring import build_identity, open_sender
-from svc_message.media.link import MediaLink
+from svc_message.media.link import ReferenceFeed
 from svc_message.migrating import read_shards
 from svc_message.pushing.wiring import Pushing, open_pushing
 from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
+from svc_message.uplink import Uplink
 from whimbrel.identity.v1 import identity_pb2_grpc
 from whimbrel.message.v1 import message_pb2_grpc
 
@@ -180,16 +182,16 @@ async def _open_core(
 @contextlib.asynccontextmanager
 async def _open_media_link(
     settings: Settings, process: Process, core: Core
-) -> AsyncIterator[MediaLink | None]:
+) -> AsyncIterator[Uplink[Any] | None]:
     """What tells the media service; None if this mesh has none."""
     if settings.service_key is None:
         yield None
         return
-    channels = Channels()
-    process.discovery.watch("media").on_change(channels.update)
+    channels, feed = Channels(), ReferenceFeed(core.references)
+    process.discovery.watch(feed.service).on_change(channels.update)
     try:
-        yield MediaLink(
-            core.references,
+        yield Uplink(
+            feed,
             channels,
             process.credentials(settings.service_key),
             key=process.instance_id.encode(),

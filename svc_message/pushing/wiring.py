@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from mesh.channels import Channels
 from mesh.clock import SystemClock
@@ -12,7 +13,7 @@ from mesh.discovery import Discovery
 from mesh.redis import Redis
 from mesh.service_auth import ServiceCredentials
 from mesh.tasks import periodically, supervised
-from svc_message.pushing.link import SERVICE, PushLink
+from svc_message.pushing.link import NewsFeed
 from svc_message.pushing.news import News
 from svc_message.pushing.ringing import Ringing
 from svc_message.pushing.store import WaitingStore
@@ -20,6 +21,7 @@ from svc_message.pushing.turns import Turns
 from svc_message.routing import Router
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
+from svc_message.uplink import Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Pushing:
 
     router: Router
     ringing: Ringing
-    link: PushLink
+    link: Uplink[Any]
     sweep: timedelta
 
     async def run(self) -> None:
@@ -61,9 +63,9 @@ async def open_pushing(
     on_health: Callable[[bool], None],
 ) -> AsyncIterator[Pushing]:
     """Wire them; the router tells of absent devices from now on. `key` chooses the instance."""
-    channels = Channels()
-    discovery.watch(SERVICE).on_change(channels.update)
     news = News()
+    channels, feed = Channels(), NewsFeed(news)
+    discovery.watch(feed.service).on_change(channels.update)
     ringing = Ringing(
         {name: WaitingStore(shards.pool(name)) for name in shards.names},
         shards,
@@ -75,7 +77,7 @@ async def open_pushing(
         clock=SystemClock(),
     )
     router.absences = ringing
-    link = PushLink(news, channels, credentials, key=key, on_health=on_health)
+    link = Uplink(feed, channels, credentials, key=key, on_health=on_health)
     try:
         yield Pushing(router, ringing, link, settings.push_sweep)
     finally:
