@@ -29,6 +29,7 @@ class Workload:
     outstanding: int = 1
     messages: int = 0
     rounds: int = 1
+    presence: int = 0  # instances
 
 
 def traffic(seen: Seen) -> Figures:
@@ -89,6 +90,48 @@ def group(seen: Seen) -> Figures:
         "cpu_us_by_process": by_process,
         **by_name["finished"][0].result,
     }
+
+
+def channel(seen: Seen) -> Figures:
+    """What a post costs all servers, by how many of its followers are away."""
+    costs = {}
+    by_process = {}
+    opened = [
+        (milestone, sample) for milestone, sample in seen if milestone.name.startswith("open")
+    ]
+    closed = [
+        (milestone, sample) for milestone, sample in seen if milestone.name.startswith("close")
+    ]
+    for (milestone, before), (end, after) in zip(opened, closed, strict=True):
+        away = int(milestone.name.split()[1])
+        by_process = after.cpu_us_since(before, end.done)
+        costs[f"{away:,} away"] = sum(by_process.values())
+    none, *_, most = costs.values()
+    return {
+        "cpu_growth": most / none,
+        "cpu_us_by_away": costs,
+        "cpu_us_by_process": by_process,
+        **seen[-1][0].result,
+    }
+
+
+def beating(seen: Seen) -> Figures:
+    """The share of a core that heartbeats take: of presence, of Valkey, of the gateways' part."""
+    by_name = {milestone.name: (milestone, sample) for milestone, sample in seen}
+    (_, before), (_, after) = by_name["open"], by_name["close"]
+    wall = after.at - before.at
+    percent = {
+        name: 100 * (seconds - before.cpu[name]) / wall
+        for name, seconds in after.cpu.items()
+        if name.startswith(("presence", "valkey"))
+    }
+    percent["gateways"] = 100 * by_name["finished"][0].result["gateways_cpu_s"] / wall
+    return {"core_percent": sum(percent.values()), "core_percent_by_process": percent}
+
+
+def told(seen: Seen) -> Figures:
+    """What the load process has measured itself."""
+    return dict(seen[-1][0].result)
 
 
 WORKLOADS: Mapping[str, Workload] = {
@@ -156,6 +199,29 @@ WORKLOADS: Mapping[str, Workload] = {
             people=64,
             outstanding=2,
             figures=group,
+        ),
+        Workload(
+            name="W7",
+            what="posts to 1,000 followers who are online and 0, 100,000, 1,000,000 who are away",
+            kind="wide",
+            people=1_001,
+            figures=channel,
+        ),
+        Workload(
+            name="P1",
+            what="the heartbeats of 100,000 people at 10 gateways, whom nobody watches",
+            kind="heartbeats",
+            people=1,
+            presence=1,
+            figures=beating,
+        ),
+        Workload(
+            name="P2",
+            what="somebody who comes and goes, watched by 50 people at 2 gateways",
+            kind="flips",
+            people=51,
+            presence=2,
+            figures=told,
         ),
     )
 }

@@ -15,7 +15,7 @@ _TABLES = """
 SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
-    AND c.relname NOT IN ('slot', 'migration', 'event_group')
+    AND c.relname NOT IN ('slot', 'migration', 'event_group', 'media_reference')
 GROUP BY c.relname
 """
 
@@ -54,6 +54,13 @@ _MORE_ROWS = (
         "INSERT INTO domain_event (slot, kind, key_id, device_id)"
         " VALUES ($1::smallint, 5, $2::bytea, 1)"
     ),
+    (
+        "INSERT INTO channel (channel_id, slot, owner_id, attributes, link_hash, retention)"
+        " VALUES ($2::bytea, $1::smallint, '', '', '', '1 day')"
+    ),
+    "INSERT INTO channel_admin SELECT $2::bytea, $2::bytea WHERE $1::smallint >= 0",
+    "INSERT INTO channel_post SELECT $2::bytea, 1, '', 1, now(), now(), '' WHERE $1::smallint >= 0",
+    "INSERT INTO subscription SELECT $2::bytea, 'a channel', 0, '' WHERE $1::smallint >= 0",
     """INSERT INTO registration_code
     VALUES ($2::bytea, $1::smallint, '', '', 0, NULL, now(), now(), now(), 1)""",
 )
@@ -154,6 +161,8 @@ class World:
                 condition, key = "group_id = ANY ($1)", users
             elif "user_id" in columns:
                 condition, key = "user_id = ANY ($1)", users
+            elif "channel_id" in columns:
+                condition, key = "channel_id = ANY ($1)", users
             else:
                 condition, key = "conversation_id = ANY ($1)", conversations
             wanted = "" if of_slot else "NOT"
