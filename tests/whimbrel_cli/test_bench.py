@@ -36,6 +36,16 @@ def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(
     assert report["settings"]["shards"] == 2
 
 
+@pytest.mark.timeout(180)
+def test_heartbeats_at_a_tenth_cost_a_share_of_a_core_and_flips_are_told_in_time(tmp_path):
+    report = bench(tmp_path, "P1", "P2", "--messages", "10000")
+
+    assert {"presence-1", "valkey", "gateways"} == report["P1"]["core_percent_by_process"].keys()
+    assert 0 < report["P1"]["core_percent"] <= 8
+    # Others use the machine too.
+    assert 0 < report["P2"]["p50_ms"] <= 100
+
+
 def test_an_unknown_workload_is_named(tmp_path):
     done = subprocess.run(
         [_WHIMBREL, "bench", "W9"],
@@ -67,4 +77,6 @@ def test_every_workload_runs_at_its_full_size(tmp_path):
 
     assert report["W2"]["rss_kib_per_connection"] > 0
     assert report["W4"]["cpu_us"] > 0
+    assert report["P1"]["core_percent"] <= 8
+    assert report["P2"]["p99_ms"] <= 100
     assert {"W1", "W1A", "W1L"} <= report.keys()

@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from mesh.errors import root_cause
-from whimbrel_cli.bench import channels, groups, idle, pairs, stored
+from whimbrel_cli.bench import channels, groups, idle, pairs, presence, stored
 from whimbrel_cli.bench.plan import LINE_BYTES, Milestone, Plan
 from whimbrel_cli.bench.telling import Tell
 
@@ -25,6 +25,8 @@ WORKLOADS: Mapping[str, Callable[[Plan, Tell], Awaitable[Mapping[str, Any]]]] = 
     "crowd": groups.crowd,
     "mass": groups.mass,
     "hot": groups.hot,
+    "heartbeats": presence.heartbeats,
+    "flips": presence.flips,
     "wide": channels.wide,
 }
 

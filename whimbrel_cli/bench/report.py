@@ -36,6 +36,8 @@ _GOALS = (
     Goal(("W6",), "per_s", 2_000, 5_000, "accepted/s", more_is_better=True),
     Goal(("W6",), "p99_ms", 200, 100, "ms p99 of the sender's ack"),
     Goal(("W7",), "cpu_growth", 1.15, 1.05, "times the CPU a post with 1,000,000 away"),
+    Goal(("P1",), "core_percent", 8, 5, "% of a core for all heartbeats"),
+    Goal(("P2",), "p99_ms", 100, 50, "ms p99 to 50 watchers"),
     Goal(("W4",), "cpu_us", 60, 30, "µs CPU a message drained"),
     Goal(("W4",), "store_cpu_us", 200, 100, "µs CPU a message stored"),
     Goal((CRYPTO,), "set_ups_per_s", 1_000, 1_600, "set-ups/s", more_is_better=True),
@@ -56,7 +58,7 @@ _GOALS = (
 )
 _DETAILS = (
     *("per_s", "p50_ms", "p99_ms", "cpu_us_by_process", "cpu_us_by_100k", "cpu_us_by_away"),
-    *("turns_per_s", "turns_spqr_per_s"),
+    *("turns_per_s", "turns_spqr_per_s", "core_percent_by_process"),
 )
 
 

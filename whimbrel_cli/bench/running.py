@@ -19,6 +19,7 @@ from svc_message.shards.directory import Shards
 from whimbrel_cli.bench.counting import Counter
 from whimbrel_cli.bench.plan import LINE_BYTES, Milestone, Person, Plan
 from whimbrel_cli.bench.workloads import MARK_EVERY, Figures, Seen, Workload
+from whimbrel_cli.stack.environment import service_key
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -55,6 +56,7 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
             gateways=size.gateways,
             message=size.message,
             shards=size.shards,
+            presence=workload.presence,
             env=size.env,
         ) as mesh:
             people = await bulk_people(mesh, workload.people)
@@ -85,6 +87,8 @@ def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) 
         messages=messages,
         mark_every=MARK_EVERY if messages >= 2 * MARK_EVERY else 0,
         rounds=workload.rounds,
+        presence=mesh.presence_addresses,
+        service_key=str(service_key(mesh.data)),
         shards=mesh.shards,
     )
 

@@ -29,6 +29,7 @@ class Workload:
     outstanding: int = 1
     messages: int = 0
     rounds: int = 1
+    presence: int = 0  # instances
 
 
 def traffic(seen: Seen) -> Figures:
@@ -114,6 +115,25 @@ def channel(seen: Seen) -> Figures:
     }
 
 
+def beating(seen: Seen) -> Figures:
+    """The share of a core that heartbeats take: of presence, of Valkey, of the gateways' part."""
+    by_name = {milestone.name: (milestone, sample) for milestone, sample in seen}
+    (_, before), (_, after) = by_name["open"], by_name["close"]
+    wall = after.at - before.at
+    percent = {
+        name: 100 * (seconds - before.cpu[name]) / wall
+        for name, seconds in after.cpu.items()
+        if name.startswith(("presence", "valkey"))
+    }
+    percent["gateways"] = 100 * by_name["finished"][0].result["gateways_cpu_s"] / wall
+    return {"core_percent": sum(percent.values()), "core_percent_by_process": percent}
+
+
+def told(seen: Seen) -> Figures:
+    """What the load process has measured itself."""
+    return dict(seen[-1][0].result)
+
+
 WORKLOADS: Mapping[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -186,6 +206,22 @@ WORKLOADS: Mapping[str, Workload] = {
             kind="wide",
             people=1_001,
             figures=channel,
+        ),
+        Workload(
+            name="P1",
+            what="the heartbeats of 100,000 people at 10 gateways, whom nobody watches",
+            kind="heartbeats",
+            people=1,
+            presence=1,
+            figures=beating,
+        ),
+        Workload(
+            name="P2",
+            what="somebody who comes and goes, watched by 50 people at 2 gateways",
+            kind="flips",
+            people=51,
+            presence=2,
+            figures=told,
         ),
     )
 }
