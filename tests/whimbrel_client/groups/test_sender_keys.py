@@ -8,6 +8,7 @@ import pytest
 from tests.whimbrel_client.groups.town import GROUP, Phone, Town
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import sender_keys
+from whimbrel_client.groups import reading
 from whimbrel_client.opening import Delivered
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Changes
@@ -59,14 +60,19 @@ async def test_who_is_removed_has_no_key_of_what_is_written_after(town: Town) ->
     before, after = town.to_group
     assert chain_of(before) != chain_of(after)
     # Even if the mesh gives it to him.
-    await forced(cid, after, seq=2)
+    await forced(town, cid, after)
     assert await ben.texts() == ["one", "two"]
     assert await cid.texts() == ["one", None]
 
 
 async def test_a_device_that_is_linked_gets_the_key_and_one_that_leaves_loses_it(
-    town: Town,
+    town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    taken: list[None] = []
+    admit = reading.admit
+    monkeypatch.setattr(
+        reading, "admit", lambda c, sender, key: taken.append(admit(c, sender, key))
+    )
     ann, ben, _ = town.phones.values()
     await ann.says("one")
     await town.settle()
@@ -74,7 +80,7 @@ async def test_a_device_that_is_linked_gets_the_key_and_one_that_leaves_loses_it
     await town.tell(ben_2)
     await ann.says("two")
     await town.settle()
-    handed = len(town.direct)
+    handed = len(taken)
     await town.unlink(BEN_2)
     await ann.says("three")
     await town.settle()
@@ -83,8 +89,8 @@ async def test_a_device_that_is_linked_gets_the_key_and_one_that_leaves_loses_it
     assert await ben_2.texts() == ["two"]
     one, two, three = map(chain_of, town.to_group)
     assert one == two != three
-    assert handed == 3  # the new device's account only
-    await forced(ben_2, town.to_group[2], seq=3)
+    assert handed == 3  # each of the three once
+    await forced(town, ben_2, town.to_group[2])
     assert await ben_2.texts() == ["two", None]
     await ben_2.store.close()
 
@@ -124,7 +130,7 @@ async def test_a_key_that_was_lost_is_asked_for_once_and_answered_to_members_onl
     dan = await town.link(DAN)
     town.add(ANN.user_id, DAN.user_id)
     await town.tell(*town.phones.values())
-    await forced(dan, town.to_group[1], seq=2)
+    await forced(town, dan, town.to_group[1])
     await dan.store.groups.ask_for_keys()
     await ann.says("three")
     await town.settle()
@@ -175,9 +181,9 @@ async def test_nothing_is_lost_or_doubled_when_the_sender_dies_at_every_step(tow
     assert len(town.to_group) == 2
 
 
-async def forced(phone: Phone, send: send_pb2.Send, *, seq: int) -> None:
+async def forced(town: Town, phone: Phone, send: send_pb2.Send) -> None:
     """The mesh delivers a message of ann's to whom it was not written."""
-    body = (send.shared.type, send.shared.ciphertext)
-    accepted = send.client_message_id
-    delivered = Delivered(GROUP, seq, accepted, *ANN, 1000, *body, is_group=True)
+    accepted = town.accepted[send.client_message_id]
+    place = (GROUP, accepted.seq, accepted.message_id, *ANN, accepted.accepted_at)
+    delivered = Delivered(*place, send.shared.type, send.shared.ciphertext, is_group=True)
     await phone.store.apply(Changes(delivered=[delivered]))

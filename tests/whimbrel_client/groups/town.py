@@ -65,7 +65,7 @@ class Town:
         self.direct_before: list[int] = []
         self.to_group: list[send_pb2.Send] = []
         self._seqs: dict[bytes, int] = {}
-        self._accepted: dict[bytes, Accepted] = {}
+        self.accepted: dict[bytes, Accepted] = {}
         self._identities: dict[bytes, KeyPair] = {}
         # Every send is answered only when it comes the second time, and the sender dies in between.
         self.loses_answers = False
@@ -154,7 +154,7 @@ class Town:
         return len(sealed.lacking) + len(sealed.queued) + sum(bool(send) for _, send in ready)
 
     async def _carry(self, phone: Phone, sending: Sending, send: send_pb2.Send) -> None:
-        known = self._accepted.get(sending.client_message_id)
+        known = self.accepted.get(sending.client_message_id)
         if known is not None:
             await phone.store.apply(Changes(accepted=[known]))
             return
@@ -206,7 +206,7 @@ class Town:
         key = bytes(sorted(conversation))
         self._seqs[key] = self._seqs.get(key, 0) + 1
         accepted = Accepted(send.client_message_id, os.urandom(16), self._seqs[key], 1000)
-        self._accepted[send.client_message_id] = accepted
+        self.accepted[send.client_message_id] = accepted
         return accepted
 
     def _put(
