@@ -21,6 +21,7 @@ from whimbrel_cli.demo_channel import show_channel
 from whimbrel_cli.demo_file import show_file
 from whimbrel_cli.demo_group import show_group
 from whimbrel_cli.demo_people import Cast, Talker
+from whimbrel_cli.demo_presence import show_presence
 from whimbrel_cli.demo_push import show_push
 from whimbrel_cli.demo_tally import Tally, tally
 from whimbrel_cli.person import FAILED, run
@@ -62,7 +63,16 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
     # Never someone else's servers: one of ours is flushed, and others are killed.
     stack = StackSettings(postgres_dsn=None, redis_url=None, etcd_endpoint=None, s3_url=None)
     console.print("Bringing up a mesh: 2 gateways, 2 message instances, 2 shards, files …")
-    parts = Mesh(folder / "mesh", gateways=2, message=2, shards=2, media=1, push=1, settings=stack)
+    parts = Mesh(
+        folder / "mesh",
+        gateways=2,
+        message=2,
+        shards=2,
+        presence=1,
+        media=1,
+        push=1,
+        settings=stack,
+    )
     async with parts as mesh:
         console.print(f"It is up after {time.monotonic() - began:.1f} s.")
         progress = Bell()
@@ -80,10 +90,12 @@ async def _demo(folder: Path, messages: int, console: Console) -> "Shown":
                 is_followed = await show_channel(alice.client, bob.client, console)
                 is_private = await show_group(alice, bob, cast, console)
                 is_woken = await show_push(alice.client, cast, mesh, console)
+                is_seen = await show_presence(alice.client, cast, console)
                 return replace(
                     shown,
                     file_is_intact=is_intact,
                     is_woken=is_woken,
+                    is_seen=is_seen,
                     is_followed=is_followed,
                     is_private=is_private,
                 )
@@ -100,6 +112,8 @@ class Shown:
     safety_numbers: tuple[str, str]
     file_is_intact: bool = True
     is_woken: bool = True
+    # Who came and went was seen by who had the chat open.
+    is_seen: bool = True
     # Who was removed from a group read nothing that was written after.
     is_private: bool = True
     is_followed: bool = True
@@ -116,6 +130,7 @@ class Shown:
             and is_secure
             and self.file_is_intact
             and self.is_woken
+            and self.is_seen
             and self.is_private
             and self.is_followed
         )

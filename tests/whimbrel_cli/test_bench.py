@@ -37,13 +37,11 @@ def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(
 
 
 @pytest.mark.timeout(180)
-def test_heartbeats_at_a_tenth_cost_a_share_of_a_core_and_flips_are_told_in_time(tmp_path):
-    report = bench(tmp_path, "P1", "P2", "--messages", "10000")
+def test_heartbeats_at_a_tenth_take_a_small_share_of_a_core(tmp_path):
+    figures = bench(tmp_path, "P1", "--messages", "10000")["P1"]
 
-    assert {"presence-1", "valkey", "gateways"} == report["P1"]["core_percent_by_process"].keys()
-    assert 0 < report["P1"]["core_percent"] <= 8
-    # Others use the machine too.
-    assert 0 < report["P2"]["p50_ms"] <= 100
+    assert {"presence-1", "valkey", "gateways"} == figures["core_percent_by_process"].keys()
+    assert 0 < figures["core_percent"] <= 8
 
 
 def test_an_unknown_workload_is_named(tmp_path):
