@@ -30,8 +30,8 @@ async def show_presence(watcher: Client, cast: Cast, console: Console) -> bool:
             await _seen(signs, lambda sign: sign == Writing(carol_id, Activity.TYPING))
         left = await _seen(signs, _is(PresenceState.OFFLINE))
     console.print(
-        f"{watcher.handle} has the chat with carol open: sees her come {1000 * seconds:.0f} ms after"
-        " her phone is started, write, and leave."
+        f"{watcher.handle} has the chat with carol open, and sees her come, {1000 * seconds:.0f} ms"
+        " after her phone is started, write, and leave."
     )
     return isinstance(left, Presence) and left.last_seen is not None
 
