@@ -84,7 +84,7 @@ end
 return #due
 """)
 # KEYS: device, jobs, later. ARGV: group, entry, job, rung (1 or 0), ms until the next try or -1,
-# member. Ends the entry; what became of the job counts only if the job is still valid.
+# tries to count, member. Ends the entry; what became of the job counts only if it is still valid.
 _END = Script("""
 redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
 redis.call('XDEL', KEYS[2], ARGV[2])
@@ -96,8 +96,8 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[4] == '1' then
   redis.call('HSET', KEYS[1], 'rung', now, 'tries', 0)
 elseif tonumber(ARGV[5]) >= 0 then
-  redis.call('HINCRBY', KEYS[1], 'tries', 1)
-  redis.call('ZADD', KEYS[3], now + ARGV[5], ARGV[6])
+  redis.call('HINCRBY', KEYS[1], 'tries', ARGV[6])
+  redis.call('ZADD', KEYS[3], now + ARGV[5], ARGV[7])
 end
 return 1
 """)
@@ -228,7 +228,11 @@ class Jobs:
         await self._end(job, is_rung=True)
 
     async def again(self, job: Job, after: timedelta) -> None:
-        """Try again after that time."""
+        """It was tried: try again after that time."""
+        await self._end(job, after=after // _MILLISECOND, tries=1)
+
+    async def wait(self, job: Job, after: timedelta) -> None:
+        """It was not its turn: look again after that time."""
         await self._end(job, after=after // _MILLISECOND)
 
     async def end(self, job: Job) -> None:
@@ -244,9 +248,11 @@ class Jobs:
             if not pending:
                 await self._redis.xgroup_delconsumer(self._jobs, _GROUP, self._consumer)
 
-    async def _end(self, job: Job, *, is_rung: bool = False, after: int = -1) -> None:
+    async def _end(
+        self, job: Job, *, is_rung: bool = False, after: int = -1, tries: int = 0
+    ) -> None:
         args: list[Argument] = [
-            *(_GROUP, job.entry, job.number, int(is_rung), after, str(job.device)),
+            *(_GROUP, job.entry, job.number, int(is_rung), after, tries, str(job.device)),
         ]
         with _redis_needed():
             await _END.run(self._redis, keys=self._keys(job.device), args=args)

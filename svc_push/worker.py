@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
@@ -23,13 +24,16 @@ from svc_push.store import StoreUnavailable, TokenStore
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 64
+_AT_ONCE = 128
+# So that one provider that hangs leaves places for the others.
+_OF_ONE = 64
 _WAIT = timedelta(seconds=1)
 _DUE_EVERY = timedelta(milliseconds=500)
 _DUE_AT_ONCE = 500
 # Longer than any provider may take, by far less than what an urgent wake-up has.
 _DEAD_AFTER = timedelta(seconds=25)
 _MOST_GATES = 1000
+_FULL = timedelta(milliseconds=500)
 
 
 class Rings(Protocol):
@@ -69,7 +73,8 @@ class Worker:
         self._dead_after = dead_after
         self._claim_every = dead_after.total_seconds() / 5
         self._chance = chance or random.Random()  # noqa: S311  spreads load, hides nothing
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[str, Gate] = {}  # the one used last is last
+        self._ringing: Counter[Provider] = Counter()
         self._is_finishing = False
 
     async def run(self) -> None:
@@ -136,9 +141,9 @@ class Worker:
 
     async def _ring(self, job: Job, state: State, token: Token, provider: Rings) -> None:
         gate = self._gate(provider.gate_of(token))
-        wait = gate.wait()
+        wait = _FULL if self._ringing[token.provider] >= _OF_ONE else gate.wait()
         if wait:
-            return await self._jobs.again(job, wait + next_try(0, None, self._chance))
+            return await self._jobs.wait(job, wait + next_try(0, None, self._chance))
         answer = await self._ask(gate, token, provider, is_urgent=state.is_urgent)
         self._pushes.add(1, {"provider": token.provider.name, "answer": type(answer).__name__})
         if isinstance(answer, Delivered):
@@ -163,11 +168,14 @@ class Worker:
 
     async def _ask(self, gate: Gate, token: Token, provider: Rings, *, is_urgent: bool) -> Answer:
         self._failpoints.hit("push.before_ring")
+        self._ringing[token.provider] += 1
         try:
             answer = await provider.ring(token, is_urgent=is_urgent)
         except BaseException:
             gate.failed(None)
             raise
+        finally:
+            self._ringing[token.provider] -= 1
         self._failpoints.hit("push.rung")
         self._tell(gate, token.provider, answer)
         self._pushes.add(1, {"provider": token.provider.name, "answer": type(answer).__name__})
@@ -183,9 +191,8 @@ class Worker:
             log.warning("a provider fails", provider=provider.name, reason=answer.reason)
 
     def _gate(self, name: str) -> Gate:
-        gate = self._gates.get(name)
-        if gate is None:
-            if len(self._gates) >= _MOST_GATES:
-                del self._gates[next(iter(self._gates))]
-            gate = self._gates[name] = Gate(self._per_second, self._clock)
+        gate = self._gates.pop(name, None) or Gate(self._per_second, self._clock)
+        self._gates[name] = gate
+        if len(self._gates) > _MOST_GATES:
+            del self._gates[next(iter(self._gates))]
         return gate

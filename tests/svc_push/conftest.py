@@ -5,7 +5,8 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from mesh.clock import SystemClock
 from mesh.failpoints import Failpoints
 from mesh.ids import new_ulid
 from mesh.migrations import apply, migrations_of
-from mesh.postgres import open_pool
+from mesh.postgres import fetch, open_pool
 from mesh.redis import open_redis
 from mesh.telemetry import OFF
 from svc_push.app import open_providers
@@ -28,6 +29,7 @@ from svc_push.store import TokenStore
 from svc_push.tokens import Tokens
 from svc_push.worker import Worker
 from whimbrel_cli.providers.simulators import Simulators, running_simulators
+from whimbrel_cli.stack.postgres import drop_database, ensure_database
 
 QUIET = timedelta(minutes=20)
 
@@ -88,11 +90,26 @@ async def providers(credentials) -> AsyncIterator[Found]:
         yield Found(simulators, dict(told))
 
 
+@pytest.fixture(scope="session")
+def _kept_database(stack) -> Iterator[str]:
+    """One for all tests of a worker: making it takes longer than most of them."""
+    name = f"test_push_{uuid.uuid4().hex}"
+
+    async def make() -> str:
+        dsn = await ensure_database(stack.postgres_dsn, name)
+        await apply("push", dsn, migrations_of("svc_push"))
+        return dsn
+
+    yield asyncio.run(make())
+    asyncio.run(drop_database(stack.postgres_dsn, name))
+
+
 @pytest.fixture
-async def push_database(database) -> str:
-    dsn = await database()
-    await apply("push", dsn, migrations_of("svc_push"))
-    return dsn
+async def push_database(_kept_database) -> str:
+    """The DSN of a database without a token."""
+    async with open_pool(_kept_database, size=1, application_name="test") as pool:
+        await fetch(pool, "TRUNCATE push_token")
+    return _kept_database
 
 
 @pytest.fixture

@@ -107,6 +107,11 @@ async def test_a_try_that_failed_comes_again_with_its_number(jobs):
     assert again.number == job.number
     assert again.entry != job.entry
     assert (await jobs.state(again)).tries == 1
+    await jobs.wait(again, timedelta())
+    while not await jobs.due(10):
+        pass
+    [in_turn] = await taken(jobs)
+    assert (await jobs.state(in_turn)).tries == 1
 
 
 async def test_a_flush_loses_jobs_and_what_is_told_again_rings(jobs, redis):

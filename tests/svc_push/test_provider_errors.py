@@ -158,6 +158,29 @@ async def test_one_provider_that_hangs_does_not_hold_back_the_others(service, pr
     assert arrival.provider == "apns"
 
 
+async def test_a_provider_of_which_every_server_hangs_leaves_places_for_the_others(
+    service, providers
+):
+    rules = providers.web_push.rules
+    rules.next += [Fault.HANG] * 64
+    for _ in range(80):
+        hanging = a_device()
+        await service.tokens.set_web_push(hanging, providers.subscription()[1])
+        await service.wake(hanging)
+    await until(lambda: nothing_forced(rules))
+    other, _ = await registered(service, providers, "apns")
+
+    await service.wake(other)
+
+    while not any(one.provider == "apns" for one in providers.arrivals.all):
+        await asyncio.sleep(0.01)
+    assert len(providers.arrivals.all) < 80
+
+
+async def nothing_forced(rules) -> bool:
+    return not rules.next
+
+
 async def test_access_tokens_are_shared_and_renewed_when_they_are_refused(service, providers):
     devices = [(await registered(service, providers, "fcm"))[0]]
     await service.wake(devices[0])
