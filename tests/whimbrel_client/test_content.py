@@ -3,6 +3,7 @@
 import pytest
 
 from tests.whimbrel_client.conftest import People
+from tests.whimbrel_client.fake_gateway import FakeMesh
 from tests.whimbrel_client.test_talking import received
 from whimbrel.content.v1.content_pb2 import Content, Location, MessageName
 from whimbrel_client import BodyTooLarge, Client, Mark, NotTheAuthor
@@ -90,3 +91,18 @@ async def test_content_that_is_too_large_is_not_queued(people: People) -> None:
             await client.send_all("bob", ["fits", "x" * MAX_CONTENT_BYTES])
 
         assert await client.outgoing() == []
+
+
+async def test_what_a_person_wants_to_be_rung_for_is_urgent_and_nothing_else(
+    people: People, mesh: FakeMesh
+) -> None:
+    alice, bob = await people.register("alice"), await people.register("bob")
+
+    async with Client.connect(alice) as one, Client.connect(bob) as other:
+        sent = await one.send("bob", "hello")
+        await received(other, 1)
+        before = len(mesh.sends)
+        for message in await one.send_all("bob", ["again", reaction(sent, "👍"), edit(sent, "hi")]):
+            await one.accepted(message)
+
+    assert [send.urgent for _, send in mesh.sends[before:]] == [True, True, False]
