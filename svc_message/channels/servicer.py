@@ -64,8 +64,9 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def GetChannel(
         self, request: channel_pb2.GetChannelRequest, context: Any
     ) -> channel_pb2.GetChannelResponse:
-        channel_id = read_id("channel_id", request.channel_id)
-        channel, admin_ids = await self._channels.get(caller_of(context), channel_id)
+        channel, admin_ids = await self._channels.get(
+            caller_of(context), read_id("channel_id", request.channel_id)
+        )
         response = channel_pb2.GetChannelResponse(admin_ids=admin_ids)
         fill_channel(response.channel, channel)
         return response
@@ -73,8 +74,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def DeleteChannel(
         self, request: channel_pb2.DeleteChannelRequest, context: Any
     ) -> channel_pb2.DeleteChannelResponse:
-        channel_id = read_id("channel_id", request.channel_id)
-        await self._channels.delete(caller_of(context), channel_id)
+        await self._channels.delete(caller_of(context), read_id("channel_id", request.channel_id))
         return channel_pb2.DeleteChannelResponse()
 
     async def Subscribe(
@@ -93,8 +93,9 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def Unsubscribe(
         self, request: channel_pb2.UnsubscribeRequest, context: Any
     ) -> channel_pb2.UnsubscribeResponse:
-        channel_id = read_id("channel_id", request.channel_id)
-        await self._channels.unsubscribe(caller_of(context), channel_id)
+        await self._channels.unsubscribe(
+            caller_of(context), read_id("channel_id", request.channel_id)
+        )
         return channel_pb2.UnsubscribeResponse()
 
     async def ListSubscriptions(
@@ -124,11 +125,12 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def ListPosts(
         self, request: channel_pb2.ListPostsRequest, context: Any
     ) -> channel_pb2.ListPostsResponse:
+        caller = caller_of(context)
         if request.limit > MOST_A_PAGE:
             allowed = f"at most {MOST_A_PAGE}"
             raise InvalidArgument("a limit", metadata={"field": "limit", "allowed": allowed})
         page = await self._channels.posts(
-            caller_of(context),
+            caller,
             read_id("channel_id", request.channel_id),
             min(request.after_seq, _MOST_SEQ),
             request.limit or MOST_A_PAGE,
@@ -143,6 +145,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def SetCursor(
         self, request: channel_pb2.SetCursorRequest, context: Any
     ) -> channel_pb2.SetCursorResponse:
-        channel_id = read_id("channel_id", request.channel_id)
-        cursor = await self._channels.set_cursor(caller_of(context), channel_id, request.cursor)
+        cursor = await self._channels.set_cursor(
+            caller_of(context), read_id("channel_id", request.channel_id), request.cursor
+        )
         return channel_pb2.SetCursorResponse(cursor=cursor)

@@ -1,6 +1,8 @@
 """Channels by the SDK on the real mesh: read by those who have the link, on every device."""
 
 import asyncio
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,26 @@ async def _first(client: Client, count: int) -> list[Post]:
             if len(posts) == count:
                 break
     return posts
+
+
+async def test_all_devices_of_an_account_follow(people: People, tmp_path: Path) -> None:  # noqa: F811
+    (ann, _), (ben, _) = await people.register(), await people.register()
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with Client.connect(ann) as alice, Client.connect(ben) as bob:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                Client.link(tmp_path / "laptop", gateways=people._gateways, show=shown.set_result)
+            )
+            await bob.link_device(await shown, history=timedelta())
+        channel = await alice.channels.create("Tides")
+        async with Client.connect(tmp_path / "laptop") as laptop:
+            await laptop.online()
+            await bob.channels.subscribe(await alice.channels.link(channel.channel_id))
+            await alice.channels.post(channel.channel_id, "high at noon")
+
+            assert [post.text for post in await _first(laptop, 1)] == ["high at noon"]
+            await bob.channels.mark_read(channel.channel_id, 1)
+            [seen] = await laptop.channels.followed()
+            assert (seen.name, seen.read_up_to) == ("Tides", 1)
+            await laptop.channels.unsubscribe(channel.channel_id)
+        assert await bob.channels.followed() == []

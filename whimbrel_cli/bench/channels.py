@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from mesh.ids import slot_of
-from mesh.postgres import Connection, acquired, open_pool
+from mesh.postgres import Connection, Limits, acquired, open_pool
 from svc_message.shards.directory import Shards
 from whimbrel.channel.v1 import channel_pb2, channel_pb2_grpc
 from whimbrel.gateway.v1 import gateway_pb2
@@ -26,6 +26,7 @@ AWAY = (0, 100_000, 1_000_000)
 _SECONDS = 120.0
 _CALL_SECONDS = 30.0
 _ACQUIRE = timedelta(seconds=5)
+_LIMITS = Limits(statement=timedelta(minutes=5))  # a million rows take their time
 _SETTLE = 3.0
 _WARM_POSTS = 10
 _BETWEEN = 0.05
@@ -136,7 +137,7 @@ async def _shards(plan: Plan) -> AsyncIterator[tuple[Shards, Mapping[str, Connec
     async with contextlib.AsyncExitStack() as stack:
         pools = {}
         for name, dsn in plan.shards.items():
-            pool = open_pool(dsn, size=2, application_name="bench")
+            pool = open_pool(dsn, size=2, application_name="bench", limits=_LIMITS)
             pools[name] = await stack.enter_async_context(pool)
         shards = Shards(pools)
         await shards.read_maps()

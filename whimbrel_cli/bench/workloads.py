@@ -93,24 +93,25 @@ def group(seen: Seen) -> Figures:
 
 
 def channel(seen: Seen) -> Figures:
-    """What a post costs all servers, by how many of its followers are away."""
-    costs = {}
-    by_process = {}
-    opened = [
-        (milestone, sample) for milestone, sample in seen if milestone.name.startswith("open")
-    ]
-    closed = [
-        (milestone, sample) for milestone, sample in seen if milestone.name.startswith("close")
-    ]
-    for (milestone, before), (end, after) in zip(opened, closed, strict=True):
-        away = int(milestone.name.split()[1])
-        by_process = after.cpu_us_since(before, end.done)
-        costs[f"{away:,} away"] = sum(by_process.values())
+    """What a post costs Postgres and the instances, by how many of its followers are away."""
+    spent: dict[str, list[dict[str, float]]] = {}
+    for (opened, before), (closed, after) in itertools.pairwise(seen):
+        if opened.name.startswith("open"):
+            away = f"{int(opened.name.split()[1]):,} away"
+            spent.setdefault(away, []).append(after.cpu_us_since(before, closed.done))
+    by_process = {
+        away: {name: sum(one[name] for one in rounds) / len(rounds) for name in rounds[0]}
+        for away, rounds in spent.items()
+    }
+    costs = {
+        away: sum(cost for name, cost in costs.items() if name.startswith(("postgres", "message")))
+        for away, costs in by_process.items()
+    }
     none, *_, most = costs.values()
     return {
         "cpu_growth": most / none,
         "cpu_us_by_away": costs,
-        "cpu_us_by_process": by_process,
+        "cpu_us_by_process": [*by_process.values()][-1],
         **seen[-1][0].result,
     }
 

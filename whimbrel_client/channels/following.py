@@ -1,8 +1,11 @@
 """Keeps what is followed up to date beside the stream: subscriptions, posts that are lacking."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from whimbrel.channel.v1 import channel_pb2, post_pb2
 from whimbrel.content.v1.channel_pb2 import ChannelAttributes
@@ -11,14 +14,15 @@ from whimbrel_client.channels.calls import ChannelCalls
 from whimbrel_client.channels.keys import ChannelKey
 from whimbrel_client.channels.store import ChannelStore, Heard
 from whimbrel_client.crypto import KeyPair
-from whimbrel_client.errors import CallFailed
-from whimbrel_client.upkeep import until_done
+from whimbrel_client.errors import CallFailed, Unreachable
 
 log = logging.getLogger(__name__)
 
 # Who begins to follow a channel gets so many of its earlier posts.
 _EARLIER_POSTS = 1_000
 _MOST_POSTS = 100
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
+_ALL = b""  # stands for no channel: all subscriptions are to be listed
 
 
 class Following:
@@ -39,11 +43,12 @@ class Following:
         self._on_changed = on_changed
         self._posts: list[post_pb2.Post] = []
         self._heads: dict[bytes, int] = {}
+        self._late: dict[bytes, int] = {}  # what has failed
         self._is_to_list = False
         self._wake = asyncio.Event()
 
     def online(self) -> None:
-        """A stream is open: other devices may have changed what is followed."""
+        """A stream is open: other devices may have read, or follow other channels."""
         self._is_to_list = True
         self._wake.set()
 
@@ -59,19 +64,51 @@ class Following:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. What fails holds up nothing else, and is tried again later."""
+        loop, wait = asyncio.get_running_loop(), _FIRST_WAIT
+        again_at: float | None = None
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(again_at):
+                    await self._wake.wait()
             self._wake.clear()
-            if self._is_to_list:
-                self._is_to_list = False
-                await until_done(self.refresh, "the channels could not be listed")
-            posts, self._posts = self._posts, []
-            for post in posts:
-                await self._take(post)
-            heads, self._heads = self._heads, {}
-            for channel_id, head_seq in heads.items():
-                await self._read_up_to(channel_id, head_seq)
+            if again_at is not None and loop.time() >= again_at:
+                self._heads, self._late = self._late | self._heads, {}
+                again_at = None
+            await self._work()
+            if not self._late:
+                again_at, wait = None, _FIRST_WAIT
+            elif again_at is None:
+                again_at = loop.time() + random.uniform(wait / 2, wait)  # noqa: S311
+                wait = min(_LONGEST_WAIT, 2 * wait)
+
+    async def _work(self) -> None:
+        if self._is_to_list:
+            self._is_to_list = False
+            if await self._store.channels():
+                await self._tried(_ALL, self.refresh())
+        posts, self._posts = self._posts, []
+        for post in posts:
+            if await self._store.keep_next(post):
+                self._on_changed()
+            else:
+                self._heads[post.channel_id] = post.seq
+        heads, self._heads = self._heads, {}
+        for channel_id, head_seq in heads.items():
+            if channel_id == _ALL:
+                await self._tried(_ALL, self.refresh())
+            else:
+                await self._tried(channel_id, self._read_up_to(channel_id, head_seq), head_seq)
+
+    async def _tried(
+        self, channel_id: bytes, work: Coroutine[Any, Any, None], head_seq: int = 0
+    ) -> None:
+        """Do it now, or put it off."""
+        try:
+            await work
+        except (CallFailed, Unreachable) as error:
+            log.warning("channels are behind: %s", error)
+            self._late[channel_id] = head_seq
 
     async def refresh(self, *, with_all: bool = False) -> None:
         """Follow what the account follows by now; look at what is new, or at all channels.
@@ -130,20 +167,12 @@ class Following:
             if last_seq >= page.head_seq:
                 return
 
-    async def _take(self, post: post_pb2.Post) -> None:
-        if await self._store.keep_next(post):
-            self._on_changed()
-        else:
-            await self._read_up_to(post.channel_id, post.seq)
-
     async def _read_up_to(self, channel_id: bytes, head_seq: int) -> None:
         last_seq = await self._store.last_seq(channel_id)
         if last_seq is None:  # another device follows it
-            await until_done(self.refresh, "the channels could not be listed")
-        if last_seq is None or last_seq < head_seq:
-            await until_done(lambda: self._catch_up(channel_id), "posts could not be read")
-
-    async def _catch_up(self, channel_id: bytes) -> None:
+            await self.refresh()
+        elif last_seq >= head_seq:
+            return
         try:
             await self.catch_up(channel_id)
         except CallFailed as error:

@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from mesh.ids import random_id, slot_of
-from mesh.postgres import acquired, open_pool
+from mesh.postgres import Limits, acquired, open_pool
 
 _PATIENCE = timedelta(seconds=10)
+_LIMITS = Limits(statement=timedelta(minutes=5))
 
 # Subscriptions of accounts of nobody: only their number counts here.
 _CROWD = """
@@ -29,7 +30,11 @@ async def test_a_post_touches_no_subscription(town, shard_dsns, subscribers) -> 
     id_ = channel.channel_id
     for name in town.shards.names:
         half = subscribers // len(town.shards.names)
-        await town.shards.pool(name).execute(_CROWD, id_, half)
+        async with (
+            open_pool(shard_dsns[name], size=1, application_name="test", limits=_LIMITS) as pool,
+            acquired(pool, within=_PATIENCE) as connection,
+        ):
+            await connection.execute(_CROWD, id_, half)
 
     dsn = shard_dsns[town.shards.shard_of(slot_of(id_))]
     # A session of its own, which has counted nothing else.
