@@ -149,6 +149,7 @@ class Client:
             key_calls,
             on_opened=self._sessions_opened,
             on_refused=self._refused,
+            on_failing=self._sessions_failing,
         )
         self.presences = Presences(calls, tokens.current, life=self._life, on_work=self._work)
         self._exchange = Exchange(
@@ -551,6 +552,11 @@ class Client:
     def _groups_changed(self) -> None:
         self._exchange.try_again()
         self.groups.moved.ring()
+
+    async def _sessions_failing(self, user_id: bytes) -> None:
+        """Groups do not wait for the keys of an account that cannot be had now."""
+        if await self._store.groups.give_way(user_id):
+            self._exchange.try_again()
 
     def _sessions_opened(self) -> None:
         self._exchange.try_again()

@@ -32,6 +32,14 @@ _DEFAULT_LIMITS = SendLimits()
 _MOST_SEALED = 256
 _MOST_REPAIR_SECONDS = 60.0
 
+# These say nothing about the recipient.
+_SOON = frozenset(
+    {
+        reason_pb2.ERROR_REASON_PREVIOUS_NOT_ACCEPTED,
+        reason_pb2.ERROR_REASON_TOO_MANY_OUTSTANDING,
+    }
+)
+
 _PREFIX = len("ERROR_REASON_")
 
 
@@ -177,7 +185,8 @@ class Exchange:
         if rejected.HasField("retry_after"):
             retry_at = self._clock.monotonic() + rejected.retry_after.ToTimedelta().total_seconds()
             self.outbox.refuse_for_now(rejected.client_message_id, retry_at)
-            changes.postponed.append(rejected.client_message_id)
+            if rejected.reason not in _SOON:
+                changes.postponed.append(rejected.client_message_id)
             return
         if rejected.HasField("first_answer"):
             # An earlier try, sealed for other devices, had arrived.

@@ -15,7 +15,7 @@ from whimbrel_client.channels.store import ChannelStore
 from whimbrel_client.database import Database
 from whimbrel_client.groups import late, state
 from whimbrel_client.groups.answering import answer
-from whimbrel_client.groups.sending import be_late, handed
+from whimbrel_client.groups.sending import handed, not_handed, refused_for_now
 from whimbrel_client.groups.store import GroupStore, merge_tallies, tally_of
 from whimbrel_client.held import Held
 from whimbrel_client.history.store import HistoryStore
@@ -72,11 +72,11 @@ _GIVE_UP = "UPDATE outgoing SET state = 3 WHERE id = ? AND state = 0"
 _ACCEPT = """
 UPDATE outgoing SET state = 1, message_id = ?, seq = ?, accepted_at = ?
 WHERE client_message_id = ? AND state IN (0, 3)
-RETURNING id, conversation, send
+RETURNING id, conversation
 """
 _REFUSE = """
 UPDATE outgoing SET state = ?, reason = ? WHERE client_message_id = ? AND state = 0
-RETURNING id, (SELECT group_id FROM hand_out WHERE local_id = outgoing.id)
+RETURNING id
 """
 _OUTGOING = """
 SELECT id, conversation, client_message_id, content, mark,
@@ -276,7 +276,7 @@ class Store:
         for refused in changes.refused:
             _refuse(connection, refused, applied)
         for key in changes.postponed:
-            applied.ready |= be_late(connection, key)
+            applied.ready |= refused_for_now(connection, key)
         for delivered in changes.delivered:
             self._keep(keeping, delivered, applied)
         self._held.save(connection)
@@ -318,10 +318,10 @@ class Store:
         row = place.fetchone()
         if row is None:
             return  # answered before
-        local_id, conversation, send = row
+        local_id, conversation = row
         outcome = outcome_of((SendState.ACCEPTED, message_id, seq, accepted_at, None))
         applied.settled.append((local_id, outcome))
-        group_id = handed(connection, self._own, local_id, send)
+        group_id = handed(connection, self._own, local_id)
         if group_id is not None:
             applied.ready.add(group_id)
         if not self._held.add(connection, conversation, seq):
@@ -437,7 +437,7 @@ def _refuse(connection: Connection, refused: Refused, applied: Applied) -> None:
     row = connection.execute(_REFUSE, (state, reason, client_message_id)).fetchone()
     if row is not None:
         applied.settled.append((row[0], Outcome(state, reason=reason)))
-        applied.ready |= {row[1]} - {None}
+        applied.ready |= not_handed(connection, row[0])
 
 
 def _merge_receipt(connection: Connection, receipt: Receipt) -> None:

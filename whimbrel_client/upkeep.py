@@ -31,11 +31,13 @@ class Upkeep:
         *,
         on_opened: Callable[[], None],
         on_refused: Callable[[Iterable[Refusal]], None],
+        on_failing: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._store = store
         self._calls = calls
         self._on_opened = on_opened
         self._on_refused = on_refused
+        self._on_failing = on_failing
         self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
         # Wanted and not yet done, each once: so the queue has at most all the people written to.
         self._open: set[bytes] = set()
@@ -70,7 +72,11 @@ class Upkeep:
     async def _open_all(self, user_id: bytes) -> None:
         async def attempt() -> None:
             async with self._slots:
-                await self._open_once(user_id)
+                try:
+                    await self._open_once(user_id)
+                except (CallFailed, Unreachable, CryptoError):
+                    await self._on_failing(user_id)
+                    raise
 
         try:
             await until_done(attempt, "no session could be opened")

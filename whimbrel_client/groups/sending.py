@@ -34,6 +34,7 @@ WHERE hand_out.group_id = ? AND hand_out.user_id = ? AND outgoing.state = 0
 """
 _SET_AUDIENCE = "UPDATE outgoing SET audience = ? WHERE id = ?"
 _HAND_OUT = "SELECT group_id, user_id FROM hand_out WHERE local_id = ?"
+_SENT = "SELECT send FROM outgoing WHERE id = ?"
 _HOLDERS = """
 SELECT user_id, device_id, registration_id FROM key_holder
 WHERE group_id = ? AND user_id = ? AND (is_sure OR NOT ?)
@@ -48,11 +49,9 @@ WHERE group_id = ? AND user_id = ? AND device_id = ? AND registration_id = ?
 """
 _FORGET_CONTENT = "UPDATE outgoing SET content = NULL, send = x'' WHERE id = ?"
 _BE_LATE = """
-UPDATE hand_out SET is_late = 1 WHERE local_id IN (
-    SELECT id FROM outgoing WHERE state = 0 AND conversation =
-        (SELECT conversation FROM outgoing WHERE client_message_id = ?))
-RETURNING group_id
+UPDATE hand_out SET is_late = 1 WHERE user_id = ? AND NOT is_late RETURNING group_id
 """
+_TO = "SELECT conversation FROM outgoing WHERE client_message_id = ? AND state = 0"
 
 # A device and its registration.
 Holder = tuple[bytes, int, int]
@@ -93,6 +92,10 @@ def hand_out(
     """
     lacking = {row[0] for row in connection.execute(_LACKING, (group.group_id,)).fetchall()}
     if all(device.device_id == own.device_id for device in sessions.linked(own.user_id)):
+        if own.user_id in lacking and _has_holders(connection, group.group_id, own.user_id):
+            # The last other own device has left.
+            state.forget_key(connection, group.group_id)
+            return hand_out(connection, sessions, group, own)
         lacking.discard(own.user_id)
     if not lacking:
         return []
@@ -125,7 +128,7 @@ def receivers(connection: Connection, local_id: int, named: Iterable[Holder]) ->
     return lacking
 
 
-def handed(connection: Connection, own: DeviceId, local_id: int, send: bytes) -> bytes | None:
+def handed(connection: Connection, own: DeviceId, local_id: int) -> bytes | None:
     """The message was accepted: whom it names has the key. Returns the group; None: it hands none.
 
     If a device that may have the key was not named, it has left: the key is made anew.
@@ -134,6 +137,7 @@ def handed(connection: Connection, own: DeviceId, local_id: int, send: bytes) ->
     if row is None:
         return None
     group_id, user_id = row
+    (send,) = connection.execute(_SENT, (local_id,)).fetchone()
     bodies = send_pb2.Send.FromString(send).per_device.bodies
     named = {(one.user_id, one.device_id, one.registration_id) for one in bodies}
     connection.executemany(_IS_HOLDER, [(group_id, *holder) for holder in named])
@@ -150,6 +154,19 @@ def handed(connection: Connection, own: DeviceId, local_id: int, send: bytes) ->
     return bytes(group_id)
 
 
+def not_handed(connection: Connection, local_id: int) -> set[bytes]:
+    """The message was refused for good. Returns its group, if it was to hand out a key.
+
+    If devices of the account surely had the key, they have left: it is made anew.
+    """
+    row = connection.execute(_HAND_OUT, (local_id,)).fetchone()
+    if row is None:
+        return set()
+    if _has_holders(connection, *row):
+        state.forget_key(connection, row[0])
+    return {row[0]}
+
+
 def hand_out_again(connection: Connection, group_id: bytes, user_id: bytes) -> None:
     """The account's devices may lack the key, whatever was handed to them."""
     key = (group_id, user_id)
@@ -157,10 +174,19 @@ def hand_out_again(connection: Connection, group_id: bytes, user_id: bytes) -> N
     connection.execute("DELETE FROM hand_out WHERE group_id = ? AND user_id = ?", key)
 
 
-def be_late(connection: Connection, client_message_id: bytes) -> set[bytes]:
+def refused_for_now(connection: Connection, client_message_id: bytes) -> set[bytes]:
     """The mesh refuses a message for now: nobody waits for keys behind it. Returns their groups."""
-    rows = connection.execute(_BE_LATE, (client_message_id,)).fetchall()
-    return {group_id for (group_id,) in rows}
+    rows = connection.execute(_TO, (client_message_id,)).fetchall()
+    return set[bytes]().union(*(give_way(connection, user_id) for (user_id,) in rows))
+
+
+def give_way(connection: Connection, user_id: bytes) -> set[bytes]:
+    """Nobody waits for the keys that are on their way to the account. Returns their groups."""
+    return {group_id for (group_id,) in connection.execute(_BE_LATE, (user_id,)).fetchall()}
+
+
+def _has_holders(connection: Connection, group_id: bytes, user_id: bytes) -> bool:
+    return bool(connection.execute(_HOLDERS, (group_id, user_id, True)).fetchall())
 
 
 def _key(connection: Connection, group_id: bytes) -> sender_keys.SenderKey:

@@ -125,6 +125,10 @@ class GroupStore:
         """Whether the sender key is still on its way."""
         return await self._database.run(lambda c: sending.is_being_handed(c, group_id))
 
+    async def give_way(self, user_id: bytes) -> bool:
+        """Let no group wait for keys to this account; whether any did."""
+        return bool(await self._database.run(lambda c: sending.give_way(c, user_id)))
+
     async def tally(self, local_id: int) -> Tally | None:
         """What has become of an own message; None before it was written to anybody."""
         return await self._database.run(lambda c: tally_of(c, local_id))

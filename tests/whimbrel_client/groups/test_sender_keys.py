@@ -14,7 +14,7 @@ from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Changes
 
 ANN, BEN, CID, DAN = (DeviceId(name * 16, 1) for name in (b"a", b"b", b"c", b"d"))
-BEN_2 = DeviceId(BEN.user_id, 2)
+ANN_2, BEN_2 = (DeviceId(one.user_id, 2) for one in (ANN, BEN))
 
 
 @pytest.fixture
@@ -95,6 +95,25 @@ async def test_a_device_that_is_linked_gets_the_key_and_one_that_leaves_loses_it
     await ben_2.store.close()
 
 
+async def test_an_own_device_that_leaves_loses_the_key_too(town: Town) -> None:
+    ann, ben, _ = town.phones.values()
+    ann_2 = await town.link(ANN_2)
+    await town.tell(ann, ann_2)
+    await ann_2.says("one")  # so that the first knows it
+    await town.settle()
+    await ann.says("two")
+    await town.settle()
+    await town.unlink(ANN_2)
+    await ann.says("three")
+    await town.settle()
+
+    assert await ben.texts() == ["one", "two", "three"]
+    assert await ann_2.texts() == ["two"]
+    await forced(town, ann_2, town.to_group[2])
+    assert await ann_2.texts() == ["two", None]
+    await ann_2.store.close()
+
+
 async def test_what_comes_before_its_key_opens_when_the_key_comes(town: Town) -> None:
     ann, ben, cid = town.phones.values()
     town.held_back.add(BEN.user_id)
@@ -107,6 +126,20 @@ async def test_what_comes_before_its_key_opens_when_the_key_comes(town: Town) ->
     town.held_back.clear()
     await town.settle()
     assert await ben.texts() == ["one", "two", "three"]
+
+
+async def test_nobody_waits_for_a_member_to_whom_nothing_can_be_handed_now(town: Town) -> None:
+    ann, ben, cid = town.phones.values()
+    town.is_down.add(CID.user_id)
+    await ann.says("one")
+    await town.settle()
+    await town.settle()
+    assert await ben.texts() == ["one"]
+    assert await cid.texts() == [None]
+
+    town.is_down.clear()
+    await town.settle()
+    assert await cid.texts() == ["one"]
 
 
 async def test_a_key_that_was_lost_is_asked_for_once_and_answered_to_members_only(

@@ -13,11 +13,12 @@ from whimbrel.message.v1 import send_pb2
 from whimbrel_client.crypto import KeyPair
 from whimbrel_client.device_keys import published
 from whimbrel_client.kept import queued_of
+from whimbrel_client.model import SendState
 from whimbrel_client.opening import Delivered
 from whimbrel_client.payload import text
 from whimbrel_client.sealing import Mismatched
 from whimbrel_client.sessions import DeviceId
-from whimbrel_client.store import Accepted, Changes, Store
+from whimbrel_client.store import Accepted, Changes, Refused, Store
 from whimbrel_client.store_key import Protection
 from whimbrel_client.sync import Sending, Wanted
 
@@ -71,6 +72,8 @@ class Town:
         self.loses_answers = False
         # Accounts to whom nothing direct is delivered for now.
         self.held_back: set[bytes] = set()
+        # Accounts of whom the mesh takes nothing direct for now.
+        self.is_down: set[bytes] = set()
 
     async def link(self, name: DeviceId) -> Phone:
         """A new device, of a new account or not; a member's counts as a change of the group."""
@@ -148,21 +151,28 @@ class Town:
         if self.loses_answers:
             await phone.restart()
         ready = [(one, sealed.sends.get(one.local_id) or one.send) for one in waiting]
-        for one, send in ready:
-            if send:
-                await self._carry(phone, one, send_pb2.Send.FromString(send))
-        return len(sealed.lacking) + len(sealed.queued) + sum(bool(send) for _, send in ready)
+        carried = [
+            await self._carry(phone, one, send_pb2.Send.FromString(send))
+            for one, send in ready
+            if send
+        ]
+        return len(sealed.lacking) + len(sealed.queued) + sum(carried)
 
-    async def _carry(self, phone: Phone, sending: Sending, send: send_pb2.Send) -> None:
+    async def _carry(self, phone: Phone, sending: Sending, send: send_pb2.Send) -> bool:
+        """Whether it was answered."""
+        if send.user_id in self.is_down:
+            await phone.store.apply(Changes(postponed=[send.client_message_id]))
+            return False
         known = self.accepted.get(sending.client_message_id)
         if known is not None:
             await phone.store.apply(Changes(accepted=[known]))
-            return
+            return True
         changes = self._to_group(phone, send) if send.group_id else self._to_person(phone, send)
         if self.loses_answers and changes.accepted:
             await phone.restart()
-            return
-        await phone.store.apply(changes)
+        else:
+            await phone.store.apply(changes)
+        return True
 
     def _to_person(self, phone: Phone, send: send_pb2.Send) -> Changes:
         linked = {
@@ -175,6 +185,9 @@ class Town:
         if missing or extra:
             mismatch = Mismatched(send.client_message_id, list(missing), list(extra), [])
             return Changes(mismatched=[mismatch])
+        if not bodies:
+            key = send.client_message_id
+            return Changes(refused=[Refused(key, SendState.REFUSED, "BODY_EMPTY")])
         accepted = self._accept(send, phone.name.user_id + send.user_id)
         for name, body in bodies.items():
             own = name.user_id == phone.name.user_id
