@@ -6,7 +6,6 @@ from datetime import datetime
 import grpc
 
 from mesh.errors import InvalidArgument, ResourceExhausted, WhimbrelError
-from mesh.ids import ulid_text
 
 PART_BYTES = 16 * 1024 * 1024
 # 2 GiB, and what padding adds to them.
@@ -74,6 +73,7 @@ class Upload:
     """A file that was granted room."""
 
     media_id: bytes
+    key: str  # the object's name in the bucket, and the file's on the wire
     owner: bytes
     size: int
     sha256: bytes
@@ -81,11 +81,6 @@ class Upload:
     multipart_id: str | None
     is_complete: bool
     expires_at: datetime
-
-    @property
-    def key(self) -> str:
-        """The object's name in the bucket, and the file's on the wire."""
-        return ulid_text(self.media_id)
 
     def part(self, number: int) -> tuple[int, int]:
         """Where part `number` (from 1) begins, and its size."""

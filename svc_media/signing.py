@@ -4,12 +4,13 @@
 HMAC over key id, expiry and path. Neither knows whom a URL is for.
 """
 
+import functools
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -36,6 +37,7 @@ class Bucket:
         self._scheme = split.scheme
         self._root = f"/{name}/" if in_path else "/"
         self._region = region
+        self._name = quote(credentials.access_key, safe="")
         self._credentials = credentials
         self._key_of_day: tuple[str, bytes] = ("", b"")
 
@@ -49,28 +51,26 @@ class Bucket:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> str:
-        """A URL for one request, which must carry `headers` (lower case) exactly so."""
-        time = now.strftime("%Y%m%dT%H%M%SZ")
-        scope = f"{time[:8]}/{self._region}/{_SERVICE}/aws4_request"
+        """A URL for one request, which must carry `headers` (lower case) exactly so.
+
+        `key` has letters and digits only.
+        """
+        time = _time_text(int(now.timestamp()))
+        day = time[:8]
+        scope = f"{day}/{self._region}/{_SERVICE}/aws4_request"
         signed = {"host": self._host, **(headers or {})}
-        names = ";".join(sorted(signed))
-        parameters = {
-            **(query or {}),
-            "X-Amz-Algorithm": _ALGORITHM,
-            "X-Amz-Credential": f"{self._credentials.access_key}/{scope}",
-            "X-Amz-Date": time,
-            "X-Amz-Expires": str(int(lifetime.total_seconds())),
-            "X-Amz-SignedHeaders": names,
-        }
-        path = self._root + quote(key)
-        pairs = sorted(
-            (quote(name, safe=""), quote(value, safe="")) for name, value in parameters.items()
+        names = sorted(signed)
+        # Sorted: capitals come before what a request itself may ask for.
+        text = (
+            f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={self._name}%2F{quote(scope, safe='')}"
+            f"&X-Amz-Date={time}&X-Amz-Expires={int(lifetime.total_seconds())}"
+            f"&X-Amz-SignedHeaders={'%3B'.join(names)}{_further(tuple((query or {}).items()))}"
         )
-        text = "&".join(f"{name}={value}" for name, value in pairs)
-        lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
-        request = f"{method}\n{path}\n{text}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+        path = self._root + key
+        lines = "".join(f"{name}:{signed[name]}\n" for name in names)
+        request = f"{method}\n{path}\n{text}\n{lines}\n{';'.join(names)}\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(request.encode()).hexdigest()
-        signature = _mac(self._key(time[:8]), f"{_ALGORITHM}\n{time}\n{scope}\n{digest}").hex()
+        signature = _mac(self._key(day), f"{_ALGORITHM}\n{time}\n{scope}\n{digest}").hex()
         return f"{self._scheme}://{self._host}{path}?{text}&X-Amz-Signature={signature}"
 
     def _key(self, day: str) -> bytes:
@@ -97,6 +97,17 @@ class Edge:
         expires = int((now + lifetime).timestamp())
         token = edge_token(self._key, self._key_id, expires, f"{self._path}/{key}")
         return f"{self._address}/{key}?kid={quote(self._key_id)}&exp={expires}&sig={token}"
+
+
+@functools.lru_cache(maxsize=8)
+def _time_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+@functools.lru_cache(maxsize=256)
+def _further(query: tuple[tuple[str, str], ...]) -> str:
+    pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in query)
+    return "".join(f"&{name}={value}" for name, value in pairs)
 
 
 def edge_token(key: bytes, key_id: str, expires: int, path: str) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mesh.errors import Unavailable
-from mesh.ids import random_id
+from mesh.ids import random_id, ulid_text
 from mesh.postgres import STORE_ERRORS, Pool, fetch
 from svc_media.dependencies import OnHealth, silent
 from svc_media.model import Draft, Upload
@@ -102,4 +102,5 @@ class MediaStore:
 
 
 def _upload(row: Any) -> Upload:
-    return Upload(*row)
+    media_id, *columns = row
+    return Upload(media_id, ulid_text(media_id), *columns)

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from mesh import logs
 from mesh.errors import root_cause
-from whimbrel_cli.bench import crypto
+from whimbrel_cli.bench import crypto, files
 from whimbrel_cli.bench.machine import load_average, machine, versions
 from whimbrel_cli.bench.plan import Milestone
 from whimbrel_cli.bench.profiling import Sampler, Target, print_profile
 from whimbrel_cli.bench.report import keep, print_report, rounded
 from whimbrel_cli.bench.running import Size, run
-from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, WORKLOADS, Figures
+from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, FILES, WORKLOADS, Figures
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.up import DEFAULT_DATA
@@ -100,6 +100,8 @@ async def _run_all(
 async def _run_one(name: str, size: Size, target: Target, console: Console) -> Figures:
     if name == CRYPTO:
         return dict(await crypto.measured())
+    if name == FILES:
+        return dict(await files.measured())
     if not target.process:
 
         def show(milestone: Milestone, _mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, Figures
+from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, FILES, Figures
 
 
 class Goal(NamedTuple):
@@ -55,10 +55,15 @@ _GOALS = (
     Goal((CRYPTO,), "sealed_mib_per_s", 400, 480, "MiB/s sealed", more_is_better=True),
     Goal((CRYPTO,), "opened_mib_per_s", 400, 480, "MiB/s opened", more_is_better=True),
     Goal((CRYPTO,), "attachment_growth_kib", 1_024, 256, "KiB more for 16 times the file"),
+    Goal((FILES,), "grant_cpu_us", 400, 250, "µs CPU a grant"),
+    Goal((FILES,), "sent_mib_per_s", 150, 250, "MiB/s sent", more_is_better=True),
+    Goal((FILES,), "saved_mib_per_s", 150, 250, "MiB/s saved", more_is_better=True),
+    Goal((FILES,), "sdk_rss_mib", 120, 100, "MiB of memory, of the SDK"),
 )
 _DETAILS = (
     *("per_s", "p50_ms", "p99_ms", "cpu_us_by_process", "cpu_us_by_100k", "cpu_us_by_away"),
     *("turns_per_s", "turns_spqr_per_s", "core_percent_by_process"),
+    *("store_takes_mib_per_s", "store_gives_mib_per_s", "grant_mesh_cpu_us"),
 )
 
 

@@ -229,10 +229,11 @@ WORKLOADS: Mapping[str, Workload] = {
 MARK_EVERY = _MARK_EVERY
 
 # Needs no mesh, so it is not one of those.
-CRYPTO = "crypto"
+CRYPTO, FILES = "crypto", "files"
 DESCRIPTIONS: Mapping[str, str] = {
     **{name: workload.what for name, workload in WORKLOADS.items()},
     CRYPTO: "the protocol core on one core, 200-byte messages",
+    FILES: "grants, and 1 GiB through the SDK and the store",
 }
 
 
