@@ -72,9 +72,9 @@ class Exchange:
         self._on_lacking = on_lacking
         self._on_low_prekeys = on_low_prekeys
         self._on_behind = on_behind
-        self._on_channel = on_channel
         self._on_stream = on_stream
         self._on_sign, self._signs = on_sign, signs
+        self._on_channel = on_channel
         # Conversations that are groups.
         self._groups: set[bytes] = set()
         # Accounts to which no session is open; what is for them waits.
@@ -176,10 +176,10 @@ class Exchange:
                 self._on_behind({event.group_news.group_id})
             case "low_prekeys":
                 self._on_low_prekeys()
-            case "channel_post" | "channel_heads":
-                self._on_channel(event)
             case "presence" | "writing" | "watch_refused":
                 self._on_sign(event)
+            case "channel_post" | "channel_heads":
+                self._on_channel(event)
 
     def _reject(self, rejected: send_pb2.Rejected, changes: Changes) -> None:
         if rejected.HasField("retry_after"):
