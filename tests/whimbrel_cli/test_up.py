@@ -18,7 +18,7 @@ from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.programs import Command, Program, State
 
 _WHIMBREL = str(Path(sys.executable).parent / "whimbrel")
-_OURS = {"gateway-1", "media-1", "message-1", "push-1", "push-providers"}
+_OURS = {"gateway-1", "media-1", "message-1", "presence-1", "push-1", "push-providers"}
 _PROCESSES = {"postgres", "valkey", "etcd", "seaweed", *_OURS}
 
 pytestmark = pytest.mark.timeout(180)
