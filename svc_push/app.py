@@ -12,7 +12,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
 from mesh.postgres import open_pool
 from mesh.redis import open_redis
-from mesh.service import opened
+from mesh.service import Process, opened
 from mesh.tasks import periodically
 from svc_push.jobs import Jobs, JobsUnavailable
 from svc_push.model import Provider
@@ -36,8 +36,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
     clock = SystemClock()
     async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
-        jobs = await _open_jobs(settings, process.instance_id, stack)
-        store = await _open_store(settings, stack)
+        jobs = await _open_jobs(settings, process, stack)
+        store = await _open_store(settings, process, stack)
         providers = await open_providers(settings, clock, stack)
         tokens = Tokens(store, jobs, list(providers), keep=settings.keep_tokens, clock=clock)
         worker = Worker(
@@ -120,7 +120,7 @@ def _private_key(path: Path) -> EllipticCurvePrivateKey:
 
 
 async def _open_jobs(
-    settings: Settings, instance_id: str, stack: contextlib.AsyncExitStack
+    settings: Settings, process: Process, stack: contextlib.AsyncExitStack
 ) -> Jobs:
     # A connection waits a second for jobs; the answer must not be given up before.
     redis = await stack.enter_async_context(
@@ -131,13 +131,16 @@ async def _open_jobs(
     return Jobs(
         redis,
         prefix=settings.redis_prefix,
-        consumer=instance_id,
+        consumer=process.instance_id,
         keep=settings.keep_wake_ups,
         quiet=settings.quiet,
+        on_health=lambda is_well: process.health.dependency("redis", is_well=is_well),
     )
 
 
-async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> TokenStore:
+async def _open_store(
+    settings: Settings, process: Process, stack: contextlib.AsyncExitStack
+) -> TokenStore:
     pool = await stack.enter_async_context(
         open_pool(
             settings.database.get_secret_value(),
@@ -145,4 +148,8 @@ async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> T
             application_name="svc_push",
         )
     )
-    return TokenStore(pool, Seal.load(settings.token_keys))
+    return TokenStore(
+        pool,
+        Seal.load(settings.token_keys),
+        lambda is_well: process.health.dependency("database", is_well=is_well),
+    )

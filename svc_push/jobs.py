@@ -8,7 +8,8 @@ Jobs for later wait in a sorted set.
 Redis may be flushed: then devices that still have something waiting are told of again.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -146,13 +147,25 @@ class Jobs:
     """The outstanding wake-ups of all devices. Every call raises JobsUnavailable."""
 
     def __init__(
-        self, redis: Redis, *, prefix: str, consumer: str, keep: timedelta, quiet: timedelta
+        self,
+        redis: Redis,
+        *,
+        prefix: str,
+        consumer: str,
+        keep: timedelta,
+        quiet: timedelta,
+        on_health: Callable[[bool], None] = lambda _is_well: None,
     ) -> None:
-        """`keep`: how long a wake-up is outstanding; `quiet`: least time between quiet ones."""
+        """Wire it.
+
+        `keep`: how long a wake-up is outstanding; `quiet`: least time between quiet ones;
+        `on_health` hears whether Redis answers.
+        """
         self._redis = redis
         self._base = f"{prefix}{{push}}:"
         self._jobs, self._later = f"{self._base}jobs", f"{self._base}later"
         self._consumer = consumer
+        self._on_health = on_health
         self._keep = keep // _MILLISECOND
         self._quiet = quiet // _MILLISECOND
 
@@ -174,7 +187,7 @@ class Jobs:
 
     async def state(self, job: Job) -> State | None:
         """What is outstanding; None: the job is over."""
-        with _redis_needed():
+        with self._needing_redis():
             number, urgent, tries = await self._redis.hmget(
                 self._key(job.device), ["job", "urgent", "tries"]
             )
@@ -184,7 +197,7 @@ class Jobs:
 
     async def take(self, most: int, *, wait: timedelta) -> list[Job]:
         """The next jobs, up to so many; none if there are none for so long."""
-        with _redis_needed():
+        with self._needing_redis():
             try:
                 read: Any = await self._redis.xreadgroup(
                     _GROUP,
@@ -202,7 +215,7 @@ class Jobs:
 
     async def claim(self, most: int, *, idle: timedelta) -> list[Job]:
         """Jobs that some instance took so long ago without ending them: it must be dead."""
-        with _redis_needed():
+        with self._needing_redis():
             try:
                 _, entries, *_ = await self._redis.xautoclaim(
                     self._jobs, _GROUP, self._consumer, idle // _MILLISECOND, count=most
@@ -215,7 +228,7 @@ class Jobs:
 
     async def due(self, most: int) -> int:
         """Make jobs of those that wait no longer; returns how many."""
-        with _redis_needed():
+        with self._needing_redis():
             found: int = await _DUE.run(
                 self._redis,
                 keys=[self._jobs, self._later],
@@ -241,7 +254,7 @@ class Jobs:
 
     async def leave(self) -> None:
         """Take this instance out of the group if it has left nothing undone."""
-        with _redis_needed():
+        with self._needing_redis():
             pending = await self._redis.xpending_range(
                 self._jobs, _GROUP, "-", "+", 1, consumername=self._consumer
             )
@@ -254,7 +267,7 @@ class Jobs:
         args: list[Argument] = [
             *(_GROUP, job.entry, job.number, int(is_rung), after, tries, str(job.device)),
         ]
-        with _redis_needed():
+        with self._needing_redis():
             await _END.run(self._redis, keys=self._keys(job.device), args=args)
 
     async def _make_group(self) -> None:
@@ -268,7 +281,7 @@ class Jobs:
     async def _run_many(
         self, script: Script, calls: Sequence[tuple[Device, Sequence[Argument]]]
     ) -> None:
-        with _redis_needed():
+        with self._needing_redis():
             results = await script.run_many(
                 self._redis,
                 [(self._keys(device), [str(device), *args]) for device, args in calls],
@@ -277,22 +290,22 @@ class Jobs:
                 if isinstance(result, Exception):
                     raise result
 
+    @contextlib.contextmanager
+    def _needing_redis(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError, TimeoutError):
+            self._on_health(False)
+            raise JobsUnavailable(
+                "Redis cannot be reached", metadata={"dependency": "redis"}
+            ) from None
+        self._on_health(True)
+
     def _keys(self, device: Device) -> list[Argument]:
         return [self._key(device), self._jobs, self._later]
 
     def _key(self, device: Device) -> str:
         return f"{self._base}device:{device}"
-
-
-class _redis_needed:  # noqa: N801  reads as the statement it is
-    """Turns Redis's errors into JobsUnavailable."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RedisError | OSError | TimeoutError):
-            raise JobsUnavailable("Redis cannot be reached", metadata={"dependency": "redis"})
 
 
 def _job(entry: tuple[bytes, dict[bytes, bytes]]) -> Job:

@@ -1,6 +1,7 @@
 """The only SQL of the push service: one sealed token a device."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -34,9 +35,13 @@ class StoreUnavailable(Unavailable):
 class TokenStore:
     """Which token a device has."""
 
-    def __init__(self, pool: Pool, seal: Seal) -> None:
+    def __init__(
+        self, pool: Pool, seal: Seal, on_health: Callable[[bool], None] = lambda _is_well: None
+    ) -> None:
+        """`on_health` hears whether the database answers."""
         self._pool = pool
         self._seal = seal
+        self._on_health = on_health
 
     async def set(self, device: Device, provider: Provider, secret: bytes, now: datetime) -> None:
         """Bind the token to the device; whoever had it before has none any more."""
@@ -86,6 +91,9 @@ class TokenStore:
 
     async def _fetch(self, statement: str, *arguments: object) -> list[Any]:
         try:
-            return await fetch(self._pool, statement, *arguments)
+            rows = await fetch(self._pool, statement, *arguments)
         except STORE_ERRORS as error:
+            self._on_health(False)
             raise StoreUnavailable("the push service's database cannot be reached") from error
+        self._on_health(True)
+        return rows

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from svc_push.jobs import Connected, Job, Wake
-from tests.svc_push.conftest import a_device, jobs_of
+from mesh.redis import open_redis
+from svc_push.jobs import Connected, Job, Jobs, JobsUnavailable, Wake
+from tests.svc_push.conftest import QUIET, a_device, jobs_of
 
 _SOON = timedelta(milliseconds=200)
 
@@ -164,3 +165,24 @@ async def test_a_wake_up_is_outstanding_only_as_long_as_a_provider_keeps_it(redi
     await jobs.wake([wake(device)])
 
     assert len(await taken(jobs)) == 1
+
+
+async def test_without_redis_nothing_is_taken_for_durable_and_health_hears_of_it(own_valkey):
+    told: list[bool] = []
+    async with open_redis(own_valkey.address) as redis:
+        jobs = Jobs(
+            redis,
+            prefix="test:",
+            consumer="one",
+            keep=timedelta(days=1),
+            quiet=QUIET,
+            on_health=told.append,
+        )
+        await jobs.wake([wake(a_device())])
+        await own_valkey.kill()
+        with pytest.raises(JobsUnavailable):
+            await jobs.wake([wake(a_device())])
+        await own_valkey.start()
+        await jobs.wake([wake(a_device())])
+
+    assert told == [True, False, True]
