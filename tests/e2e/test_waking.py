@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from typer.testing import CliRunner, Result
 
 from mesh.redis import open_redis
 from tests.e2e.device import Device, a_send
@@ -19,13 +20,16 @@ from tests.e2e.people import Account, register
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.message.v1 import send_pb2
 from whimbrel.push.v1 import push_pb2, push_pb2_grpc
+from whimbrel_cli.main import app
 from whimbrel_cli.providers.arrivals import short
+from whimbrel_cli.pushes import simulated_token
 from whimbrel_cli.stack.environment import pushes_file
 from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_client import Client, Protection
 
 _ENV = {"WHIMBREL_MESSAGE_PUSH_AFTER": "PT0.2S", "WHIMBREL_MESSAGE_PUSH_SWEEP": "PT1S"}
 # Long before the default, and no test has a provider that takes long.
-_CLAIM = {"WHIMBREL_PUSH_CLAIM_AFTER": "PT2S"}
+_PUSH = {"WHIMBREL_PUSH_PUSH_AFTER": "PT2S", "WHIMBREL_PUSH_LOG_LEVEL": "DEBUG"}
 _SMALL = {"gateways": 1, "message": 1, "shards": 1, "push": 1}
 _WITHIN = 20.0
 
@@ -34,7 +38,7 @@ _WITHIN = 20.0
 def mesh() -> Iterator[Mesh]:
     with lasting_mesh(
         **_SMALL,
-        env_of={"message-1": _ENV, "push-1": _CLAIM},
+        env_of={"message-1": _ENV, "push-1": _PUSH},
     ) as mesh:
         yield mesh
 
@@ -215,7 +219,7 @@ async def test_a_dead_push_service_delays_no_message_and_forgets_nobody(mesh):
 async def test_a_push_service_killed_midway_loses_no_urgent_wake_up(mesh, point):
     sender, away = await a_person(mesh), await a_person(mesh)
     await mesh.stop("push-1")
-    await mesh.start("push-1", env={**_CLAIM, "WHIMBREL_PUSH_FAILPOINT": f"{point}:1"})
+    await mesh.start("push-1", env={**_PUSH, "WHIMBREL_PUSH_FAILPOINT": f"{point}:1"})
     async with sender.online() as device:
         await say(device, away)
         async with asyncio.timeout(_WITHIN):
@@ -224,7 +228,7 @@ async def test_a_push_service_killed_midway_loses_no_urgent_wake_up(mesh, point)
         # The message service tells of nobody: what rings is what the dead instance had taken.
         mesh.kill("message-1", signal.SIGSTOP)
         try:
-            await mesh.start("push-1", env=_CLAIM)
+            await mesh.start("push-1", env=_PUSH)
             rings = await away.rung(rung_before + 1)
         finally:
             mesh.kill("message-1", signal.SIGCONT)
@@ -243,3 +247,28 @@ async def test_no_log_tells_a_token_a_sender_or_what_was_said(mesh):
     assert {n for n, log in logs.items() if any(one in log for one in secrets)} == set()
     assert sender.account.handle not in json.dumps(ring)
     assert "push-1.log" in logs
+
+
+async def test_a_developer_gives_a_device_a_token_and_sees_the_push_arrive(mesh):
+    handle = f"dev{os.urandom(4).hex()}"
+    profile, in_file = mesh.data / "profiles" / handle, Protection(key_ring=False)
+    await Client.register(profile, handle, gateways=mesh.gateway_addresses, protection=in_file)
+    sender = await a_person(mesh)
+
+    def pushes(*options: str) -> Result:
+        return CliRunner().invoke(app, ["pushes", "--data", str(mesh.data), *options])
+
+    given = await asyncio.to_thread(pushes, "--as", handle)
+    away = Person(mesh, sender.account, simulated_token(handle))
+    async with Client.connect(profile, protection=in_file) as client:
+        user_id = client.user_id
+    async with sender.online() as device:
+        send = a_send(user_id)
+        send.urgent = True
+        await device.send(send)
+        await device.answer(send)
+        await away.rung(1)
+    shown = await asyncio.to_thread(pushes, "--json")
+
+    assert f"{handle} is woken as device {short(away.apns.hex())}" in given.output
+    assert short(away.apns.hex()) in shown.output
