@@ -29,7 +29,7 @@ from whimbrel_client import Client, Protection
 
 _ENV = {"WHIMBREL_MESSAGE_PUSH_AFTER": "PT0.2S", "WHIMBREL_MESSAGE_PUSH_SWEEP": "PT1S"}
 # Long before the default, and no test has a provider that takes long.
-_PUSH = {"WHIMBREL_PUSH_PUSH_AFTER": "PT2S", "WHIMBREL_PUSH_LOG_LEVEL": "DEBUG"}
+_PUSH = {"WHIMBREL_PUSH_CLAIM_AFTER": "PT2S", "WHIMBREL_PUSH_LOG_LEVEL": "DEBUG"}
 _SMALL = {"gateways": 1, "message": 1, "shards": 1, "push": 1}
 _WITHIN = 20.0
 
