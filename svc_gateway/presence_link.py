@@ -55,6 +55,7 @@ class PresenceLink:
         self._on_event = on_event
         self._clock = clock
         self._outbox = Outbox()
+        self._overrun = asyncio.Event()
         self._call: Call | None = None
 
     @property
@@ -67,7 +68,7 @@ class PresenceLink:
             return
         self._outbox.put(frame)
         if self._outbox.size > _MOST_UNWRITTEN:
-            self._call.cancel()
+            self._overrun.set()
 
     async def run(self) -> None:
         """Keep the stream; ends by cancellation only."""
@@ -89,19 +90,27 @@ class PresenceLink:
         )
         call = open_stream(metadata=self._credentials.metadata_for("presence"))
         self._call = call
+        self._overrun.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._write(call), name="presence-writer")
+                guarding = tasks.create_task(self._guard(), name="presence-guard")
                 while (frame := await call.read()) is not grpc.aio.EOF:
                     backoff.reset()
                     for event in frame.events:
                         self._on_event(event)
                 writing.cancel()
+                guarding.cancel()
             await call.code()
         finally:
             call.cancel()
             self._call = None
             self._outbox.clear()
+
+    async def _guard(self) -> None:
+        # Not by cancelling the call: that would end the reader as if we were ended ourselves.
+        await self._overrun.wait()
+        raise TimeoutError("the instance does not read")
 
     async def _write(self, call: Call) -> None:
         outbox = self._outbox

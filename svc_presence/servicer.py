@@ -21,6 +21,7 @@ from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc
 log = structlog.get_logger(__name__)
 
 _MOST_ASKED = 500
+_ACTIVITIES = frozenset(Activity)
 _OF_TEAMS = Terms(is_visible=True, is_told_typing=False)
 
 
@@ -114,7 +115,7 @@ class PresenceServicer(presence_pb2_grpc.PresenceServiceServicer):
             case "unwatch":
                 for viewing in _viewings(event.unwatch):
                     self._tracker.unwatch(link, viewing)
-            case "writing":
+            case "writing" if event.writing.activity in _ACTIVITIES:
                 typing = event.writing
                 peer = Chat(typing.group_id or typing.peer_id, bool(typing.group_id))
                 self._tracker.typing(typing.user_id, peer, Activity(typing.activity))

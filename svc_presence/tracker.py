@@ -161,7 +161,8 @@ class Tracker:
     def _look_at(self, watch: Watch) -> None:
         if self._audience.known(watch.viewing) is None:
             self._audience.want(watch.viewing, self._allowed)
-        if not watch.viewing.chat.is_group:
+        seen = self._seen.get(watch.viewing.chat.id)
+        if seen is not None and seen.is_there:  # else the time changes nothing
             self._tell(watch)
 
     # How it follows.

@@ -64,6 +64,11 @@ class LastSeen(Enum):
     DAY = identity_pb2.LAST_SEEN_DAY
 
 
+# What is newer than this version is ignored.
+_STATES = frozenset(state.value for state in PresenceState)
+_ACTIVITIES = frozenset(activity.value for activity in Activity)
+
+
 @dataclass(frozen=True, slots=True)
 class Presence:
     """Whether the other of a direct chat is there. `last_seen`: for OFFLINE, if it is known."""
@@ -184,13 +189,13 @@ class Presences:
     def note(self, event: gateway_pb2.ServerEvent) -> None:
         """What the mesh says of an open chat."""
         match event.WhichOneof("event"):
-            case "presence":
+            case "presence" if event.presence.state in _STATES:
                 presence = _presence(event.presence)
                 peer = _peer(presence.user_id, is_group=False)
                 if peer in self._open:
                     self._known[peer] = presence
                     self._tell(peer, presence)
-            case "writing":
+            case "writing" if event.writing.activity in _ACTIVITIES:
                 told = event.writing
                 peer = _peer(told.group_id or told.user_id, is_group=bool(told.group_id))
                 self._tell(peer, Writing(told.user_id, Activity(told.activity)))
