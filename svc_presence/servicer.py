@@ -21,7 +21,7 @@ from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc
 log = structlog.get_logger(__name__)
 
 _MOST_ASKED = 500
-_ACTIVITIES = frozenset(Activity)
+_ACTIVITIES = frozenset(activity.value for activity in Activity)
 _OF_TEAMS = Terms(is_visible=True, is_told_typing=False)
 
 
