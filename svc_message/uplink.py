@@ -71,7 +71,9 @@ class Uplink(Generic[B]):
         while True:
             try:
                 await self._attached(backoff, tries)
-            except _BROKEN as error:
+            except (*_BROKEN, asyncio.CancelledError) as error:
+                if _is_being_cancelled():
+                    raise
                 self._on_health(False)
                 log.debug("no stream", to=self._feed.service, error=type(error).__name__)
             tries += 1
@@ -105,3 +107,9 @@ class Uplink(Generic[B]):
         self._on_health(True)
         batch, self._untold = self._untold, None
         self._untold = await self._feed.answered(batch, answer)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether it is this task that is cancelled: grpc says so of a call whose channel is closed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
