@@ -120,14 +120,17 @@ class _Connection:
         """Serve until the client goes."""
         self._h2.initiate_connection()
         await self._flush()
+        answering: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as tasks:
             while data := await self._reader.read(_READ_BYTES):
                 for event in self._h2.receive_data(data):
                     request = self._take(event)
                     if request is not None:
-                        tasks.create_task(self._answer(*request), name="answer")
+                        task = tasks.create_task(self._answer(*request), name="answer")
+                        answering.add(task)
+                        task.add_done_callback(answering.discard)
                 await self._flush()
-            for task in tuple(tasks._tasks):  # noqa: SLF001  nobody reads the answers any more
+            for task in answering:  # nobody reads what they say any more
                 task.cancel()
 
     def _take(self, event: h2.events.Event) -> tuple[int, Request] | None:
