@@ -44,6 +44,7 @@ class Seaweed:
         self._access_key = ""
         self._secret_key = ""
         self._inner_key = ""
+        self._master_port = 0
 
     async def prepare(self) -> None:
         (self._directory / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,12 +57,14 @@ class Seaweed:
         key = {"accessKey": self._access_key, "secretKey": self._secret_key}
         known = {"name": "media", "credentials": [key], "actions": ["Admin"]}
         write_private(identities, json.dumps({"identities": [known]}))
+        inner_ports = _inner_ports()
+        self._master_port = int(inner_ports["master.port"])
         options = {
             **_OPTIONS,
             "dir": str(self._directory / "data"),
             "s3.port": str(port),
             "s3.config": str(identities),
-            **_inner_ports(),
+            **inner_ports,
         }
         argv = [seaweed_binary(), "server", *(f"-{name}={one}" for name, one in options.items())]
         signing = ("JWT_SIGNING", "JWT_SIGNING_READ", "JWT_FILER_SIGNING", "JWT_FILER_SIGNING_READ")
@@ -70,17 +73,10 @@ class Seaweed:
         return Command(self.name, argv, log, env=env, stop_signal=signal.SIGKILL)
 
     async def answers(self, port: int) -> bool:
-        try:
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
-        except OSError:
+        """Whether S3 does, and the master knows the volumes: until then each object is an error."""
+        if b" 200 " not in (await _got(port, "/healthz")).partition(b"\n")[0]:
             return False
-        try:
-            writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-            return b" 200 " in await reader.readline()
-        except OSError:
-            return False
-        finally:
-            writer.close()
+        return b'"DataCenters":[' in await _got(self._master_port, "/dir/status")
 
     def address(self, port: int) -> str:
         """One URL with all that a client needs: keys, host and bucket."""
@@ -89,6 +85,21 @@ class Seaweed:
 
     def _secret(self, name: str) -> str:
         return read_or_make_secret(self._directory / name, make=lambda: secrets.token_hex(20))
+
+
+async def _got(port: int, path: str) -> bytes:
+    """The answer with its head; nothing if nobody answers."""
+    try:
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return b""
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        return await reader.read()
+    except OSError:
+        return b""
+    finally:
+        writer.close()
 
 
 def _inner_ports() -> dict[str, str]:
