@@ -31,7 +31,9 @@ class Plan:
     messages: int = 0
     mark_every: int = 0  # tell of every so many messages; 0: never
     rounds: int = 1
-    presence: Sequence[str] = ()  # addresses of the instances' internal listeners
+    presence: Sequence[str] = field(
+        default_factory=list
+    )  # addresses of the instances' internal listeners
     service_key: str = ""  # file of the key that gateways sign with
     # The shards' DSNs, for what only they can tell.
     shards: Mapping[str, str] = field(default_factory=dict, repr=False)
