@@ -68,7 +68,7 @@ async def test_a_picture_is_shown_small_and_its_file_saved(client: Rehearsal) ->
     client.hear("bob", "words")
 
     async with screen_of(client, client.people["bob"]) as screen:
-        await screen.until(lambda: len(screen.bubbles) == 3)
+        await screen.until(lambda: len(screen.bubbles) == 3 and all(b[1] for b in screen.bubbles))
         with_picture, without, _ = (words for _, words, _ in screen.bubbles)
         await screen.focus("shore.jpg")
         await screen.pilot.press("s")
