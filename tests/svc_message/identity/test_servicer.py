@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.errors import reason_of
+from mesh.ids import ulid_text
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from svc_message.identity.servicer import IdentityServicer
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -37,6 +38,10 @@ def _registration(person, handle) -> identity_pb2.RegisterRequest:
     return identity_pb2.RegisterRequest(handle=handle, device_public_key=person.public_key, **proof)
 
 
+def _caller(user_id: bytes) -> tuple[tuple[str, str], ...]:
+    return (("whimbrel-user-id", ulid_text(user_id)), *_CALLER[1:])
+
+
 async def _reason(call) -> tuple:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
@@ -50,7 +55,8 @@ async def test_register_refresh_and_look_up_over_the_wire(stub, alice, verifier)
     refreshed = await stub.Refresh(
         identity_pb2.RefreshRequest(user_id=made.user_id, device_id=made.device_id, **proof)
     )
-    found = await stub.LookUp(identity_pb2.LookUpRequest(handle="alice"), metadata=_CALLER)
+    wanted = identity_pb2.LookUpRequest(handle="alice")
+    found = await stub.LookUp(wanted, metadata=_caller(made.user_id))
 
     assert found.user_id == made.user_id
     expiry = refreshed.expires_at.ToDatetime(tzinfo=alice.clock.now().tzinfo)
@@ -66,7 +72,7 @@ async def test_looking_up_without_a_token_is_refused(stub) -> None:
 
 
 async def test_each_refusal_has_its_reason(stub, alice, mallory) -> None:
-    await stub.Register(_registration(alice, "alice"))
+    made = await stub.Register(_registration(alice, "alice"))
     unsigned = _registration(alice, "bob")
     unsigned.ClearField("signature")
     bad_time = _registration(alice, "bob")
@@ -77,15 +83,16 @@ async def test_each_refusal_has_its_reason(stub, alice, mallory) -> None:
     forged = await _reason(stub.Register(unsigned))
     stale = await _reason(stub.Register(bad_time))
     empty = await _reason(stub.Register(identity_pb2.RegisterRequest()))
-    unknown = await _reason(
-        stub.LookUp(identity_pb2.LookUpRequest(handle="nobody"), metadata=_CALLER)
-    )
+    nobody = identity_pb2.LookUpRequest(handle="nobody")
+    unknown = await _reason(stub.LookUp(nobody, metadata=_caller(made.user_id)))
+    unlinked = await _reason(stub.LookUp(nobody, metadata=_CALLER))
 
     assert taken[1] == "HANDLE_TAKEN"
     assert invalid[1] == empty[1] == "HANDLE_INVALID"
     assert forged[1] == "SIGNATURE_INVALID"
     assert stale[1:] == ("SIGNATURE_STALE", {"server_time": "2026-01-01T00:00:00.000Z"})
     assert unknown[:2] == (grpc.StatusCode.NOT_FOUND, "HANDLE_UNKNOWN")
+    assert unlinked[1] == "DEVICE_REVOKED"
 
 
 async def test_an_answer_shows_no_token_when_it_is_logged(accounts, alice) -> None:
