@@ -12,6 +12,7 @@ from tests.e2e.device import a_send
 # The shards of svc_message's own tests: two databases, migrated, and accounts in bulk.
 from tests.svc_message.conftest import (  # noqa: F401
     bulk_accounts,
+    session_variables,
     shard_dsns,
     shard_templates,
     shards,
