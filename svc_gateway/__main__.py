@@ -1,21 +1,10 @@
-"""`python -m svc_gateway` runs an instance; `python -m svc_gateway settings` prints every knob."""
+"""`python -m svc_gateway` runs an instance; with `settings` it prints every knob."""
 
 import sys
 
-from mesh.server import run_until_signalled
-from mesh.settings import describe, load
+from mesh.command import main
 from svc_gateway.app import serve
 from svc_gateway.settings import Settings
 
-
-def main() -> None:
-    """Do what the command line says."""
-    if sys.argv[1:] == ["settings"]:
-        print(describe(Settings))  # noqa: T201
-        return
-    settings = load(Settings)
-    run_until_signalled(lambda stop: serve(settings, stop))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main("svc_gateway", Settings, serve))

@@ -1,36 +1,19 @@
 """`python -m svc_media` runs an instance; it has a few commands beside that."""
 
-import asyncio
 import sys
 
-from mesh.server import run_until_signalled
-from mesh.settings import describe, load
+from mesh.command import Step, main
+from mesh.settings import load
 from svc_media import preparing
 from svc_media.app import serve
 from svc_media.settings import Settings, StoreSettings
 
-_USAGE = """usage: python -m svc_media            run an instance
-       python -m svc_media prepare    make the schema, the bucket and its lifecycle
-       python -m svc_media settings   print every setting
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command and return the exit code."""
-    match arguments:
-        case []:
-            settings = load(Settings)
-            run_until_signalled(lambda stop: serve(settings, stop))
-            return 0
-        case ["settings"]:
-            sys.stdout.write(f"{describe(Settings)}\n")
-            return 0
-        case ["prepare"]:
-            return asyncio.run(preparing.run(load(StoreSettings, part_of=Settings)))
-        case _:
-            sys.stderr.write(_USAGE)
-            return 2
-
+_STEPS = {
+    "prepare": Step(
+        "make the schema, the bucket and its lifecycle",
+        lambda: preparing.run(load(StoreSettings, part_of=Settings)),
+    ),
+}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main("svc_media", Settings, serve, _STEPS))

