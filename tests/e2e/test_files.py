@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from mesh.ids import parse_ulid
 from tests.e2e.meshes import lasting_mesh
+from tests.faults.town import eventually
 from tests.whimbrel_cli.terminal import Terminal
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.stack.settings import StackSettings
@@ -98,9 +99,11 @@ async def test_what_a_message_refers_to_is_kept_also_when_the_media_service_was_
     async with asyncio.timeout(20):
         await ann.accepted(message)
         await mesh.start("media-1")
-        while await _days_left(mesh, message) < 29:
-            await asyncio.sleep(0.05)  # until the message service has found it again
 
+    async def is_kept() -> bool:  # once the message service has found the other again
+        return await _days_left(mesh, message) >= 29
+
+    await eventually(is_kept, within=20)
     assert await _rows(mesh.shards["shard-0"], "SELECT FROM media_reference") == []
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.faults.town import eventually
 from tests.whimbrel_client.stored import looked_into
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import Client, Message, SendRefused
@@ -78,10 +79,14 @@ async def heard(client: Client, group_id: bytes, text: str) -> Message:
 
 async def until(read: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
     """What is read, once it is as wanted."""
-    async with asyncio.timeout(WITHIN):
-        while not wanted(found := await read()):
-            await asyncio.sleep(0.05)
-        return found
+    found: list[T] = []
+
+    async def is_so() -> bool:
+        found[:] = [await read()]
+        return wanted(found[0])
+
+    await eventually(is_so, within=WITHIN)
+    return found[0]
 
 
 async def kept(client: Client, group_id: bytes) -> list[Message]:

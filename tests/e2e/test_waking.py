@@ -17,6 +17,7 @@ from mesh.redis import open_redis
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
+from tests.faults.town import eventually
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.message.v1 import send_pb2
 from whimbrel.push.v1 import push_pb2, push_pb2_grpc
@@ -82,9 +83,7 @@ class Person:
         return [one for one in pushes if one["device"] == short(self.apns.hex())]
 
     async def rung(self, times: int) -> list[dict]:
-        async with asyncio.timeout(_WITHIN):
-            while len(self.rings()) < times:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: len(self.rings()) >= times, within=_WITHIN)
         return self.rings()
 
 
@@ -190,9 +189,12 @@ async def test_what_a_flushed_redis_forgot_is_told_again(mesh):
 
 async def waits(mesh: Mesh, person: Person) -> None:
     member = f"{person.account.user_id.hex()}:1"
-    async with asyncio.timeout(_WITHIN), open_redis(mesh.stack.redis_url) as redis:
-        while await redis.zscore("whimbrel:{push}:later", member) is None:
-            await asyncio.sleep(0.02)
+    async with open_redis(mesh.stack.redis_url) as redis:
+
+        async def is_later() -> bool:
+            return await redis.zscore("whimbrel:{push}:later", member) is not None
+
+        await eventually(is_later, within=_WITHIN)
 
 
 @pytest.mark.timeout(180)

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 
+from mesh.clock import SystemClock
 from mesh.errors import failure_of
 from svc_gateway.session import Phase
 from tests.svc_gateway.conftest import Edge
@@ -27,8 +28,19 @@ async def test_devices_are_told_to_come_back_elsewhere_and_routes_are_removed(ed
     assert not edge.gateway.servicer.streams
 
 
+class Looks(SystemClock):
+    """Counts the rounds of the canary, which sleeps between them."""
+
+    every, rounds = 0.002, 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.rounds += seconds == self.every
+        await super().sleep(seconds)
+
+
 async def test_nothing_is_written_to_the_registry_once_it_was_left(edge: Edge) -> None:
-    await edge.start(drain_spread=0, canary_interval=0.002)
+    await edge.start(drain_spread=0, canary_interval=Looks.every)
+    clock = edge.gateway.registrar._clock = Looks()
     await edge.connect()
     await until(lambda: edge.registry.entries)
     release, begun, go_on = edge.registry.release, asyncio.Event(), asyncio.Event()
@@ -45,7 +57,8 @@ async def test_nothing_is_written_to_the_registry_once_it_was_left(edge: Edge) -
     go_on.set()
     await draining
     edge.registry.renew_canary = lambda: looks.append(1)
-    await asyncio.sleep(0.02)  # ten looks, if there were any
+    seen = clock.rounds
+    await until(lambda: clock.rounds >= seen + 3)
 
     assert edge.registry.entries == {}
     assert not edge.registry.has_canary

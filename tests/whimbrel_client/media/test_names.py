@@ -15,7 +15,7 @@ from whimbrel_client.media.names import put_under_free_name, safe_name
         ("report.pdf", "report.pdf"),
         ("../../etc/passwd", "passwd"),
         ("..\\..\\boot.ini", "boot.ini"),
-        ("/root/.ssh/authorized_keys", "authorized_keys"),
+        ("/home/ann/.ssh/authorized_keys", "authorized_keys"),
         (".bashrc", "bashrc"),
         ("..", "file"),
         ("", "file"),
