@@ -1,7 +1,6 @@
 """The API: what an application does with Whimbrel."""
 
 import asyncio
-import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -14,39 +13,24 @@ from datetime import timedelta
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.link_pb2 import LinkSecret
-from whimbrel_client.account_calls import AccountCalls
-from whimbrel_client.channels.calls import ChannelCalls
-from whimbrel_client.channels.channels import Channels
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.connection import Connection
-from whimbrel_client.crypto import KeyPair, SafetyNumber, safety_number
-from whimbrel_client.device_calls import DeviceCalls
+from whimbrel_client.crypto import SafetyNumber, safety_number
 from whimbrel_client.errors import (
     CallFailed,
-    DeviceRevoked,
     IdentityUnknown,
     LinkFailed,
     NotConfirmed,
     SendRefused,
 )
-from whimbrel_client.exchange import Exchange
-from whimbrel_client.groups.calls import GroupCalls
-from whimbrel_client.groups.groups import Groups
-from whimbrel_client.groups.upkeep import GroupUpkeep
-from whimbrel_client.history.moving import HistoryMoves
 from whimbrel_client.identity import IdentityCalls, Tokens
 from whimbrel_client.joining import device_key, linked, opened, registered
-from whimbrel_client.key_calls import KeyCalls
-from whimbrel_client.key_store import Refusal
-from whimbrel_client.life import Life
 from whimbrel_client.linking import LinkCode
-from whimbrel_client.media.calls import MediaCalls
 from whimbrel_client.media.files import Files
 from whimbrel_client.model import (
     Alarm,
@@ -60,23 +44,14 @@ from whimbrel_client.model import (
     SendState,
     Tick,
 )
-from whimbrel_client.mutes import Mutes
-from whimbrel_client.outgoing import Outgoing
+from whimbrel_client.parts import Parts
 from whimbrel_client.payload import text
-from whimbrel_client.presence import Presences
 from whimbrel_client.profile import Account, Profile, gateways_of
-from whimbrel_client.push import Push
 from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.rekeying import change_key
 from whimbrel_client.sessions import DeviceId
-from whimbrel_client.store import Applied, Changes, Store
+from whimbrel_client.store import Store
 from whimbrel_client.store_key import BY_ITSELF, Protection
-from whimbrel_client.sync import Sending
-from whimbrel_client.upkeep import Upkeep
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 _PAGE = 256
 A_MONTH = timedelta(days=30)
@@ -89,83 +64,15 @@ class Client:
     there is a gateway. All that arrives is in the store before the mesh is told that it arrived.
     """
 
-    def __init__(
-        self,
-        account: Account,
-        *,
-        store: Store,
-        clock: ServerClock,
-        tokens: Tokens,
-        calls: IdentityCalls,
-        key_calls: KeyCalls,
-        read_receipts: bool,
-    ) -> None:
+    def __init__(self, account: Account, parts: Parts, *, read_receipts: bool) -> None:
         """For `connect` only."""
         self._account = account
-        self._life = Life()
-        self._arrived = self._life.bell()
-        self._changed = self._life.bell()
-        self._receipted = self._life.bell()
-        self._online = self._life.bell()
-        self._store = store
-        self._tokens = tokens
-        self._accounts = AccountCalls(calls, tokens.current)
-        self._devices = DeviceCalls(calls, tokens.current)
-        self.push = Push(calls, tokens.current)
-        self.files = Files(store.uploads, MediaCalls(calls, tokens.current), self.send)
+        self._parts = parts
+        self._life, self._store = parts.life, parts.store
         self._read_receipts = read_receipts
-        self._outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
-        self.history = HistoryMoves(store.history, clock=clock, life=self._life, offer=self._offer)
-        self.mutes = Mutes(
-            store.mutes, self._accounts, clock=clock, life=self._life, offer=self._offer
-        )
-        group_calls = GroupCalls(calls, tokens.current)
-        self._group_upkeep = GroupUpkeep(
-            store.groups,
-            group_calls,
-            on_changed=self._groups_changed,
-            on_refused=self._refused,
-            on_queued=self._offer,
-            on_opened=self._arrived.ring,
-        )
-        self.groups = Groups(
-            store.groups,
-            group_calls,
-            self._group_upkeep,
-            life=self._life,
-            is_caught_up=lambda: self._exchange.is_caught_up,
-            offer=self._offer,
-            user_named=self.user_named,
-        )
-        self.channels = Channels(
-            account.user_id,
-            store.channels,
-            ChannelCalls(calls, tokens.current),
-            self._identity,
-            life=self._life,
-        )
-        self._upkeep = Upkeep(
-            store.keys,
-            key_calls,
-            on_opened=self._sessions_opened,
-            on_refused=self._refused,
-            on_failing=self._sessions_failing,
-        )
-        self.presences = Presences(calls, tokens.current, life=self._life, on_work=self._work)
-        self._exchange = Exchange(
-            store,
-            clock,
-            on_stream=self.presences.stream_opened,
-            on_sign=self.presences.note,
-            signs=self.presences.take,
-            on_applied=self._applied,
-            on_given_up=self._outgoing.settled,
-            on_lacking=self._upkeep.want,
-            on_low_prekeys=self._upkeep.low,
-            on_behind=self._group_upkeep.want,
-            on_channel=self.channels.following.take,
-        )
-        self._gateway: str | None = None
+        self.push, self.mutes, self.history = parts.push, parts.mutes, parts.history
+        self.groups, self.channels, self.presences = parts.groups, parts.channels, parts.presences
+        self.files = Files(parts.store.uploads, parts.media_calls, self.send)
 
     @staticmethod
     async def request_code(
@@ -263,25 +170,17 @@ class Client:
         async with opened(Store(folder.store_path, protection, own=own)) as store:
             key = await device_key(folder, store)
             tokens = Tokens(account, key, calls=calls, clock=clock)
-            client = cls(
-                account,
-                store=store,
-                clock=clock,
-                tokens=tokens,
-                calls=calls,
-                key_calls=KeyCalls(calls, tokens.current),
-                read_receipts=read_receipts,
-            )
-            await client._exchange.restore(with_reads=read_receipts)
+            parts = Parts(account, store=store, clock=clock, tokens=tokens, calls=calls)
+            await parts.exchange.restore(with_reads=read_receipts)
             connection = Connection(
                 addresses,
                 tokens=tokens,
-                exchange=client._exchange,
+                exchange=parts.exchange,
                 credentials=credentials,
-                on_change=client._connection_changed,
+                on_change=parts.connection_changed,
             )
-            async with client._connected(connection):
-                yield client
+            async with parts.connected(connection):
+                yield cls(account, parts, read_receipts=read_receipts)
 
     # Who and where.
 
@@ -303,42 +202,37 @@ class Client:
     @property
     def is_online(self) -> bool:
         """Whether a stream is open right now."""
-        return self._gateway is not None
+        return self._parts.gateway is not None
 
     @property
     def gateway(self) -> str | None:
         """The address of the gateway that has the stream right now."""
-        return self._gateway
+        return self._parts.gateway
 
     async def online(self) -> None:
         """Return when a stream is open. Raises what has ended the client, if anything has."""
-        while self._gateway is None:
-            changed = self._online.next_ring()
+        while self._parts.gateway is None:
+            changed = self._parts.online.next_ring()
             self._life.raise_if_ended()
             await changed.wait()
 
     async def user_named(self, handle: str) -> bytes:
         """The account that has the handle; remembered. Raises HandleUnknown, Unreachable."""
-        known = await self._store.user_named(handle)
-        if known is not None:
-            return known
-        user_id = await self._accounts.user_named(handle)
-        await self._store.remember(user_id, handle)
-        return user_id
+        return await self._parts.user_named(handle)
 
     async def user_at(self, number: str) -> bytes:
         """The account that has the phone number now; not remembered, as numbers change hands.
 
         Raises HandleUnknown, RateLimited, CallFailed (FIELD_INVALID) and Unreachable.
         """
-        return await self._accounts.user_at(number)
+        return await self._parts.accounts.user_at(number)
 
     async def set_registration_lock(self, pin: str) -> None:
         """From now on the number's account goes to a new device with this PIN only; empty: without.
 
         Only the primary may. Raises CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
         """
-        await self._accounts.set_registration_lock(pin)
+        await self._parts.accounts.set_registration_lock(pin)
 
     async def handle_of(self, user_id: bytes) -> str | None:
         """The handle of an account that was looked up here once."""
@@ -363,7 +257,7 @@ class Client:
         user_id = await self.user_named(to) if isinstance(to, str) else to
         self._life.raise_if_ended()
         contents = (text(one) if isinstance(one, str) else one for one in what)
-        return await self._outgoing.queue(user_id, contents)
+        return await self._parts.outgoing.queue(user_id, contents)
 
     async def accepted(self, message: OutgoingMessage) -> Outcome:
         """Wait until the mesh has the message, durably. Raises SendRefused, NotConfirmed.
@@ -372,7 +266,7 @@ class Client:
         """
         while message.outcome is None:
             self._life.raise_if_ended()
-            await self._outgoing.change(message)
+            await self._parts.outgoing.change(message)
         if message.outcome.state is SendState.REFUSED:
             raise SendRefused(message.outcome.reason or "")
         if message.outcome.state is SendState.NOT_CONFIRMED:
@@ -381,7 +275,8 @@ class Client:
 
     async def outgoing(self, after: int = 0, *, limit: int = _PAGE) -> list[OutgoingMessage]:
         """Own messages above a local id, oldest first, also those of earlier runs."""
-        return [self._outgoing.known(row) for row in await self._store.outgoing(after, limit=limit)]
+        rows = await self._store.outgoing(after, limit=limit)
+        return [self._parts.outgoing.known(row) for row in rows]
 
     async def tick(self, message: OutgoingMessage) -> Tick:
         """What a person sees beside the message: waiting, sent, delivered or read."""
@@ -398,7 +293,7 @@ class Client:
         message, and resumes from it, does it exactly once. Raises what ends the client.
         """
         read = partial(self._store.messages, limit=_PAGE, conversation=conversation)
-        return self._life.each(self._arrived, read, after, attrgetter("cursor"))
+        return self._life.each(self._parts.arrived, read, after, attrgetter("cursor"))
 
     def receipts(self, *, after: int = 0) -> AsyncGenerator[Receipt, None]:
         """The receipts above a version, lowest first, then each as it changes.
@@ -406,14 +301,14 @@ class Client:
         Only the newest of each conversation is kept: it says all that the earlier ones said.
         """
         read = partial(self._store.receipts, limit=_PAGE)
-        return self._life.each(self._receipted, read, after, attrgetter("version"))
+        return self._life.each(self._parts.receipted, read, after, attrgetter("version"))
 
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
         """A person has read the conversation up to here; the mesh is told, now or later."""
         seq = await self._store.mark_read(conversation, up_to_seq, is_told=self._read_receipts)
         if seq and self._read_receipts:
-            self._exchange.reads.want(conversation, seq)
-            self._exchange.work.set()
+            self._parts.exchange.reads.want(conversation, seq)
+            self._parts.exchange.work.set()
 
     async def conversations(self) -> list[Conversation]:
         """All conversations that hold something, with what is unread and what waits."""
@@ -428,7 +323,7 @@ class Client:
     def identity_changes(self, *, after: int = 0) -> AsyncGenerator[IdentityChange, None]:
         """Accounts that came with another identity key than before, then each as it happens."""
         read = self._store.keys.identity_changes
-        return self._life.each(self._changed, read, after, attrgetter("cursor"))
+        return self._life.each(self._parts.changed, read, after, attrgetter("cursor"))
 
     async def saw_identity_change(self, change: IdentityChange) -> None:
         """The person was told of the change, and need not be told again: `is_seen` from now on."""
@@ -456,7 +351,7 @@ class Client:
         the time of `history` (zero: nothing; timedelta.max: all) whenever both are connected.
         Raises LinkFailed, TooManyDevices, CallFailed (CALLER_NOT_ALLOWED) and Unreachable.
         """
-        link_code, identity = LinkCode.read(code), await self._identity()
+        link_code, identity = LinkCode.read(code), await self._parts.identity()
         secret = LinkSecret(
             user_id=self.user_id,
             handle=self.handle,
@@ -464,106 +359,20 @@ class Client:
             history_token=await self.history.offered(history),
         )
         try:
-            await self._devices.link(link_code, secret)
+            await self._parts.devices.link(link_code, secret)
         except (LinkFailed, CallFailed):
             await self.history.withdraw(secret.history_token)
             raise
 
     async def devices(self) -> list[LinkedDevice]:
         """The devices of this account. Raises CallFailed and Unreachable."""
-        return await self._devices.devices(await self._identity())
+        return await self._parts.devices.devices(await self._parts.identity())
 
     async def rename_device(self, device_id: int, name: str) -> None:
         """Name a device; only the own devices can read it. Raises DeviceUnknown, NameTooLong."""
-        await self._devices.rename(device_id, name, await self._identity())
+        await self._parts.devices.rename(device_id, name, await self._parts.identity())
 
     async def revoke_device(self, device_id: int) -> None:
         """Unlink a device: the primary any but itself, another one itself. Raises DeviceUnknown."""
-        await self._devices.revoke(device_id)
+        await self._parts.devices.revoke(device_id)
         await self.history.revoked(device_id)
-
-    # Inside.
-
-    async def _identity(self) -> KeyPair:
-        return (await self._store.keys.own_keys()).device.identity
-
-    @asynccontextmanager
-    async def _connected(self, connection: Connection) -> AsyncIterator[None]:
-        running = asyncio.create_task(self._run(connection), name="whimbrel-client")
-        try:
-            yield
-        finally:
-            connection.close()
-            await running
-
-    async def _run(self, connection: Connection) -> None:
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                upkeep = tasks.create_task(self._upkeep.run(), name="whimbrel-upkeep")
-                groups = tasks.create_task(self._group_upkeep.run(), name="whimbrel-groups")
-                channels = tasks.create_task(
-                    self.channels.following.run(), name="whimbrel-channels"
-                )
-                history = tasks.create_task(self.history.run(), name="whimbrel-history")
-                await connection.run()
-                upkeep.cancel()
-                groups.cancel()
-                channels.cancel()
-                history.cancel()
-        except Exception as error:  # the root of the client's task
-            if not isinstance(self._life.end(error), DeviceRevoked):
-                log.exception("the client has failed")
-        finally:
-            self._life.end(None)
-            self._outgoing.ended()
-
-    def _connection_changed(self, gateway: str | None) -> None:
-        self._gateway = gateway
-        self._online.ring()
-        if gateway is not None:
-            self._upkeep.online()
-            self._group_upkeep.online()
-            self.channels.following.online()
-
-    def _work(self) -> None:
-        self._exchange.work.set()
-
-    def _offer(self, sends: Iterable[Sending]) -> None:
-        self._exchange.outbox.offer(sends)
-        self._exchange.work.set()
-
-    def _applied(self, applied: Applied, changes: Changes) -> None:
-        for local_id, outcome in applied.settled:
-            self._outgoing.settled(local_id, outcome)
-        if applied.new_messages:
-            self._arrived.ring()
-        if changes.receipts:
-            self._receipted.ring()
-        if applied.identity_changes:
-            self._changed.ring()
-        self.groups.moved.ring()
-        if applied.is_keyless:
-            self._group_upkeep.keys_lacking()
-        if applied.has_moved_history:
-            self.history.moved.ring()
-        if applied.has_muted:
-            self.mutes.changed.ring()
-
-    def _groups_changed(self) -> None:
-        self._exchange.try_again()
-        self.groups.moved.ring()
-
-    async def _sessions_failing(self, user_id: bytes) -> None:
-        """Groups do not wait for the keys of an account that cannot be had now."""
-        if await self._store.groups.give_way(user_id):
-            self._exchange.try_again()
-
-    def _sessions_opened(self) -> None:
-        self._exchange.try_again()
-        self._changed.ring()
-
-    def _refused(self, refusals: Iterable[Refusal]) -> None:
-        for local_id, client_message_id, reason in refusals:
-            self._exchange.outbox.settle(client_message_id)
-            self._outgoing.settled(local_id, Outcome(SendState.REFUSED, reason=reason))
-        self.groups.moved.ring()

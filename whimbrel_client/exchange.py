@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
+from whimbrel_client.acks import Acks, Reads
+from whimbrel_client.applying import Accepted, Applied, Changes, Refused
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.identity import timestamp
 from whimbrel_client.model import Outcome, Receipt, SendState
@@ -17,8 +19,8 @@ from whimbrel_client.opening import Delivered
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.sealing import Mismatched
 from whimbrel_client.sessions import DeviceId
-from whimbrel_client.store import Accepted, Applied, Changes, Refused, Store
-from whimbrel_client.sync import Acks, Outbox, Reads, Sending, SendLimits
+from whimbrel_client.store import Store
+from whimbrel_client.sync import Outbox, Sending, SendLimits
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,11 @@ from whimbrel_client.ranges import SeqRanges
 
 Row = tuple[Any, ...]
 
+RECEIPT = """
+SELECT version, conversation, peer, delivered, read_up_to FROM receipt
+WHERE conversation = ? AND peer = ?
+"""
+
 _PLAIN = send_pb2.CIPHERTEXT_TYPE_PLAIN
 
 

@@ -4,61 +4,42 @@ Each method is one transaction, committed when it returns. It knows no stream an
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from whimbrel.message.v1 import send_pb2
+from whimbrel_client.applying import Applied, Changes, apply
 from whimbrel_client.channels.store import ChannelStore
 from whimbrel_client.database import Database
-from whimbrel_client.groups import late, state
-from whimbrel_client.groups.answering import answer
-from whimbrel_client.groups.sending import handed, not_handed, refused_for_now
-from whimbrel_client.groups.store import GroupStore, merge_tallies, tally_of
+from whimbrel_client.groups.store import GroupStore, tally_of
 from whimbrel_client.held import Held
 from whimbrel_client.history.store import HistoryStore
-from whimbrel_client.kept import Keeping, Queued, queue_own
+from whimbrel_client.kept import Queued, queue_own
 from whimbrel_client.key_store import KeyStore
 from whimbrel_client.media.uploads import UploadStore
 from whimbrel_client.model import (
     Alarm,
     Conversation,
     Message,
-    Outcome,
     OutgoingMessage,
     Receipt,
     SendState,
     Tick,
 )
 from whimbrel_client.mute_store import MuteStore
-from whimbrel_client.opening import Delivered, Opening
-from whimbrel_client.ranges import SeqRanges
-from whimbrel_client.rows import message_of, outcome_of, outgoing_of, packed, receipt_of
+from whimbrel_client.rows import RECEIPT, message_of, outgoing_of, receipt_of
 from whimbrel_client.schema import MIGRATIONS
-from whimbrel_client.sealing import Mismatched, Sealed, Sealing, unseal, unseal_to_group
-from whimbrel_client.sessions import NOBODY, DeviceId, Sessions
+from whimbrel_client.sealing import Sealed, Sealing
+from whimbrel_client.sessions import NOBODY, DeviceId
 from whimbrel_client.sqlcipher import Connection
 from whimbrel_client.store_key import BY_ITSELF, Protection
 from whimbrel_client.sync import Sending, Wanted
-
-log = logging.getLogger(__name__)
 
 _MESSAGES = """
 SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext,
     content, mark
 FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) AND state <> 2
 ORDER BY cursor LIMIT ?2
-"""
-_OTHER_AT = """
-SELECT message_id FROM message WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
-UNION ALL
-SELECT message_id FROM outgoing WHERE conversation = ?1 AND seq = ?2 AND message_id <> ?3
-"""
-_ADD_ALARM = """
-INSERT OR IGNORE INTO alarm (conversation, seq, kept_message_id, other_message_id)
-VALUES (?, ?, ?, ?)
 """
 _WAITING = "SELECT conversation, MAX(id) FROM outgoing WHERE state = 0 GROUP BY conversation"
 _COUNT_WAITING = "SELECT COUNT(*) FROM outgoing WHERE state = 0"
@@ -68,33 +49,14 @@ WHERE conversation = ? AND id > ? AND id <= ? AND state = 0 ORDER BY id LIMIT ?
 """
 _MARK_TRIED = "UPDATE outgoing SET first_tried_at = ? WHERE id = ? AND first_tried_at IS NULL"
 _GIVE_UP = "UPDATE outgoing SET state = 3 WHERE id = ? AND state = 0"
-# A send that was given up as not confirmed may still be accepted: good news is always taken.
-_ACCEPT = """
-UPDATE outgoing SET state = 1, message_id = ?, seq = ?, accepted_at = ?
-WHERE client_message_id = ? AND state IN (0, 3)
-RETURNING id, conversation
-"""
-_REFUSE = """
-UPDATE outgoing SET state = ?, reason = ? WHERE client_message_id = ? AND state = 0
-RETURNING id
-"""
 _OUTGOING = """
 SELECT id, conversation, client_message_id, content, mark,
     state, message_id, seq, accepted_at, reason
 FROM outgoing WHERE id > ? AND is_shown ORDER BY id LIMIT ?
 """
-_RECEIPT = """
-SELECT version, conversation, peer, delivered, read_up_to FROM receipt
-WHERE conversation = ? AND peer = ?
-"""
 _RECEIPTS = """
 SELECT version, conversation, peer, delivered, read_up_to FROM receipt
 WHERE version > ? ORDER BY version LIMIT ?
-"""
-_PUT_RECEIPT = """
-INSERT INTO receipt (conversation, peer, version, delivered, read_up_to) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (conversation, peer) DO UPDATE
-SET version = excluded.version, delivered = excluded.delivered, read_up_to = excluded.read_up_to
 """
 _RECEIPT_VERSION = "SELECT COALESCE(MAX(version), 0) FROM receipt"
 _READ = """
@@ -103,7 +65,6 @@ ON CONFLICT (conversation) DO UPDATE
 SET up_to_seq = MAX(up_to_seq, ?2), recorded_up_to = MAX(recorded_up_to, ?3)
 """
 _UNRECORDED = "SELECT conversation, up_to_seq FROM reading WHERE up_to_seq > recorded_up_to"
-_RECORDED = "UPDATE reading SET recorded_up_to = MAX(recorded_up_to, ?) WHERE conversation = ?"
 _GREATEST_SEQ = "SELECT MAX(seq) FROM message WHERE conversation = ? AND seq <= ?"
 _CONVERSATIONS = """
 SELECT c.conversation, contact.handle,
@@ -130,59 +91,6 @@ ON CONFLICT (user_id) DO UPDATE SET handle = excluded.handle
 _CONTACT_NAMED = "SELECT user_id FROM contact WHERE handle = ?"
 _HANDLE_OF = "SELECT handle FROM contact WHERE user_id = ?"
 _ALARMS = "SELECT conversation, seq, kept_message_id, other_message_id FROM alarm ORDER BY id"
-
-
-class Accepted(NamedTuple):
-    """The mesh has a send."""
-
-    client_message_id: bytes
-    message_id: bytes
-    seq: int
-    accepted_at: int
-
-
-class Refused(NamedTuple):
-    """The mesh will never have a send; NOT_CONFIRMED: or has had it long ago."""
-
-    client_message_id: bytes
-    state: SendState
-    reason: str
-
-
-@dataclass(slots=True)
-class Changes:
-    """All that one batch of frames brought."""
-
-    delivered: list[Delivered] = field(default_factory=list)
-    accepted: list[Accepted] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    recorded: list[tuple[bytes, int]] = field(default_factory=list)
-    mismatched: list[Mismatched] = field(default_factory=list)
-    # Sends to groups that had changed, and sends that were refused for now.
-    group_changes: list[send_pb2.GroupChanged] = field(default_factory=list)
-    postponed: list[bytes] = field(default_factory=list)
-    # Of own messages, by group and seq: delivered to, read by.
-    tallies: dict[tuple[bytes, int], tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Applied:
-    """What a batch of frames changed."""
-
-    new_messages: int = 0
-    settled: list[tuple[int, Outcome]] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
-    # What this device must send because of it.
-    queued: list[Sending] = field(default_factory=list)
-    identity_changes: int = 0
-    # Groups of which too little is known, and those whose keys are handed out perhaps.
-    behind: set[bytes] = field(default_factory=set)
-    ready: set[bytes] = field(default_factory=set)
-    is_keyless: bool = False
-    # A part of a history has gone or come.
-    has_moved_history: bool = False
-    has_muted: bool = False
 
 
 class Store:
@@ -266,66 +174,7 @@ class Store:
 
     async def apply(self, changes: Changes) -> Applied:
         """Keep all that came, each message once."""
-        return await self._database.run(lambda c: self._apply(c, changes))
-
-    def _apply(self, connection: Connection, changes: Changes) -> Applied:
-        applied, sessions = Applied(), Sessions(connection)
-        keeping = Keeping(connection, Opening(connection, sessions, self._own), self._held)
-        for accepted in changes.accepted:
-            self._accept(connection, accepted, applied)
-        for refused in changes.refused:
-            _refuse(connection, refused, applied)
-        for key in changes.postponed:
-            applied.ready |= refused_for_now(connection, key)
-        for delivered in changes.delivered:
-            self._keep(keeping, delivered, applied)
-        self._held.save(connection)
-        for mismatched in changes.mismatched:
-            unseal(connection, sessions, mismatched)
-        for changed in changes.group_changes:
-            unseal_to_group(connection, self._own.user_id, changed, applied.behind)
-        keeping.ask_again()
-        late.remember(keeping, keeping.opening.keyless)
-        applied.is_keyless = bool(keeping.opening.keyless)
-        applied.new_messages += keeping.opened
-        for asker, request in keeping.asking:
-            keeping.queued += answer(connection, sessions, self._own, asker, request)
-        sessions.save()
-        merge_tallies(connection, changes.tallies)
-        applied.queued, applied.identity_changes = keeping.queued, sessions.identity_changes
-        applied.has_moved_history = keeping.has_moved_history
-        applied.has_muted = keeping.has_muted
-        for receipt in changes.receipts:
-            _merge_receipt(connection, receipt)
-        for conversation, up_to_seq in changes.recorded:
-            connection.execute(_RECORDED, (up_to_seq, conversation))
-        return applied
-
-    def _keep(self, keeping: Keeping, delivered: Delivered, applied: Applied) -> None:
-        group_id, sender = delivered.conversation, delivered.sender
-        if delivered.is_group and not state.knows(keeping.connection, group_id, sender):
-            applied.behind.add(group_id)
-        if self._held.add(keeping.connection, delivered.conversation, delivered.seq):
-            keeping.keep(delivered)
-            applied.new_messages += 1
-        else:
-            place = (delivered.conversation, delivered.seq)
-            _compare(keeping.connection, place, delivered.message_id, applied)
-
-    def _accept(self, connection: Connection, accepted: Accepted, applied: Applied) -> None:
-        client_message_id, message_id, seq, accepted_at = accepted
-        place = connection.execute(_ACCEPT, (message_id, seq, accepted_at, client_message_id))
-        row = place.fetchone()
-        if row is None:
-            return  # answered before
-        local_id, conversation = row
-        outcome = outcome_of((SendState.ACCEPTED, message_id, seq, accepted_at, None))
-        applied.settled.append((local_id, outcome))
-        group_id = handed(connection, self._own, local_id)
-        if group_id is not None:
-            applied.ready.add(group_id)
-        if not self._held.add(connection, conversation, seq):
-            _compare(connection, (conversation, seq), message_id, applied)
+        return await self._database.run(lambda c: apply(c, changes, self._own, self._held))
 
     # What the application reads.
 
@@ -359,7 +208,7 @@ class Store:
             tally = tally_of(connection, local_id)
             if tally is not None:
                 return tally.tick
-            row = connection.execute(_RECEIPT, (conversation, conversation)).fetchone()
+            row = connection.execute(RECEIPT, (conversation, conversation)).fetchone()
             return Tick.SENT if row is None else receipt_of(row).tick(seq)
 
         return await self._database.run(operation)
@@ -419,35 +268,3 @@ def _many(statement: str, rows: Sequence[tuple[Any, ...]]) -> Callable[[Connecti
         connection.executemany(statement, rows)
 
     return operation
-
-
-def _compare(
-    connection: Connection, place: tuple[bytes, int], message_id: bytes, applied: Applied
-) -> None:
-    """A place is claimed again: by the same message, or the server has broken its promise."""
-    kept = connection.execute(_OTHER_AT, (*place, message_id)).fetchone()
-    if kept is None:
-        return
-    connection.execute(_ADD_ALARM, (*place, kept[0], message_id))
-    applied.alarms.append(Alarm(*place, kept[0], message_id))
-
-
-def _refuse(connection: Connection, refused: Refused, applied: Applied) -> None:
-    client_message_id, state, reason = refused
-    row = connection.execute(_REFUSE, (state, reason, client_message_id)).fetchone()
-    if row is not None:
-        applied.settled.append((row[0], Outcome(state, reason=reason)))
-        applied.ready |= not_handed(connection, row[0])
-
-
-def _merge_receipt(connection: Connection, receipt: Receipt) -> None:
-    """Union with what is kept: a receipt never goes back, whatever comes."""
-    delivered, read_up_to, version = receipt.delivered, receipt.read_up_to, receipt.version
-    key = (receipt.conversation, receipt.peer)
-    row = connection.execute(_RECEIPT, key).fetchone()
-    if row is not None:
-        kept = receipt_of(row)
-        delivered = SeqRanges([*kept.delivered, *delivered])
-        read_up_to = max(read_up_to, kept.read_up_to)
-        version = max(version, kept.version)
-    connection.execute(_PUT_RECEIPT, (*key, version, packed(delivered), read_up_to))

@@ -1,8 +1,8 @@
-"""The rules of the device stream, sans-IO: what to send next, what to repeat, what to ack.
+"""The rules of sending, sans-IO: what to send next, and what to repeat.
 
 It knows no time but what it is given, no socket and no store.
 
-Sending, for each conversation by itself:
+For each conversation by itself:
 1. Sends are tried in the order in which they were queued.
 2. `after` names the nearest earlier send that is neither accepted nor given up, as things stand
    when the send is written. So whatever a send's `after` was before, once its target is given up
@@ -14,8 +14,6 @@ Sending, for each conversation by itself:
 6. A send that is not sealed (encrypted for the devices of now) waits as one that is refused does.
 7. What is behind a send that must be sealed anew is sealed anew with it, and nothing else is sealed
    before it: a device gets messages in the order of their sealing, as it keeps few old chains.
-
-Receiving: what is stored, with all before it, is acked; a hole in the positions is never acked.
 """
 
 import heapq
@@ -362,64 +360,3 @@ class Outbox:
             if conversation in self._has_turn:
                 self._has_turn.discard(conversation)
                 self._turns.remove(conversation)
-
-
-class Acks:
-    """What of one stream's deliveries is stored, and what of that the mesh has been told."""
-
-    def __init__(self) -> None:
-        # Of the last delivery that was in its place; None: there was none.
-        self.received_pos: int | None = None
-        self._stored_pos = 0
-        self._acked_pos = 0
-
-    def receive(self, pos: int) -> bool:
-        """Whether the delivery is the next one.
-
-        The first of a stream may be any: what is before it was acked, or has expired.
-        """
-        if self.received_pos is not None and pos != self.received_pos + 1:
-            return False
-        self.received_pos = pos
-        return True
-
-    def stored(self, pos: int) -> None:
-        """All that was received up to this position is committed."""
-        self._stored_pos = max(self._stored_pos, pos)
-
-    def take(self) -> int | None:
-        """The position to ack now; None if the mesh knows all there is."""
-        if self._stored_pos <= self._acked_pos:
-            return None
-        self._acked_pos = self._stored_pos
-        return self._acked_pos
-
-
-class Reads:
-    """What the mesh must record as read: the newest of each conversation, one on its way."""
-
-    def __init__(self) -> None:
-        self._wanted: dict[bytes, int] = {}
-        self._in_flight: dict[bytes, int] = {}
-
-    def want(self, conversation: bytes, up_to_seq: int) -> None:
-        """The conversation is read up to here."""
-        if up_to_seq > self._wanted.get(conversation, 0):
-            self._wanted[conversation] = up_to_seq
-
-    def take(self) -> list[tuple[bytes, int]]:
-        """What to write now: conversations, each up to a seq."""
-        fresh = [item for item in self._wanted.items() if item[0] not in self._in_flight]
-        self._in_flight.update(fresh)
-        return fresh
-
-    def recorded(self, conversation: bytes) -> int | None:
-        """The read on its way is durable: up to which seq; None if none was on its way."""
-        up_to_seq = self._in_flight.pop(conversation, None)
-        if up_to_seq is not None and self._wanted.get(conversation, 0) <= up_to_seq:
-            self._wanted.pop(conversation, None)
-        return up_to_seq
-
-    def stream_ended(self) -> None:
-        """Nobody will answer what is on its way."""
-        self._in_flight.clear()

@@ -75,7 +75,7 @@ def private_keys(profile: Path) -> list[bytes]:
 
 async def public_key(profile: Path) -> bytes:
     async with Client.connect(profile, gateways=["127.0.0.1:1"]) as client:
-        keys = await client._store.keys.own_keys()
+        keys = await client._parts.store.keys.own_keys()
     return keys.device.identity.public
 
 

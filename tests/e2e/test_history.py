@@ -54,7 +54,7 @@ async def conversation(client: Client, peer: bytes) -> list[Line]:
         for one in await client.outgoing(limit=10_000)
         if one.conversation == peer and one.outcome is not None
     ]
-    kept = await client._store.messages(-(2**62), limit=10_000, conversation=peer)
+    kept = await client._parts.store.messages(-(2**62), limit=10_000, conversation=peer)
     return sorted(lines + [Line(one.seq, one.sender, one.text) for one in kept])
 
 

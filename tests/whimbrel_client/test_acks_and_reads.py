@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whimbrel_client.sync import Acks, Reads
+from whimbrel_client.acks import Acks, Reads
 
 BOB = b"b" * 16
 

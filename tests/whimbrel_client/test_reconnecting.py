@@ -31,9 +31,10 @@ from whimbrel_client import (
     SendState,
     StoreFailed,
 )
+from whimbrel_client.applying import Changes
 from whimbrel_client.clock import days_ms
 from whimbrel_client.identity import Tokens
-from whimbrel_client.store import Changes, Store
+from whimbrel_client.store import Store
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.whimbrel_client.stored import looked_into
 from whimbrel_client import Alarm, ProfileInUse, Receipt, SendState, SeqRanges, StoreTooNew, Tick
+from whimbrel_client.applying import Accepted, Changes, Refused
 from whimbrel_client.kept import Delivered, Queued
 from whimbrel_client.payload import text as words
-from whimbrel_client.store import Accepted, Changes, Refused, Store
+from whimbrel_client.store import Store
 from whimbrel_client.sync import Wanted
 
 BOB = b"b" * 16

@@ -7,11 +7,11 @@ import pytest
 
 from tests.whimbrel_client.groups.town import GROUP, Phone, Town
 from whimbrel.message.v1 import send_pb2
+from whimbrel_client.applying import Changes
 from whimbrel_client.crypto import sender_keys
 from whimbrel_client.groups import reading
 from whimbrel_client.opening import Delivered
 from whimbrel_client.sessions import DeviceId
-from whimbrel_client.store import Changes
 
 ANN, BEN, CID, DAN = (DeviceId(name * 16, 1) for name in (b"a", b"b", b"c", b"d"))
 ANN_2, BEN_2 = (DeviceId(one.user_id, 2) for one in (ANN, BEN))

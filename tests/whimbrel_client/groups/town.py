@@ -10,6 +10,7 @@ from pathlib import Path
 from whimbrel.group.v1 import change_pb2, group_pb2
 from whimbrel.identity.v1 import keys_pb2
 from whimbrel.message.v1 import send_pb2
+from whimbrel_client.applying import Accepted, Changes, Refused
 from whimbrel_client.crypto import KeyPair
 from whimbrel_client.device_keys import published
 from whimbrel_client.kept import queued_of
@@ -18,7 +19,7 @@ from whimbrel_client.opening import Delivered
 from whimbrel_client.payload import text
 from whimbrel_client.sealing import Mismatched
 from whimbrel_client.sessions import DeviceId
-from whimbrel_client.store import Accepted, Changes, Refused, Store
+from whimbrel_client.store import Store
 from whimbrel_client.store_key import Protection
 from whimbrel_client.sync import Sending, Wanted
 
