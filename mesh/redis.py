@@ -1,12 +1,14 @@
 """A pool of Redis connections that waits instead of failing, and scripts that survive a flush."""
 
+import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -41,8 +43,47 @@ async def open_redis(
         retry=Retry(NoBackoff(), 1),
         client_name=client_name,
     )
-    async with Redis.from_pool(pool) as redis:
+    async with _Redis.from_pool(pool) as redis:
         yield redis
+
+
+@contextlib.contextmanager
+def _cancellable() -> Iterator[None]:
+    """Cancel the task after all, if it was cancelled inside and nobody noticed.
+
+    redis-py loses a cancellation that comes while it connects; the task would live on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except Exception as error:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+class _Redis(Redis):
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with _cancellable():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(  # as redis-py has it
+        self,
+        transaction: bool = True,  # noqa: FBT001, FBT002
+        shard_hint: str | None = None,
+    ) -> Pipeline:
+        pool, callbacks = self.connection_pool, self.response_callbacks
+        return _Pipeline(pool, callbacks, transaction, shard_hint)
+
+
+class _Pipeline(Pipeline):
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002
+        with _cancellable():
+            answers: list[Any] = await super().execute(raise_on_error)
+        return answers
 
 
 class Script:

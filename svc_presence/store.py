@@ -5,7 +5,6 @@ gone by itself; nothing sweeps. (Measured against scores that are swept, and aga
 docs/decisions/2026-11-24-presence.md.)
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -73,10 +72,6 @@ class RedisPresence:
             self._on_reachable(False)
             raise Unreachable from error
         self._on_reachable(True)
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # redis-py loses a cancellation that comes while it connects: the task would live on.
-            raise asyncio.CancelledError
         return answers
 
     def _key(self, bucket: int) -> str:

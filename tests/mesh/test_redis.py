@@ -45,6 +45,34 @@ async def test_pooled_connections_that_died_with_the_server_are_replaced_unseen(
         assert await asyncio.gather(*(redis.ping() for _ in range(4))) == [True] * 4
 
 
+async def test_a_task_ends_wherever_in_a_call_it_is_cancelled(redis_url):
+    async def set_(redis) -> None:
+        await redis.set("k", "1")
+
+    async def pipe(redis) -> None:
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.set("k", "1")
+            await pipeline.execute()
+
+    async def for_ever(redis, work, goes_on) -> None:
+        while True:
+            await work(redis)
+            goes_on.append(1)
+            await asyncio.sleep(3600)
+
+    for work in (set_, pipe):
+        for steps in range(40):  # enough to be connected and answered
+            async with open_redis(redis_url) as redis:
+                goes_on: list[int] = []
+                task = asyncio.create_task(for_ever(redis, work, goes_on))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=2)
+                assert done, (work.__name__, steps)
+                assert task.cancelled()
+
+
 async def test_callers_beyond_the_pool_wait_for_a_connection(redis_url):
     async with open_redis(redis_url, size=2) as redis:
         counted = await asyncio.gather(*(redis.incr("n") for _ in range(100)))
