@@ -65,7 +65,7 @@ class Registrar:
         self._releases: list[Route] = []
         self._work = asyncio.Event()
         # Held by whoever writes to the registry, so that nothing is under way once it was left: a
-        # call that is cut off may have been made, and may even swallow its cancellation.
+        # call that is cut off may have been made.
         self._turn = asyncio.Lock()
         self._has_left = False
         self._is_reachable: bool | None = None  # nobody has looked

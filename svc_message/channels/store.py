@@ -97,7 +97,8 @@ class ChannelStore(SlotStore):
     async def admin_ids(self, channel_id: bytes) -> list[bytes]:
         """Who may post beside the owner."""
         shard = self._shards.shard_of(slot_of(channel_id))
-        return [row["user_id"] for row in await self._on_shard(shard, _ADMINS, channel_id)]
+        rows = await self._whole_shard(shard, _ADMINS, channel_id)
+        return [row["user_id"] for row in rows]
 
     async def standing(self, channel_id: bytes) -> Standing:
         """Which posts can be read."""

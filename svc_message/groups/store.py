@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from mesh.ids import slot_of
-from mesh.postgres import STORE_ERRORS
 from svc_message.groups.model import (
     Changes,
     Group,
@@ -21,7 +20,6 @@ from svc_message.groups.model import (
 )
 from svc_message.identity.slot_store import SlotStore
 from svc_message.model import Outcome
-from svc_message.shards.directory import ShardUnavailable
 
 _READ = "SELECT * FROM read_group($1, $2, $3)"
 _COMMIT = """
@@ -99,7 +97,7 @@ class GroupStore(SlotStore):
     async def member_ids(self, group_id: bytes) -> list[bytes]:
         """Who is a member, for a hint: nothing is decided by it. Raises ShardUnavailable."""
         shard = self._shards.shard_of(slot_of(group_id))
-        return [row["user_id"] for row in await self._on_one(shard, _MEMBER_IDS, group_id)]
+        return [row["user_id"] for row in await self._whole_shard(shard, _MEMBER_IDS, group_id)]
 
     async def changes(
         self, group_id: bytes, caller_id: bytes, revision: int, device_epoch: int, *, limit: int
@@ -123,7 +121,7 @@ class GroupStore(SlotStore):
                     row["member_count"],
                     _profile(row, None),
                 )
-                for row in await self._on_one(shard, _GROUPS, user_id)
+                for row in await self._whole_shard(shard, _GROUPS, user_id)
             ]
         return found
 
@@ -162,14 +160,6 @@ class GroupStore(SlotStore):
             for user_id, row in zip(user_ids, rows, strict=True)
             if row["outcome"] != Outcome.DONE
         ]
-
-    async def _on_one(self, shard: str, statement: str, *arguments: object) -> list[Any]:
-        try:
-            return await self._on_shard(shard, statement, *arguments)
-        except STORE_ERRORS as error:
-            raise ShardUnavailable(
-                "the shard cannot be reached", metadata={"shard": shard}
-            ) from error
 
 
 def changes_of(rows: Sequence[Any]) -> Changes:

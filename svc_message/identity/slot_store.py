@@ -8,10 +8,10 @@ from typing import Any
 from mesh.caller import Caller
 from mesh.errors import root_cause
 from mesh.ids import slot_of
-from mesh.postgres import Connection, fetch
+from mesh.postgres import STORE_ERRORS, Connection, fetch
 from svc_message.identity.devices_model import DeviceRevoked
 from svc_message.model import Outcome
-from svc_message.shards.directory import Shards, SlotElsewhere
+from svc_message.shards.directory import Shards, ShardUnavailable, SlotElsewhere
 
 _CHECK_CALLER = "SELECT check_caller($1, $2, $3, $4) AS outcome"
 _ELSEWHERE = (Outcome.SLOT_MOVING, Outcome.SLOT_MOVED)
@@ -110,6 +110,15 @@ class SlotStore:
     async def _on_shard(self, shard: str, statement: str, *arguments: object) -> list[Any]:
         """The rows that a shard gives of what it owns. Raises STORE_ERRORS."""
         return await fetch(self._shards.pool(shard), statement, *arguments)
+
+    async def _whole_shard(self, shard: str, statement: str, *arguments: object) -> list[Any]:
+        """The same for a caller who needs them now. Raises ShardUnavailable."""
+        try:
+            return await self._on_shard(shard, statement, *arguments)
+        except STORE_ERRORS as error:
+            raise ShardUnavailable(
+                "the shard cannot be reached", metadata={"shard": shard}
+            ) from error
 
 
 def by(caller: Caller) -> tuple[bytes, int, int]:
