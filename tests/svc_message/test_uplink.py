@@ -12,6 +12,7 @@ from mesh.channels import Channels
 from mesh.instances import Instance
 from mesh.keys import KeySet
 from mesh.service_auth import ServiceCredentials
+from svc_message import uplink
 from svc_message.pushing.link import NewsFeed
 from svc_message.pushing.news import Connected, News
 from svc_message.uplink import Uplink
@@ -99,3 +100,20 @@ async def test_an_instance_that_dies_while_there_is_nothing_to_tell_is_missed_by
         await next_one.news.wait()
 
     assert (told.epochs, next_one.epochs) == ([1], [2])
+
+
+async def test_an_instance_that_is_there_and_says_nothing_is_gone_round(
+    channels, news, monkeypatch
+):
+    monkeypatch.setattr(uplink, "_ANSWER_SECONDS", 0.2)
+    async with serving() as (one, first), serving() as (other, second):
+        channels.update(at("a", first) | at("b", second))
+        silent = one if channels.ranked(b"one")[0] == "a" else other
+        told = other if silent is one else one
+        told.answers.set()
+        news.add(Connected((b"u" * 16, 1), 7))
+
+        async with asyncio.timeout(10):
+            await told.news.wait()
+
+    assert silent.epochs[0] == told.epochs[0] == 7
