@@ -3,6 +3,7 @@
 It knows only what clients saw and what the shards hold in the end; it knows no fault.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ def violations(
     return found if rest is None else [*found, *_at_rest(facts, rest)]
 
 
+def is_quiet(history: History) -> bool:
+    """Whether all that was accepted has come, and senders know what was stored and read."""
+    facts = _Facts(history)
+    return not any(_lost(facts)) and not any(_receipts_in_the_end(facts))
+
+
 class _Facts:
     """The history, sorted by what the checks ask for."""
 
@@ -106,8 +113,11 @@ class _Facts:
 
 def _lost(facts: _Facts) -> Iterator[Violation]:
     """Row 1: what was accepted arrives, as it was sent."""
+    received: dict[tuple[str, bytes], list[Received]] = defaultdict(list)
+    for one in facts.history.all(Received):
+        received[one.who, one.message_id].append(one)
     for tried, answered in facts.accepted():
-        copies = [r for r in facts.received[tried.to] if r.message_id == answered.message_id]
+        copies = received[tried.to, answered.message_id]
         if not copies:
             yield Violation(1, "an accepted message never arrived", (tried, answered))
         for copy in copies:
@@ -277,14 +287,18 @@ def _receipts_in_the_end(facts: _Facts) -> Iterator[Violation]:
         key = (receipt.who, receipt.peer)
         delivered[key] += receipt.delivered
         read[key] = max(read[key], receipt.read_up_to)
+    own: dict[tuple[str, str], list[int]] = defaultdict(list)
     for tried, answered in facts.accepted():
-        ranges = delivered[tried.who, tried.to]
-        if not any(first <= answered.seq <= last for first, last in ranges):
+        key = (tried.who, tried.to)
+        own[key].append(answered.seq)
+        if not any(first <= answered.seq <= last for first, last in delivered[key]):
             yield Violation(5, "a sender never learnt of a delivery", (tried, answered))
+    for seqs in own.values():
+        seqs.sort()
     for said in facts.history.all(Read):
-        own = [a.seq for t, a in facts.accepted() if (t.who, t.to) == (said.peer, said.who)]
-        asked = max((seq for seq in own if seq <= said.up_to_seq), default=0)
-        if read[said.peer, said.who] < asked:
+        key = (said.peer, said.who)
+        count = bisect_right(own[key], said.up_to_seq)
+        if count and read[key] < own[key][count - 1]:
             yield Violation(5, "a sender never learnt of a reading", (said,))
 
 

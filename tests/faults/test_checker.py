@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import Violation, violations
+from tests.faults.checker import Violation, is_quiet, violations
 from tests.faults.history import (
     Acked,
     Answered,
@@ -71,9 +71,13 @@ GOOD: tuple[Event, ...] = (
 
 
 def check(events: Iterable[Event], rest: Rest | None = None, **bounds: float) -> list[Violation]:
+    return violations(history_of(events), rest, **bounds)
+
+
+def history_of(events: Iterable[Event]) -> History:
     history = History()
     history.events = sorted(events, key=lambda event: event.at)
-    return violations(history, rest, **bounds)
+    return history
 
 
 def without(*left_out: Event) -> list[Event]:
@@ -148,6 +152,16 @@ def test_a_broken_history_is_told_for_what_it_is(row: int, what: str, events: li
     found = check(events)
 
     assert any(one.row == row and what in one.what for one in found), found
+
+
+@pytest.mark.parametrize(
+    "awaited",
+    [(RECEIVED_2,), (DELIVERED_2,), (READ_RECEIPT, DELIVERED_2)],
+    ids=["a message", "a delivery", "a reading"],
+)
+def test_it_is_not_quiet_while_somebody_has_yet_to_learn_something(awaited: tuple[Event]) -> None:
+    assert is_quiet(history_of(GOOD))
+    assert not is_quiet(history_of(without(*awaited)))
 
 
 def test_what_an_application_sees_twice_is_told() -> None:

@@ -11,8 +11,8 @@ import asyncpg
 import grpc
 
 from tests.e2e.people import Account, register
-from tests.faults.checker import LONGEST_WAIT, violations
-from tests.faults.history import Answered, History, Queue, Receipted, Received, Rest
+from tests.faults.checker import LONGEST_WAIT, is_quiet, violations
+from tests.faults.history import Answered, History, Queue, Received, Rest
 from tests.faults.phone import Phone
 from whimbrel.content.v1 import content_pb2
 from whimbrel_cli.stack.mesh import Mesh
@@ -119,7 +119,7 @@ class Town:
         await self._until(is_so, within, f"{count} received by {person.name}")
 
     async def settled(self, *, within: float = WITHIN) -> None:
-        """Wait until all is answered, delivered and receipted, and the shards are at rest."""
+        """Wait until all is answered, delivered and known, and the shards are at rest."""
         deadline = asyncio.get_running_loop().time() + within
         await self._until(self._is_quiet, within, "quiet")
         try:
@@ -174,20 +174,7 @@ class Town:
             ) from None
 
     def _is_quiet(self) -> bool:
-        if any(person.unanswered for person in self.people):
-            return False
-        answered = {a.message_id: a for a in self.history.all(Answered)}
-        received = {r.message_id: r for r in self.history.all(Received)}
-        if not answered.keys() <= received.keys():
-            return False
-        known = {(r.who, r.peer): r.delivered for r in self.history.all(Receipted)}
-        return all(
-            any(
-                first <= answer.seq <= last
-                for first, last in known.get((answer.who, received[message_id].who), ())
-            )
-            for message_id, answer in answered.items()
-        )
+        return not any(person.unanswered for person in self.people) and is_quiet(self.history)
 
     async def _is_at_rest(self) -> bool:
         rest = await self.rest()
