@@ -52,6 +52,7 @@ from whimbrel_client.media.errors import (
     FileForged,
     FileMissing,
     FileTooLarge,
+    RangeUnproved,
     TransferFailed,
 )
 from whimbrel_client.model import (
@@ -111,6 +112,7 @@ __all__ = [
     "ProfileInUse",
     "ProfileMissing",
     "Protection",
+    "RangeUnproved",
     "RateLimited",
     "Receipt",
     "RegistrationLocked",

@@ -211,4 +211,9 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     GROUPS,
     CHANNELS,
+    """
+    -- What proves parts of a file; an upload that began before has nothing of it.
+    ALTER TABLE upload ADD COLUMN chunk_size INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE upload ADD COLUMN chunk_digests BLOB NOT NULL DEFAULT x'';
+    """,
 )

@@ -66,6 +66,8 @@ async def test_a_file_arrives_intact(pair: Pair, tmp_path: Path, size: int) -> N
 
     assert saved == tmp_path / "saved" / "report.bin"
     assert saved.read_bytes() == path.read_bytes()
+    pieces = bob.files.read(message, size // 2, 1_000)
+    assert b"".join([piece async for piece in pieces]) == path.read_bytes()[size // 2 :][:1_000]
     assert message.content is not None
     assert message.content.media.caption == "read this"
     assert told == sorted(told)

@@ -10,6 +10,7 @@ The composition is unaudited, and Python cannot wipe secrets from memory.
     keep(dump_record(received.record), unpad(received.plaintext))
 """
 
+from whimbrel_client.crypto.attachment_chunks import Chunks
 from whimbrel_client.crypto.attachments import (
     AttachmentKey,
     AttachmentOpener,
@@ -89,6 +90,7 @@ __all__ = [
     "AttachmentOpener",
     "AttachmentPlan",
     "Bundle",
+    "Chunks",
     "Ciphertext",
     "CryptoError",
     "Device",

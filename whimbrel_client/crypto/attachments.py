@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from whimbrel_client.crypto import cbc, randomness
+from whimbrel_client.crypto.attachment_chunks import ChunkDigests, Chunks
 from whimbrel_client.crypto.derivation import same
 from whimbrel_client.crypto.errors import ForgedAttachment
 
@@ -52,6 +53,7 @@ class AttachmentPlan:
     part_digests: list[bytes]  # SHA-256 of each part of the sealed file
     # The block before each part, from which its encryption goes on.
     chains: list[bytes] = field(repr=False)
+    chunks: Chunks | None = None  # none in a plan that was kept by an SDK that knew of none
 
     @property
     def size(self) -> int:
@@ -87,7 +89,7 @@ def plan_of(
     """Go over all of the source once, in constant memory; the key and the IV are drawn here."""
     key, iv = randomness.draw(KEY_SIZE), randomness.draw(cbc.BLOCK)
     length = source.seek(0, os.SEEK_END)
-    covered = _Covered(key)
+    covered, chunks = _Covered(key), ChunkDigests(length)
     digests, chains, chain = [], [], iv
     for offset in range(0, sealed_length(length), part_size):
         digest = hashlib.sha256()
@@ -96,11 +98,14 @@ def plan_of(
         for piece in part.sealed(source, key, iv, chain, covered.tag):
             covered.update(piece)
             digest.update(piece)
+            chunks.update(piece)
             chain = piece[-cbc.BLOCK :]
             on_progress(len(piece))
         digests.append(digest.digest())
     attachment = AttachmentKey(key, covered.digest(), length)
-    return AttachmentPlan(attachment, iv, covered.tag(), part_size, digests, chains)
+    return AttachmentPlan(
+        attachment, iv, covered.tag(), part_size, digests, chains, chunks.chunks()
+    )
 
 
 class AttachmentOpener:

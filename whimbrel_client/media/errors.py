@@ -12,7 +12,11 @@ class FileChanged(FileFailed):
 
 
 class FileForged(FileFailed):
-    """What the store has is not what was sent; nothing was saved."""
+    """What the store has is not what was sent; nothing of that came out."""
+
+
+class RangeUnproved(FileFailed):
+    """The message tells nothing that proves a part of its file; all of it can be saved."""
 
 
 class FileMissing(FileFailed):

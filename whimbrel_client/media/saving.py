@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import secrets
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -10,20 +9,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from whimbrel.content.v1.content_pb2 import Media
-from whimbrel_client.crypto import (
-    AttachmentKey,
-    AttachmentOpener,
-    ForgedAttachment,
-    sealed_length,
-)
+from whimbrel_client.crypto import AttachmentOpener, ForgedAttachment, sealed_length
 from whimbrel_client.media.calls import MediaCalls
-from whimbrel_client.media.errors import FileForged, TransferFailed
+from whimbrel_client.media.errors import FileForged
+from whimbrel_client.media.fetching import fetched
 from whimbrel_client.media.names import put_under_free_name
+from whimbrel_client.media.pointers import key_of
 from whimbrel_client.media.sending import MOST_BYTES, OnProgress
-from whimbrel_client.media.transfer import get, transfers
-
-_TRIES = 8  # without a single byte
-_LONGEST_PAUSE = 5.0
 
 
 async def save(media: Media, folder: Path, *, calls: MediaCalls, on_progress: OnProgress) -> Path:
@@ -35,8 +27,7 @@ async def save(media: Media, folder: Path, *, calls: MediaCalls, on_progress: On
     if media.size > MOST_BYTES:
         raise FileForged("no file is that large")
     try:
-        key = AttachmentKey(media.pointer.key, media.pointer.digest, media.size)
-        opener = AttachmentOpener(key)
+        opener = AttachmentOpener(key_of(media))
         with _draft(folder) as (path, sink):
             await _fetch(media, calls, opener, sink, on_progress)
             opener.finish()
@@ -53,23 +44,15 @@ async def _fetch(
     sink: BinaryIO,
     on_progress: OnProgress,
 ) -> None:
-    """Put what it opens into the sink; where a connection breaks, another goes on from there."""
-    total, fetched, tries = sealed_length(media.size), 0, 0
-    async with transfers() as http:
-        while fetched < total:
-            url, before = await calls.download(media.pointer.media_id), fetched
-            async with aclosing(get(http, url, fetched)) as pieces:
-                async for piece in pieces:
-                    fetched += len(piece)
-                    if fetched > total:
-                        raise FileForged("what the store has is longer than what was sent")
-                    await asyncio.to_thread(_write, sink, opener, piece)
-                    on_progress(fetched, total)
-            tries = 0 if fetched > before else tries + 1
-            if tries == _TRIES:
-                raise TransferFailed(f"the store has given {fetched:,} of {total:,} bytes")
-            if fetched < total:
-                await asyncio.sleep(random.uniform(0, min(0.1 * 2**tries, _LONGEST_PAUSE)))  # noqa: S311
+    """Put what it opens into the sink."""
+    total, done = sealed_length(media.size), 0
+    async with aclosing(fetched(calls, media.pointer.media_id, 0, total, is_last=True)) as pieces:
+        async for piece in pieces:
+            done += len(piece)
+            if done > total:
+                raise FileForged("what the store has is longer than what was sent")
+            await asyncio.to_thread(_write, sink, opener, piece)
+            on_progress(done, total)
 
 
 def _write(sink: BinaryIO, opener: AttachmentOpener, piece: bytes) -> None:

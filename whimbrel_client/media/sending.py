@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from whimbrel.media.v1 import media_pb2
-from whimbrel_client.crypto import AttachmentKey, AttachmentPlan, plan_of, sealed_length
+from whimbrel_client.crypto import AttachmentPlan, plan_of, sealed_length
 from whimbrel_client.errors import CallFailed
 from whimbrel_client.media.calls import MediaCalls
 from whimbrel_client.media.errors import FileTooLarge, TransferFailed
@@ -33,8 +33,10 @@ class Uploading:
         self._store = store
         self._calls = calls
 
-    async def upload(self, path: Path, on_progress: OnProgress) -> tuple[bytes, str, AttachmentKey]:
-        """Bring the file: its upload id (for `told`), its media id, and what opens it.
+    async def upload(
+        self, path: Path, on_progress: OnProgress
+    ) -> tuple[bytes, str, AttachmentPlan]:
+        """Bring the file: its upload id (for `told`), its media id, and its plan.
 
         Raises FileTooLarge, FileChanged, TransferFailed, CallFailed, Unreachable and OSError.
         """
@@ -61,7 +63,7 @@ class Uploading:
 
     async def _bring(
         self, path: Path, begun: Begun, on_progress: OnProgress
-    ) -> tuple[bytes, str, AttachmentKey]:
+    ) -> tuple[bytes, str, AttachmentPlan]:
         tries, plan = 0, begun.plan
         async with transfers() as http:
             while True:
@@ -76,7 +78,7 @@ class Uploading:
                 await asyncio.sleep(random.uniform(0, min(0.1 * 2**tries, _LONGEST_PAUSE)))  # noqa: S311
         if len(plan.part_digests) > 1:
             await self._calls.complete(grant.media_id)
-        return begun.upload_id, grant.media_id, plan.key
+        return begun.upload_id, grant.media_id, plan
 
 
 class _Brought:

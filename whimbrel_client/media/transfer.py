@@ -52,19 +52,22 @@ async def put(
     return _again(answer.status_code)
 
 
-async def get(http: httpx.AsyncClient, url: str, offset: int) -> AsyncGenerator[bytes, None]:
-    """The bytes from `offset` on, as far as they come; raises TransferFailed.
+async def get(
+    http: httpx.AsyncClient, url: str, offset: int, end: int | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The bytes from `offset` on, or to `end`, as far as they come; raises TransferFailed.
 
     It ends without an error where the connection or the URL does.
     """
     headers = {"accept-encoding": "identity"}
-    if offset:
-        headers["range"] = f"bytes={offset}-"
+    is_part = offset > 0 or end is not None
+    if is_part:
+        headers["range"] = f"bytes={offset}-{'' if end is None else end - 1}"
     try:
         async with http.stream("GET", url, headers=headers) as answer:
             if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return
-            if answer.status_code != (httpx.codes.PARTIAL_CONTENT if offset else httpx.codes.OK):
+            if answer.status_code != (httpx.codes.PARTIAL_CONTENT if is_part else httpx.codes.OK):
                 _again(answer.status_code)
                 return
             async for piece in _in_large_pieces(answer):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whimbrel_client.crypto import AttachmentKey, AttachmentPlan
+from whimbrel_client.crypto import AttachmentKey, AttachmentPlan, Chunks
 from whimbrel_client.database import Database
 
 _DIGEST = 32
@@ -12,11 +12,12 @@ _CHAIN = 16
 
 _KEEP = """
 INSERT OR REPLACE INTO upload (path, size, changed_at, upload_id, key, digest, iv, tag, part_size,
-    part_digests, chains)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    part_digests, chains, chunk_size, chunk_digests)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _FIND = """
-SELECT upload_id, key, digest, size, iv, tag, part_size, part_digests, chains
+SELECT upload_id, key, digest, size, iv, tag, part_size, part_digests, chains, chunk_size,
+    chunk_digests
 FROM upload WHERE path = ? AND size = ? AND changed_at = ?
 """
 _FORGET = "DELETE FROM upload WHERE upload_id = ?"
@@ -64,6 +65,7 @@ class UploadStore:
             *(version.path, version.size, version.changed_at, begun.upload_id),
             *(plan.key.key, plan.key.digest, plan.iv, plan.tag, plan.part_size),
             *(b"".join(plan.part_digests), b"".join(plan.chains)),
+            *((plan.chunks.size, plan.chunks.digests) if plan.chunks else (0, b"")),
         )
         await self._database.run(lambda c: c.execute(_KEEP, row))
 
@@ -73,10 +75,11 @@ class UploadStore:
 
 
 def _begun(upload_id: bytes, key: bytes, digest: bytes, size: int, *plan: Any) -> Begun:
-    iv, tag, part_size, digests, chains = plan
+    iv, tag, part_size, digests, chains, chunk_size, chunk_digests = plan
     attachment = AttachmentKey(key, digest, size)
     parts = (_split(digests, _DIGEST), _split(chains, _CHAIN))
-    return Begun(upload_id, AttachmentPlan(attachment, iv, tag, part_size, *parts))
+    chunks = Chunks(size, chunk_size, chunk_digests) if chunk_size else None
+    return Begun(upload_id, AttachmentPlan(attachment, iv, tag, part_size, *parts, chunks))
 
 
 def _split(joined: bytes, size: int) -> list[bytes]:

@@ -1,7 +1,7 @@
 """The SDK's two ways of a file against the service's own parts and the real store."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from mesh.errors import WhimbrelError
 from mesh.ids import new_ulid, parse_ulid
 from svc_media.model import Draft
 from tests.svc_media.conftest import Service, more_settings, service
+from tests.svc_media.store import signed
+from whimbrel.content.v1.content_pb2 import Media
 from whimbrel.media.v1 import media_pb2
 from whimbrel_client import CallFailed
 from whimbrel_client.crypto import AttachmentPlan
@@ -57,6 +59,14 @@ class Calls:
 
     def _url(self, url: str) -> str:
         return self.twist(url) if callable(self.twist) else url
+
+
+async def replace(calls: Calls, media: Media, change: Callable[[bytes], bytes]) -> None:
+    """Put other bytes into the store, as its operator could."""
+    bucket, http = calls.service.settings.bucket, calls.service.http
+    key = media.pointer.media_id
+    body = (await http.get(signed(bucket, "GET", key))).content
+    (await http.put(signed(bucket, "PUT", key), content=change(body))).raise_for_status()
 
 
 @pytest.fixture

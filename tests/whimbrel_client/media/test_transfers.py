@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.svc_media.store import signed
-from tests.whimbrel_client.media.conftest import Calls
-from whimbrel.content.v1.content_pb2 import Media, Pointer
+from tests.whimbrel_client.media.conftest import Calls, replace
+from whimbrel.content.v1.content_pb2 import Media
 from whimbrel_client import FileChanged, FileForged, FileTooLarge, TransferFailed
 from whimbrel_client.media import sending
+from whimbrel_client.media.pointers import pointer_of
 from whimbrel_client.media.saving import save
 from whimbrel_client.media.sending import PART_BYTES, Uploading
 
@@ -22,17 +22,8 @@ def nobody(_done: int, _total: int) -> None:
 
 
 async def sent(uploading: Uploading, path: Path, name: str = "film.bin") -> Media:
-    _, media_id, key = await uploading.upload(path, nobody)
-    pointer = Pointer(media_id=media_id, key=key.key, digest=key.digest)
-    return Media(pointer=pointer, name=name, size=key.length)
-
-
-async def replace(calls: Calls, media: Media, change) -> None:
-    """Put other bytes into the store, as its operator could."""
-    bucket, http = calls.service.settings.bucket, calls.service.http
-    key = media.pointer.media_id
-    body = (await http.get(signed(bucket, "GET", key))).content
-    (await http.put(signed(bucket, "PUT", key), content=change(body))).raise_for_status()
+    _, media_id, plan = await uploading.upload(path, nobody)
+    return Media(pointer=pointer_of(media_id, plan), name=name, size=plan.key.length)
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/x", "a\x1b[2J"])
@@ -73,7 +64,7 @@ async def test_nothing_appears_of_a_file_that_was_changed(
 async def test_nothing_appears_of_a_file_that_was_cut(
     uploading: Uploading, calls: Calls, path: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("whimbrel_client.media.saving._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("whimbrel_client.media.fetching._LONGEST_PAUSE", 0.0)
     media = await sent(uploading, path)
     await replace(calls, media, lambda body: body[:-40])
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from whimbrel.content.v1 import history_pb2 as whimbrel_dot_content_dot_v1_dot_history__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/content/v1/content.proto\x12\x13whimbrel.content.v1\x1a!whimbrel/content/v1/history.proto\"\xc2\x07\n\x07\x43ontent\x12)\n\x04text\x18\x01 \x01(\x0b\x32\x19.whimbrel.content.v1.TextH\x00\x12+\n\x05media\x18\x05 \x01(\x0b\x32\x1a.whimbrel.content.v1.MediaH\x00\x12\x31\n\x08reaction\x18\x06 \x01(\x0b\x32\x1d.whimbrel.content.v1.ReactionH\x00\x12)\n\x04\x65\x64it\x18\x07 \x01(\x0b\x32\x19.whimbrel.content.v1.EditH\x00\x12-\n\x06\x64\x65lete\x18\x08 \x01(\x0b\x32\x1b.whimbrel.content.v1.DeleteH\x00\x12\x37\n\x05timer\x18\t \x01(\x0b\x32&.whimbrel.content.v1.DisappearingTimerH\x00\x12/\n\x07\x63ontact\x18\n \x01(\x0b\x32\x1c.whimbrel.content.v1.ContactH\x00\x12\x31\n\x08location\x18\x0b \x01(\x0b\x32\x1d.whimbrel.content.v1.LocationH\x00\x12)\n\x04poll\x18\x0c \x01(\x0b\x32\x19.whimbrel.content.v1.PollH\x00\x12\x32\n\tpoll_vote\x18\r \x01(\x0b\x32\x1d.whimbrel.content.v1.PollVoteH\x00\x12@\n\x10key_distribution\x18\x0e \x01(\x0b\x32$.whimbrel.content.v1.KeyDistributionH\x00\x12:\n\rretry_request\x18\x0f \x01(\x0b\x32!.whimbrel.content.v1.RetryRequestH\x00\x12\x36\n\x0bprofile_key\x18\x10 \x01(\x0b\x32\x1f.whimbrel.content.v1.ProfileKeyH\x00\x12>\n\x0fhistory_request\x18\x13 \x01(\x0b\x32#.whimbrel.content.v1.HistoryRequestH\x00\x12/\n\x07history\x18\x14 \x01(\x0b\x32\x1c.whimbrel.content.v1.HistoryH\x00\x12)\n\x04mute\x18\x15 \x01(\x0b\x32\x19.whimbrel.content.v1.MuteH\x00\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\n\n\x02to\x18\x03 \x01(\x0c\x12\x32\n\x08reply_to\x18\x04 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\x15\n\rexpires_after\x18\x11 \x01(\r\x12\x19\n\x11resent_message_id\x18\x12 \x01(\x0c\x42\x06\n\x04kind\")\n\x0bMessageName\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\x0c\"D\n\x04Text\x12\x0c\n\x04\x62ody\x18\x01 \x01(\t\x12.\n\x08mentions\x18\x02 \x03(\x0b\x32\x1c.whimbrel.content.v1.Mention\"9\n\x07Mention\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07user_id\x18\x03 \x01(\x0c\"\xeb\x01\n\x05Media\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.whimbrel.content.v1.MediaKind\x12-\n\x07pointer\x18\x02 \x01(\x0b\x32\x1c.whimbrel.content.v1.Pointer\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tmime_type\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\r\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x11\n\tthumbnail\x18\t \x01(\x0c\x12\x0f\n\x07\x63\x61ption\x18\n \x01(\t\"8\n\x07Pointer\x12\x10\n\x08media_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"K\n\x08Reaction\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\r\n\x05\x65moji\x18\x02 \x01(\t\"a\n\x04\x45\x64it\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x19.whimbrel.content.v1.Text\":\n\x06\x44\x65lete\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\"$\n\x11\x44isappearingTimer\x12\x0f\n\x07seconds\x18\x01 \x01(\r\"?\n\x07\x43ontact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\"=\n\x08Location\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\"?\n\x04Poll\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0f\n\x07options\x18\x02 \x03(\t\x12\x14\n\x0cmost_choices\x18\x03 \x01(\r\"M\n\x08PollVote\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\x0f\n\x07\x63hoices\x18\x02 \x03(\r\"L\n\x0fKeyDistribution\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\x0c\x12\x11\n\tgroup_key\x18\x03 \x01(\x0c\"H\n\x0cRetryRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\x0c\x12\x10\n\x08group_id\x18\x03 \x01(\x0c\"\x19\n\nProfileKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c*\x9d\x01\n\tMediaKind\x12\x1a\n\x16MEDIA_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MEDIA_KIND_IMAGE\x10\x01\x12\x14\n\x10MEDIA_KIND_VIDEO\x10\x02\x12\x14\n\x10MEDIA_KIND_AUDIO\x10\x03\x12\x19\n\x15MEDIA_KIND_VOICE_NOTE\x10\x04\x12\x17\n\x13MEDIA_KIND_DOCUMENT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/content/v1/content.proto\x12\x13whimbrel.content.v1\x1a!whimbrel/content/v1/history.proto\"\xc2\x07\n\x07\x43ontent\x12)\n\x04text\x18\x01 \x01(\x0b\x32\x19.whimbrel.content.v1.TextH\x00\x12+\n\x05media\x18\x05 \x01(\x0b\x32\x1a.whimbrel.content.v1.MediaH\x00\x12\x31\n\x08reaction\x18\x06 \x01(\x0b\x32\x1d.whimbrel.content.v1.ReactionH\x00\x12)\n\x04\x65\x64it\x18\x07 \x01(\x0b\x32\x19.whimbrel.content.v1.EditH\x00\x12-\n\x06\x64\x65lete\x18\x08 \x01(\x0b\x32\x1b.whimbrel.content.v1.DeleteH\x00\x12\x37\n\x05timer\x18\t \x01(\x0b\x32&.whimbrel.content.v1.DisappearingTimerH\x00\x12/\n\x07\x63ontact\x18\n \x01(\x0b\x32\x1c.whimbrel.content.v1.ContactH\x00\x12\x31\n\x08location\x18\x0b \x01(\x0b\x32\x1d.whimbrel.content.v1.LocationH\x00\x12)\n\x04poll\x18\x0c \x01(\x0b\x32\x19.whimbrel.content.v1.PollH\x00\x12\x32\n\tpoll_vote\x18\r \x01(\x0b\x32\x1d.whimbrel.content.v1.PollVoteH\x00\x12@\n\x10key_distribution\x18\x0e \x01(\x0b\x32$.whimbrel.content.v1.KeyDistributionH\x00\x12:\n\rretry_request\x18\x0f \x01(\x0b\x32!.whimbrel.content.v1.RetryRequestH\x00\x12\x36\n\x0bprofile_key\x18\x10 \x01(\x0b\x32\x1f.whimbrel.content.v1.ProfileKeyH\x00\x12>\n\x0fhistory_request\x18\x13 \x01(\x0b\x32#.whimbrel.content.v1.HistoryRequestH\x00\x12/\n\x07history\x18\x14 \x01(\x0b\x32\x1c.whimbrel.content.v1.HistoryH\x00\x12)\n\x04mute\x18\x15 \x01(\x0b\x32\x19.whimbrel.content.v1.MuteH\x00\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\n\n\x02to\x18\x03 \x01(\x0c\x12\x32\n\x08reply_to\x18\x04 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\x15\n\rexpires_after\x18\x11 \x01(\r\x12\x19\n\x11resent_message_id\x18\x12 \x01(\x0c\x42\x06\n\x04kind\")\n\x0bMessageName\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\x0c\"D\n\x04Text\x12\x0c\n\x04\x62ody\x18\x01 \x01(\t\x12.\n\x08mentions\x18\x02 \x03(\x0b\x32\x1c.whimbrel.content.v1.Mention\"9\n\x07Mention\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07user_id\x18\x03 \x01(\x0c\"\xeb\x01\n\x05Media\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.whimbrel.content.v1.MediaKind\x12-\n\x07pointer\x18\x02 \x01(\x0b\x32\x1c.whimbrel.content.v1.Pointer\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tmime_type\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\r\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x11\n\tthumbnail\x18\t \x01(\x0c\x12\x0f\n\x07\x63\x61ption\x18\n \x01(\t\"c\n\x07Pointer\x12\x10\n\x08media_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x12\n\nchunk_size\x18\x04 \x01(\r\x12\x15\n\rchunk_digests\x18\x05 \x01(\x0c\"K\n\x08Reaction\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\r\n\x05\x65moji\x18\x02 \x01(\t\"a\n\x04\x45\x64it\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x19.whimbrel.content.v1.Text\":\n\x06\x44\x65lete\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\"$\n\x11\x44isappearingTimer\x12\x0f\n\x07seconds\x18\x01 \x01(\r\"?\n\x07\x43ontact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\"=\n\x08Location\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\"?\n\x04Poll\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0f\n\x07options\x18\x02 \x03(\t\x12\x14\n\x0cmost_choices\x18\x03 \x01(\r\"M\n\x08PollVote\x12\x30\n\x06target\x18\x01 \x01(\x0b\x32 .whimbrel.content.v1.MessageName\x12\x0f\n\x07\x63hoices\x18\x02 \x03(\r\"L\n\x0fKeyDistribution\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\x0c\x12\x11\n\tgroup_key\x18\x03 \x01(\x0c\"H\n\x0cRetryRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\x0c\x12\x10\n\x08group_id\x18\x03 \x01(\x0c\"\x19\n\nProfileKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c*\x9d\x01\n\tMediaKind\x12\x1a\n\x16MEDIA_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MEDIA_KIND_IMAGE\x10\x01\x12\x14\n\x10MEDIA_KIND_VIDEO\x10\x02\x12\x14\n\x10MEDIA_KIND_AUDIO\x10\x03\x12\x19\n\x15MEDIA_KIND_VOICE_NOTE\x10\x04\x12\x17\n\x13MEDIA_KIND_DOCUMENT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.content.v1.content_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEDIAKIND']._serialized_start=2252
-  _globals['_MEDIAKIND']._serialized_end=2409
+  _globals['_MEDIAKIND']._serialized_start=2295
+  _globals['_MEDIAKIND']._serialized_end=2452
   _globals['_CONTENT']._serialized_start=94
   _globals['_CONTENT']._serialized_end=1056
   _globals['_MESSAGENAME']._serialized_start=1058
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIA']._serialized_start=1231
   _globals['_MEDIA']._serialized_end=1466
   _globals['_POINTER']._serialized_start=1468
-  _globals['_POINTER']._serialized_end=1524
-  _globals['_REACTION']._serialized_start=1526
-  _globals['_REACTION']._serialized_end=1601
-  _globals['_EDIT']._serialized_start=1603
-  _globals['_EDIT']._serialized_end=1700
-  _globals['_DELETE']._serialized_start=1702
-  _globals['_DELETE']._serialized_end=1760
-  _globals['_DISAPPEARINGTIMER']._serialized_start=1762
-  _globals['_DISAPPEARINGTIMER']._serialized_end=1798
-  _globals['_CONTACT']._serialized_start=1800
-  _globals['_CONTACT']._serialized_end=1863
-  _globals['_LOCATION']._serialized_start=1865
-  _globals['_LOCATION']._serialized_end=1926
-  _globals['_POLL']._serialized_start=1928
-  _globals['_POLL']._serialized_end=1991
-  _globals['_POLLVOTE']._serialized_start=1993
-  _globals['_POLLVOTE']._serialized_end=2070
-  _globals['_KEYDISTRIBUTION']._serialized_start=2072
-  _globals['_KEYDISTRIBUTION']._serialized_end=2148
-  _globals['_RETRYREQUEST']._serialized_start=2150
-  _globals['_RETRYREQUEST']._serialized_end=2222
-  _globals['_PROFILEKEY']._serialized_start=2224
-  _globals['_PROFILEKEY']._serialized_end=2249
+  _globals['_POINTER']._serialized_end=1567
+  _globals['_REACTION']._serialized_start=1569
+  _globals['_REACTION']._serialized_end=1644
+  _globals['_EDIT']._serialized_start=1646
+  _globals['_EDIT']._serialized_end=1743
+  _globals['_DELETE']._serialized_start=1745
+  _globals['_DELETE']._serialized_end=1803
+  _globals['_DISAPPEARINGTIMER']._serialized_start=1805
+  _globals['_DISAPPEARINGTIMER']._serialized_end=1841
+  _globals['_CONTACT']._serialized_start=1843
+  _globals['_CONTACT']._serialized_end=1906
+  _globals['_LOCATION']._serialized_start=1908
+  _globals['_LOCATION']._serialized_end=1969
+  _globals['_POLL']._serialized_start=1971
+  _globals['_POLL']._serialized_end=2034
+  _globals['_POLLVOTE']._serialized_start=2036
+  _globals['_POLLVOTE']._serialized_end=2113
+  _globals['_KEYDISTRIBUTION']._serialized_start=2115
+  _globals['_KEYDISTRIBUTION']._serialized_end=2191
+  _globals['_RETRYREQUEST']._serialized_start=2193
+  _globals['_RETRYREQUEST']._serialized_end=2265
+  _globals['_PROFILEKEY']._serialized_start=2267
+  _globals['_PROFILEKEY']._serialized_end=2292
 # @@protoc_insertion_point(module_scope)

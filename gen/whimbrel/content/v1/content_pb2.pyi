@@ -340,22 +340,34 @@ class Pointer(message.Message):
     MEDIA_ID_FIELD_NUMBER: builtins.int
     KEY_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
+    CHUNK_SIZE_FIELD_NUMBER: builtins.int
+    CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
     media_id: builtins.str
     """The file's name at the media service."""
     key: builtins.bytes
     """The keys of the cipher and of the MAC, 64 bytes. A secret."""
     digest: builtins.bytes
     """SHA-256 of the encrypted file, 32 bytes."""
+    chunk_size: builtins.int
+    """How many bytes of the plaintext each of `chunk_digests` proves: whole blocks of 16, 256 KiB to 16 MiB. 0: only the whole file is proved, and a reader
+    who begins in its middle has no proof of what comes.
+    """
+    chunk_digests: builtins.bytes
+    """SHA-256 of each chunk, in order, 32 bytes each, joined; one for every `chunk_size` bytes of the plaintext and one for the rest. Chunk n, from 0, is the
+    encrypted file from byte n * `chunk_size` to the end of the block of the chunk's last byte of plaintext: its first block is the IV of the others.
+    """
     def __init__(
         self,
         *,
         media_id: builtins.str = ...,
         key: builtins.bytes = ...,
         digest: builtins.bytes = ...,
+        chunk_size: builtins.int = ...,
+        chunk_digests: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["digest", b"digest", "key", b"key", "media_id", b"media_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["chunk_digests", b"chunk_digests", "chunk_size", b"chunk_size", "digest", b"digest", "key", b"key", "media_id", b"media_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
