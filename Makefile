@@ -42,9 +42,10 @@ protos: $(INSTALLED)
 fresh: $(INSTALLED)
 	scripts/check_fresh.sh
 
-gen: $(INSTALLED) ## generate gen/, docs/api.md and docs/metrics.md
+gen: $(INSTALLED) ## generate gen/, docs/api.md, docs/metrics.md, the rules and dashboards of the chart
 	scripts/gen.sh
 	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/observability.py
 
 bench: $(INSTALLED) ## measure, print a table, write .whimbrel/bench.json
 	$(BIN)/whimbrel bench

@@ -26,12 +26,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 from mesh.errors import WhimbrelError, root_cause
 from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
 from mesh.metrics import CALLS, Metric
-from mesh.telemetry import Counter, Histogram, Span, TelemetrySettings
+from mesh.telemetry import Counter, Histogram, Labels, Span, TelemetrySettings
 
 _LAST_WORDS_MS = 3000
 _PARENT = "traceparent"
 # Bounds of histograms: a commit takes 0.3 ms, a stream lasts for hours.
-_SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 3600.0]
+_SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 3600.0, 86400.0]
 _ITEMS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]
 _SCOPE = "whimbrel"
 _propagator = TraceContextTextMapPropagator()
@@ -74,7 +74,10 @@ def _readers(settings: TelemetrySettings, stack: contextlib.ExitStack) -> list[M
 class OnTelemetry:
     """Traces and metrics that somebody listens to."""
 
+    is_on = True
+
     def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+        self._gauges: dict[str, list[tuple[Callable[[], float], Labels | None]]] = {}
         self._tracer = tracers.get_tracer(_SCOPE)
         self._meter = meters.get_meter(_SCOPE)
         self.interceptors: Sequence[grpc.aio.ServerInterceptor] = (
@@ -92,9 +95,16 @@ class OnTelemetry:
             explicit_bucket_boundaries_advisory=_SECONDS if metric.unit == "s" else _ITEMS,
         )
 
-    def gauge(self, metric: Metric, read: Callable[[], float]) -> None:
+    def gauge(
+        self, metric: Metric, read: Callable[[], float], labels: Labels | None = None
+    ) -> None:
+        readers = self._gauges.setdefault(metric.name, [])
+        readers.append((read, labels))
+        if len(readers) > 1:
+            return
+
         def observe(_options: CallbackOptions) -> list[Observation]:
-            return [Observation(read())]
+            return [Observation(read(), labels) for read, labels in readers]
 
         self._meter.create_observable_gauge(metric.name, [observe], metric.unit, metric.meaning)
 

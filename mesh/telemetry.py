@@ -59,6 +59,10 @@ class Telemetry(Protocol):
     """What the rest of the code sees."""
 
     @property
+    def is_on(self) -> bool:
+        """Whether anybody listens; what is dear to measure is measured only then."""
+
+    @property
     def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         """What a server needs to tell of its calls."""
 
@@ -66,8 +70,10 @@ class Telemetry(Protocol):
 
     def histogram(self, metric: Metric) -> Histogram: ...
 
-    def gauge(self, metric: Metric, read: Callable[[], float]) -> None:
-        """Ask `read` whenever the metric is collected, from whichever thread."""
+    def gauge(
+        self, metric: Metric, read: Callable[[], float], labels: Labels | None = None
+    ) -> None:
+        """Ask `read` whenever the metric is collected, from any thread; once for each labels."""
 
     def span(self, name: str, *, parent: str = "") -> AbstractContextManager[Span]:
         """A span around the block, under the current one or under the `parent` of a queue hop."""
@@ -104,6 +110,7 @@ _NOTHING = _Nothing()
 class _Off:
     """Telemetry that nobody listens to."""
 
+    is_on = False
     interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 
     def counter(self, metric: Metric) -> Counter:
@@ -112,7 +119,9 @@ class _Off:
     def histogram(self, metric: Metric) -> Histogram:
         return _NOTHING
 
-    def gauge(self, metric: Metric, read: Callable[[], float]) -> None: ...
+    def gauge(
+        self, metric: Metric, read: Callable[[], float], labels: Labels | None = None
+    ) -> None: ...
 
     def span(self, name: str, *, parent: str = "") -> AbstractContextManager[Span]:
         return _NOTHING

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails when gen/ and the generated pages of docs/ are not what the generators make now.
+# Fails when gen/, the generated pages of docs/, or the chart's rules and dashboards are not what the generators make now.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,3 +17,9 @@ for page in "$fresh"/docs/*; do
     exit 1
   fi
 done
+"${WHIMBREL_BIN:-.venv/bin}/python" scripts/observability.py "$fresh/files"
+if ! diff -q "$fresh/files/rules.yaml" helm/whimbrel/files/rules.yaml ||
+  ! diff -r --brief "$fresh/files/dashboards" helm/whimbrel/files/dashboards; then
+  echo "helm/whimbrel/files is stale: run make gen" >&2
+  exit 1
+fi

@@ -61,7 +61,8 @@ class Request:
     slot: int
     frame: bytes
     requester: Requester
-    asked_at: float = 0.0
+    asked_at: float = 0.0  # the last time
+    since: float = 0.0  # the first time
 
 
 class Pushes(Protocol):
@@ -100,6 +101,7 @@ class Attachment:
 
     def put(self, request: Request) -> None:
         request.asked_at = self._clock.monotonic()
+        request.since = request.since or request.asked_at
         self.unanswered[request.id] = request
         self.outbox.put(request.frame)
 

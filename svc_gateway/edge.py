@@ -10,6 +10,7 @@ from svc_gateway.attach import Attach
 from svc_gateway.reads import Peer
 from svc_gateway.sides import SessionLimits
 from svc_gateway.tally import Tally
+from svc_gateway.ticks import Ticks
 from svc_gateway.to_service import Address
 from svc_gateway.window import Budget
 
@@ -67,4 +68,5 @@ class Edge:
     budget: Budget
     failpoints: Failpoints
     tally: Tally
+    ticks: Ticks | None = None  # None while nobody listens
     ticks_to_write: int = 30

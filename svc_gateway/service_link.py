@@ -13,6 +13,7 @@ from svc_gateway.attach import Request
 from svc_gateway.conversation import Conversation, direct, group
 from svc_gateway.edge import Device, Edge
 from svc_gateway.reads import Peer, Reads
+from svc_gateway.ticks import StreamTicks
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 
 _MOST_READS = 500
@@ -24,6 +25,7 @@ class Stream(Protocol):
     """The device's side, as far as answers concern it."""
 
     session: Session
+    ticks: StreamTicks | None
 
     def say(self, frame: bytes) -> None:
         """Write a frame of one event to the device, in its turn."""
@@ -132,6 +134,9 @@ class ServiceLink:
 
     def _on_opened(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         opened = answer.opened
+        if self._stream.ticks is not None:
+            at = opened.server_time
+            self._stream.ticks.opened(at.seconds + at.nanos / 1e9)
         self._stream.session.opened(
             epoch=opened.epoch,
             head_pos=opened.head_pos,
@@ -143,6 +148,8 @@ class ServiceLink:
 
     def _on_accepted(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         self._edge.failpoints.hit("accepted.before_device")
+        if self._edge.ticks is not None:
+            self._edge.ticks.accepted(request.since)
         self._stream.say(to_device.accepted(answer.accepted))
         self._stream.session.send_answered(len(request.frame))
 
@@ -159,6 +166,8 @@ class ServiceLink:
         self._stream.session.send_answered(len(request.frame))
 
     def _on_acked(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        if self._stream.ticks is not None:
+            self._stream.ticks.acked(answer.acked.acked_pos)
         self._stream.session.ack_recorded(answer.acked.acked_pos)
 
     def _on_page(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
@@ -177,6 +186,8 @@ class ServiceLink:
         read = to_service.asked_by(request.frame).read.read
         peer = peer_of(read)
         self._reads.recorded(peer)
+        if self._stream.ticks is not None:
+            self._stream.ticks.read(peer, read.up_to_seq)
         self._stream.say(to_device.read_recorded(read))
         self._ask_read(peer, self._reads.next(peer))
         self._stream.go_on()

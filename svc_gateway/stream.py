@@ -21,6 +21,7 @@ from svc_gateway.reads import Peer
 from svc_gateway.sending import flaw_of
 from svc_gateway.service_link import ServiceLink, Session, peer_of
 from svc_gateway.session import Phase
+from svc_gateway.ticks import StreamTicks
 from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
@@ -44,11 +45,13 @@ class DeviceStream:
         "device",
         "service",
         "session",
+        "ticks",
     )
 
     def __init__(self, device: Device, edge: Edge) -> None:
         self.device = device
         self._edge = edge
+        self.ticks = None if edge.ticks is None else StreamTicks(edge.ticks)
         self._resume: asyncio.Future[None] | None = None
         self._has_half_closed = self._is_watched = self._lacked_room = False
         self._writer: FrameWriter  # there is one from `run` on
@@ -252,6 +255,10 @@ class DeviceStream:
     def deliver(self, envelope: envelope_pb2.Envelope) -> None:
         self._edge.failpoints.hit("deliver.before_write")
         self._edge.tally.deliveries += 1
+        if self.ticks is not None:
+            kind = "group_id" if envelope.group_id else "user_id"
+            at = envelope.accepted_at.seconds + envelope.accepted_at.nanos / 1e9
+            self.ticks.delivered(envelope.pos, (kind, getattr(envelope, kind)), envelope.seq, at)
         self.say(to_device.deliver(envelope))
 
     def caught_up(self, pos: int) -> None:

@@ -34,6 +34,7 @@ from svc_message.queue.wiring import build_queue, session_variables
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
+from svc_message.stock import STOCK_EVERY
 from svc_message.uplink import Uplink
 from whimbrel.identity.v1 import identity_pb2_grpc
 from whimbrel.message.v1 import message_pb2_grpc
@@ -51,6 +52,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         core = await stack.enter_async_context(_open_core(settings, redis, health, telemetry))
         await core.shards.read_maps()
+        if telemetry.is_on:
+            await core.stock.round()
         for shard in core.shards.names:
             health.dependency(f"shard/{shard}", is_well=not core.shards.is_down(shard))
         sender = await stack.enter_async_context(open_sender(settings))
@@ -106,6 +109,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 *([tasks.create_task(pushing.run(), name="pushing")] if pushing else []),
                 tasks.create_task(queue.run(), name="queue"),
                 *_sweeping(tasks, settings.sweep, sweeps),
+                *_sweeping(
+                    tasks, STOCK_EVERY, {"stock": core.stock.round} if telemetry.is_on else {}
+                ),
             ]
             async with process.serving(server, instance, grace=_LAST_GRACE):
                 await stop.wait()
@@ -217,6 +223,7 @@ async def _open_pushing(
         discovery=process.discovery,
         credentials=process.credentials(settings.service_key),
         key=process.instance_id.encode(),
+        telemetry=process.telemetry,
         on_health=lambda is_well: process.health.dependency("push", is_well=is_well),
     ) as pushing:
         yield pushing

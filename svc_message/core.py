@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mesh.failpoints import Failpoints
+from mesh.metrics import GATEWAYS, SHARD_UP
 from mesh.postgres import Pool
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting
@@ -17,6 +19,7 @@ from svc_message.relay import Relay
 from svc_message.routing import Registry, Router
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
+from svc_message.stock import Stock
 from svc_message.store import ShardStore
 from svc_message.sweeps import Sweeps
 
@@ -31,6 +34,7 @@ class Core:
     accepting: Accepting
     inbox: Inbox
     sweeps: Sweeps
+    stock: Stock
     groups: GroupParts
     channels: ChannelParts
     references: References
@@ -112,6 +116,9 @@ def build_core(
         telemetry=telemetry,
         failpoints=failpoints,
     )
+    telemetry.gauge(GATEWAYS, lambda: len(router.gateways))
+    for name in shards.names:
+        telemetry.gauge(SHARD_UP, partial(_is_up, shards, name), {"shard": name})
     sweeps = Sweeps(shards, stores, keep=settings.keep_messages, telemetry=telemetry)
     return Core(
         shards,
@@ -120,7 +127,12 @@ def build_core(
         accepting,
         inbox,
         sweeps,
+        Stock(pools, telemetry),
         groups,
         build_channels(shards, router),
         references,
     )
+
+
+def _is_up(shards: Shards, name: str) -> float:
+    return 0.0 if shards.is_down(name) else 1.0

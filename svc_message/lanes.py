@@ -7,6 +7,7 @@ result or a refusal.
 
 import asyncio
 import functools
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from mesh.errors import Unavailable
-from mesh.metrics import BATCH_ITEMS
+from mesh.metrics import BATCH_ITEMS, BATCHES, WAITING
 from mesh.postgres import ROWS_BUSY, STORE_ERRORS, is_transient
 from mesh.telemetry import Telemetry
 from svc_message.model import Outcome, Refusal
@@ -73,6 +74,7 @@ class Lanes(Generic[I]):
         most_bytes: int = 32 * 1024 * 1024,
     ) -> None:
         self.shards = shards
+        self.kind = kind
         self._on_unseen = on_unseen
         self._per_shard = per_shard
         self.telemetry = telemetry
@@ -83,6 +85,7 @@ class Lanes(Generic[I]):
             shard: [_Lane(f"{kind}/{shard}/{n}", shard, run, self) for n in range(per_shard)]
             for shard in shards.names
         }
+        telemetry.gauge(WAITING, lambda: self.waiting, {"kind": kind})
 
     def put(self, item: I, key: bytes) -> None:
         """Queue the item; items with one key keep their order."""
@@ -127,6 +130,9 @@ class _Lane(Generic[I]):
         self._telemetry = lanes.telemetry
         self._span = f"batch {name}"
         self._batch_items = lanes.telemetry.histogram(BATCH_ITEMS)
+        self._batches = lanes.telemetry.histogram(BATCHES)
+        self._items_labels = {"kind": lanes.kind}
+        self._labels = {"kind": lanes.kind, "shard": shard}
         self._queue: deque[_Entry[I]] = deque()
         self._parked: dict[bytes, list[_Entry[I]]] = {}  # by key: cannot go on now
         self._bytes = 0
@@ -155,9 +161,12 @@ class _Lane(Generic[I]):
             await self._wake.wait()
             while self._queue:
                 batch = self._take()
-                self._batch_items.record(len(batch))
+                began = time.perf_counter() if self._telemetry.is_on else 0.0
                 with self._telemetry.span(self._span):
                     results = await self._results([entry[0] for entry in batch])
+                if began:
+                    self._batch_items.record(len(batch), self._items_labels)
+                    self._batches.record(time.perf_counter() - began, self._labels)
                 await self._settle(batch, results)
             self._wake.clear()
             if not self._parked:

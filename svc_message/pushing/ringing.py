@@ -11,7 +11,9 @@ import structlog
 
 from mesh.clock import Clock
 from mesh.ids import slot_of
+from mesh.metrics import PUSH_FETCHED
 from mesh.postgres import STORE_ERRORS
+from mesh.telemetry import OFF, Telemetry
 from svc_message.pushing.news import Connected, News, Unlinked, Wake
 from svc_message.pushing.store import FIRST, Device, Span, Unread, WaitingStore
 
@@ -54,6 +56,7 @@ class _Heard:
     is_audible: bool = False
     is_urgent: bool = False
     told: bool | None = None  # the urgency of the wake-up that was told
+    told_at: float = 0.0  # the first one, until the device is there
 
 
 class Ringing:
@@ -73,6 +76,7 @@ class Ringing:
         after: timedelta,
         sweep: timedelta,
         clock: Clock,
+        telemetry: Telemetry = OFF,
     ) -> None:
         """Wire it.
 
@@ -90,6 +94,7 @@ class Ringing:
         self._asked: dict[Device, None] = {}
         self._wake = asyncio.Event()
         self._heard: OrderedDict[Device, _Heard] = OrderedDict()
+        self._fetched = telemetry.histogram(PUSH_FETCHED)
 
     def absent(self, device: Device) -> None:
         """Something was put into the device's queue, and it has no session."""
@@ -99,6 +104,10 @@ class Ringing:
 
     def connected(self, device: Device, epoch: int) -> None:
         """The device has opened a session."""
+        heard = self._heard.get(device)
+        if heard is not None and heard.told_at:
+            self._fetched.record(self._clock.monotonic() - heard.told_at)
+            heard.told_at = 0.0
         if self._is_wanted():
             self._news.add(Connected(device, epoch))
 
@@ -157,6 +166,7 @@ class Ringing:
                 continue
             if again or heard.told is None or heard.is_urgent > heard.told:
                 heard.told = heard.is_urgent
+                heard.told_at = heard.told_at or self._clock.monotonic()
                 self._news.add(Wake(one.device, one.epoch, one.acked_pos, heard.is_urgent))
 
     async def _listen(self, shard: str, unread: Sequence[Unread]) -> None:

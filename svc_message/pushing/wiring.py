@@ -13,6 +13,7 @@ from mesh.discovery import Discovery
 from mesh.redis import Redis
 from mesh.service_auth import ServiceCredentials
 from mesh.tasks import periodically, supervised
+from mesh.telemetry import Telemetry
 from svc_message.pushing.link import NewsFeed
 from svc_message.pushing.news import News
 from svc_message.pushing.ringing import Ringing
@@ -60,6 +61,7 @@ async def open_pushing(
     discovery: Discovery,
     credentials: ServiceCredentials,
     key: bytes,
+    telemetry: Telemetry,
     on_health: Callable[[bool], None],
 ) -> AsyncIterator[Pushing]:
     """Wire them; the router tells of absent devices from now on. `key` chooses the instance."""
@@ -75,6 +77,7 @@ async def open_pushing(
         after=settings.push_after,
         sweep=settings.push_sweep,
         clock=SystemClock(),
+        telemetry=telemetry,
     )
     router.absences = ringing
     link = Uplink(feed, channels, credentials, key=key, on_health=on_health)

@@ -77,6 +77,7 @@ VALUES: Mapping[str, Object] = {
         },
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True},
         "stores": _STORES,
     },
     "nothing": {

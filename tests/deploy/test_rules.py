@@ -1,5 +1,6 @@
-"""Prometheus understands the rules, and somebody records the metrics that they ask for."""
+"""Prometheus understands rules and dashboards, and somebody records the metrics they ask for."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -20,6 +21,15 @@ _RULES = [
     for group in yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]
     for rule in group["rules"]
 ]
+_ALERTS = [rule for rule in _RULES if "alert" in rule]
+_MADE = {rule["record"] for rule in _RULES if "record" in rule}
+_DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
+_WRAPPING = (
+    promql_parser.AggregateExpr,
+    promql_parser.ParenExpr,
+    promql_parser.SubqueryExpr,
+    promql_parser.UnaryExpr,
+)
 _RECORDED = re.compile(r"\.(counter|histogram|gauge)\(\s*(?:metrics\.)?([A-Z_]+)\b")
 
 
@@ -48,12 +58,52 @@ def _recorded() -> Iterator[tuple[str, str]]:
             yield from _RECORDED.findall(path.read_text())
 
 
-@pytest.mark.parametrize("rule", _RULES, ids=lambda rule: rule["alert"])
+def _name_of(rule) -> str:
+    return rule.get("alert") or rule["record"]
+
+
+@pytest.mark.parametrize("rule", _RULES, ids=_name_of)
 def test_a_rule_asks_for_metrics_that_are_there(rule, exposed) -> None:
     asked = set(_selected(promql_parser.parse(rule["expr"])))
 
     assert asked
-    assert asked <= exposed
+    assert asked <= exposed | _MADE
+
+
+@pytest.mark.parametrize("path", _DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_draws_metrics_that_are_there(path, exposed) -> None:
+    panels = json.loads(path.read_text())["panels"]
+
+    assert panels
+    for panel in panels:
+        for target in panel["targets"]:
+            asked = set(_selected(promql_parser.parse(target["expr"])))
+            assert asked, target
+            assert asked <= exposed | _MADE, target
+
+
+def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
+    written = {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")}
+
+    assert written == {rule["alert"] for rule in _ALERTS}
+    for rule in _ALERTS:
+        runbook = ROOT / rule["annotations"]["runbook_url"]
+        text = runbook.read_text()
+        assert text.startswith(f"# {rule['alert']}\n")
+        assert all(part in text for part in ("## Look", "```sh", "## Do"))
+
+
+def test_the_chart_gives_grafana_every_dashboard() -> None:
+    maps = objects(VALUES["everything"], "ConfigMap").values()
+    found = {
+        name: json.loads(text)
+        for one in maps
+        if one["metadata"]["labels"].get("grafana_dashboard") == "1"
+        for name, text in one["data"].items()
+    }
+
+    assert found == {path.name: json.loads(path.read_text()) for path in _DASHBOARDS}
+    assert found
 
 
 def _selected(expression: promql_parser.Expr) -> Iterator[str]:
@@ -65,7 +115,7 @@ def _selected(expression: promql_parser.Expr) -> Iterator[str]:
     elif isinstance(expression, promql_parser.BinaryExpr):
         yield from _selected(expression.lhs)
         yield from _selected(expression.rhs)
-    elif isinstance(expression, promql_parser.AggregateExpr | promql_parser.ParenExpr):
+    elif isinstance(expression, _WRAPPING):
         yield from _selected(expression.expr)
     elif isinstance(expression, promql_parser.Call):
         for argument in expression.args:
@@ -73,8 +123,8 @@ def _selected(expression: promql_parser.Expr) -> Iterator[str]:
 
 
 def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:
-    assert len({rule["alert"] for rule in _RULES}) == len(_RULES)
-    for rule in _RULES:
+    assert len({_name_of(rule) for rule in _RULES}) == len(_RULES)
+    for rule in _ALERTS:
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
@@ -85,4 +135,5 @@ def test_the_chart_leaves_the_templates_of_prometheus_alone() -> None:
     rendered = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
 
     assert rendered == _RULES
-    assert any("{{ $labels." in rule["annotations"]["summary"] for rule in rendered)
+    alerts = [rule for rule in rendered if "alert" in rule]
+    assert any("{{ $labels." in rule["annotations"]["summary"] for rule in alerts)

@@ -83,7 +83,8 @@ def test_stale_generated_code_is_noticed(tmp_path: Path) -> None:
     check = [tmp_path / "scripts" / "check_fresh.sh"]
     docs = [sys.executable, tmp_path / "scripts" / "docs.py"]
     gen = [tmp_path / "scripts" / "gen.sh"]
-    for made in (gen, docs):
+    rules = [sys.executable, tmp_path / "scripts" / "observability.py"]
+    for made in (gen, docs, rules):
         assert _run(made).returncode == 0
     fresh = _run(check)
     with (tmp_path / "proto/whimbrel/error/v1/reason.proto").open("a") as proto:
@@ -98,6 +99,22 @@ def test_stale_generated_code_is_noticed(tmp_path: Path) -> None:
     assert "gen/ is stale" in stale.stderr
     assert stale_docs.returncode != 0
     assert "docs/api.md is stale" in stale_docs.stderr
+
+
+def test_stale_rules_are_noticed(tmp_path: Path) -> None:
+    for name in ("scripts", "proto"):
+        shutil.copytree(_ROOT / name, tmp_path / name)
+    shutil.copy(_ROOT / "buf.yaml", tmp_path)
+    for made in ("docs", "observability"):
+        assert _run([sys.executable, tmp_path / "scripts" / f"{made}.py"]).returncode == 0
+    assert _run([tmp_path / "scripts" / "gen.sh"]).returncode == 0
+    with (tmp_path / "helm/whimbrel/files/rules.yaml").open("a") as rules:
+        rules.write("# By hand.\n")
+
+    stale = _run([tmp_path / "scripts" / "check_fresh.sh"])
+
+    assert stale.returncode != 0
+    assert "helm/whimbrel/files is stale" in stale.stderr
 
 
 def _change(module: Path, before: str, after: str) -> None:

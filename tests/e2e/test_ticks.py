@@ -1,0 +1,96 @@
+"""What the metrics of a mesh say of messages, read where Prometheus reads them."""
+
+import re
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.device import Device, a_send
+from tests.e2e.meshes import lasting_mesh
+from tests.e2e.people import register_all
+from tests.faults.town import eventually
+from whimbrel_cli.stack.mesh import Mesh
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    return {"gateway": _free_port(), "message": _free_port()}
+
+
+@pytest.fixture(scope="module")
+def observed(ports: dict[str, int]) -> Iterator[Mesh]:
+    """One gateway and one message instance, with their metrics shown."""
+    env = {
+        f"WHIMBREL_{name.upper()}_TELEMETRY__PROMETHEUS_PORT": str(port)
+        for name, port in ports.items()
+    }
+    with lasting_mesh(gateways=1, message=1, env=env) as mesh:
+        yield mesh
+
+
+def _value(port: int, name: str, **labels: str) -> float:
+    """The sum of all samples of the name that have the labels; -1 without any."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        page = answer.read().decode()
+    found = -1.0
+    for line in page.splitlines():
+        sample = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if sample and sample[1] == name:
+            has = dict(re.findall(r'(\w+)="([^"]*)"', sample[2] or ""))
+            if labels.items() <= has.items():
+                found = max(found, 0.0) + float(sample[3])
+    return found
+
+
+async def test_each_tick_of_a_message_is_timed_online_and_offline(
+    observed: Mesh, ports: dict[str, int]
+) -> None:
+    [gateway], port = observed.gateway_addresses, ports["gateway"]
+    one, other = await register_all(gateway, 2)
+
+    def ticks(name: str, **labels: str) -> float:
+        return max(0.0, _value(port, f"whimbrel_{name}_seconds_count", **labels))
+
+    async with Device(one, gateway) as sender:
+        await sender.hello()
+        await sender.accepted(a_send(other.user_id))
+        async with Device(other, gateway) as reader:
+            await reader.hello()
+            await reader.until(lambda: len(reader.positions) == 1)
+            await reader.ack(1)
+            await sender.accepted(a_send(other.user_id))
+            await reader.until(lambda: len(reader.positions) == 2)
+            await reader.ack(2)
+            await eventually(lambda: ticks("accepted_delivered", stream="online") == 1)
+            await reader.read(one.user_id, 2)
+            await reader.until(lambda: bool(reader.all("read_recorded")))
+
+    assert ticks("sent_accepted") == 2
+    assert ticks("accepted_delivered", stream="offline") == 1
+    assert ticks("delivered_read") == 1
+    batches = _value(ports["message"], "whimbrel_batch_duration_seconds_count", kind="accept")
+    assert batches == _value(ports["message"], "whimbrel_batch_items_count", kind="accept") >= 2
+
+
+async def test_what_waits_and_what_is_in_stock_is_told_of_each_shard(
+    observed: Mesh, ports: dict[str, int]
+) -> None:
+    port = ports["message"]
+
+    for shard in observed.shards:
+        assert _value(port, "whimbrel_shard_up", shard=shard) == 1
+        await eventually(lambda s=shard: _value(port, "whimbrel_outbox_pending", shard=s) == 0)
+        assert _value(port, "whimbrel_outbox_age_seconds", shard=shard) == 0
+        assert _value(port, "whimbrel_inbox_lag", shard=shard) >= 0
+        for kind in ("ec", "kem"):
+            assert _value(port, "whimbrel_prekeys_stock", shard=shard, kind=kind) >= 0
+    assert _value(port, "whimbrel_gateways") == 1
+    assert _value(port, "whimbrel_waiting", kind="accept") == 0
