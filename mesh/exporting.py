@@ -1,6 +1,7 @@
 """Telemetry that is on: OpenTelemetry, sent by OTLP, read by Prometheus, or both."""
 
 import contextlib
+import contextvars
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,15 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 from prometheus_client import CollectorRegistry, start_http_server
 
 from mesh.errors import WhimbrelError, root_cause
@@ -34,7 +42,12 @@ _PARENT = "traceparent"
 _SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 3600.0, 86400.0]
 _ITEMS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]
 _SCOPE = "whimbrel"
+_TRACE_BYTES = 24
 _propagator = TraceContextTextMapPropagator()
+# What the client of the stream that is served wants its sends linked to.
+_client: contextvars.ContextVar[trace.SpanContext | None] = contextvars.ContextVar(
+    "client", default=None
+)
 
 
 @contextlib.contextmanager
@@ -44,14 +57,12 @@ def exporting(settings: TelemetrySettings, resource: Mapping[str, str]) -> Itera
     with contextlib.ExitStack() as stack:
         meters = MeterProvider(_readers(settings, stack), about, shutdown_on_exit=False)
         stack.callback(meters.shutdown, timeout_millis=_LAST_WORDS_MS)
-        tracers = TracerProvider(
-            ParentBased(TraceIdRatioBased(settings.sampled)), about, shutdown_on_exit=False
-        )
+        tracers = TracerProvider(_AtTheEdge(settings.sampled), about, shutdown_on_exit=False)
         stack.callback(tracers.shutdown)
         if settings.otlp_endpoint:
             exporter = OTLPSpanExporter(settings.otlp_endpoint, timeout=_LAST_WORDS_MS / 1000)
             tracers.add_span_processor(BatchSpanProcessor(exporter))
-        yield OnTelemetry(tracers, meters)
+        yield OnTelemetry(tracers, meters, client_traces=settings.client_traces)
 
 
 def _readers(settings: TelemetrySettings, stack: contextlib.ExitStack) -> list[MetricReader]:
@@ -76,12 +87,18 @@ class OnTelemetry:
 
     is_on = True
 
-    def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+    def __init__(
+        self, tracers: TracerProvider, meters: MeterProvider, *, client_traces: bool = False
+    ) -> None:
         self._gauges: dict[str, list[tuple[Callable[[], float], Labels | None]]] = {}
         self._tracer = tracers.get_tracer(_SCOPE)
         self._meter = meters.get_meter(_SCOPE)
+        durations = self.histogram(CALLS)
         self.interceptors: Sequence[grpc.aio.ServerInterceptor] = (
-            _CallInterceptor(self._tracer, self.histogram(CALLS)),
+            _CallInterceptor(self._tracer, durations),
+        )
+        self.edge_interceptors: Sequence[grpc.aio.ServerInterceptor] = (
+            _CallInterceptor(self._tracer, durations, of_clients=True, heeds=client_traces),
         )
 
     def counter(self, metric: Metric) -> Counter:
@@ -111,6 +128,21 @@ class OnTelemetry:
     def span(self, name: str, *, parent: str = "") -> AbstractContextManager[Span]:
         return self._span(name, parent)
 
+    def start(
+        self, name: str, parent: bytes = b"", *, links: Sequence[bytes] = ()
+    ) -> "_StartedSpan | None":
+        if parent and len(parent) != _TRACE_BYTES:
+            return None  # of another version: a trace may end, a message may not
+        linked = [trace.Link(_of_bytes(link)) for link in links if len(link) == _TRACE_BYTES]
+        context = otel_context.Context()  # empty, whatever call this may be in
+        if parent:
+            under = trace.NonRecordingSpan(_of_bytes(parent))
+            context = trace.set_span_in_context(under, context)
+        elif not links and (caller := _client.get()) is not None:
+            linked.append(trace.Link(caller))
+        span = self._tracer.start_span(name, context, links=linked)
+        return _StartedSpan(span) if span.is_recording() else None
+
     def trace_context(self) -> str:
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
@@ -135,11 +167,69 @@ class _OnSpan:
         self._span.set_attribute(name, value)
 
 
+class _StartedSpan:
+    __slots__ = ("_span", "trace")
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.trace = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
+
+    def set(self, name: str, value: str | int) -> None:
+        self._span.set_attribute(name, value)
+
+    def end(self) -> None:
+        self._span.end()
+
+
+class _AtTheEdge(Sampler):
+    """A trace is decided upon where it begins; what links to kept traces is kept with them."""
+
+    def __init__(self, share: float) -> None:
+        self._begun = ParentBased(TraceIdRatioBased(share))
+
+    def should_sample(  # noqa: PLR0917  the library's signature
+        self,
+        parent_context: otel_context.Context | None,
+        trace_id: int,
+        name: str,
+        kind: trace.SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[trace.Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        sampler = ALWAYS_ON if links else self._begun
+        return sampler.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        return "AtTheEdge"
+
+
+def _of_bytes(at: bytes) -> trace.SpanContext:
+    return trace.SpanContext(
+        int.from_bytes(at[:16], "big"),
+        int.from_bytes(at[16:], "big"),
+        is_remote=True,
+        trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
+    )
+
+
 class _CallInterceptor(grpc.aio.ServerInterceptor):
     """A span and a duration per call; for a stream, over its whole life."""
 
-    def __init__(self, tracer: trace.Tracer, durations: Histogram) -> None:
+    def __init__(
+        self,
+        tracer: trace.Tracer,
+        durations: Histogram,
+        *,
+        of_clients: bool = False,
+        heeds: bool = True,
+    ) -> None:
         self._tracer = tracer
+        self._of_clients = of_clients
+        self._heeds = heeds
         self._durations = durations
 
     async def intercept_service(
@@ -148,7 +238,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        parent = dict(handler_call_details.invocation_metadata or ()).get(_PARENT, "")
+        told_of = handler_call_details.invocation_metadata or () if self._heeds else ()
+        parent = dict(told_of).get(_PARENT, "")
         told = functools.partial(self._told, handler_call_details.method, str(parent))
         return wrapped(handler, told)
 
@@ -156,6 +247,9 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         @functools.wraps(behaviour)
         async def told(request: Any, context: Any) -> Any:
             started, code = time.perf_counter(), grpc.StatusCode.OK.name
+            if parent and self._of_clients:
+                said = trace.get_current_span(_context_of(parent)).get_span_context()
+                _client.set(said if said.is_valid and said.trace_flags.sampled else None)
             with self._tracer.start_as_current_span(
                 method.lstrip("/"),
                 _context_of(parent),

@@ -27,6 +27,8 @@ class TelemetrySettings(Section):
     """Port on which Prometheus finds the metrics; 0 is none."""
     prometheus_host: str = "127.0.0.1"
     """Address of that port."""
+    client_traces: bool = False
+    """Whether a client's traceparent has its sends kept; else gateways decide alone."""
     sampled: float = 0.01
     """Share of traces begun here that are kept; a caller's decision goes before it."""
 
@@ -55,6 +57,19 @@ class Span(Protocol):
         """Add a fact: an id or a count, never a content."""
 
 
+class OpenSpan(Protocol):
+    """A span that ends when it is told to."""
+
+    @property
+    def trace(self) -> bytes:
+        """Where the trace stands: its id and this span's, for whoever goes on; 24 bytes."""
+
+    def set(self, name: str, value: str | int) -> None:
+        """Add a fact: an id or a count, never a content or a person."""
+
+    def end(self) -> None: ...
+
+
 class Telemetry(Protocol):
     """What the rest of the code sees."""
 
@@ -65,6 +80,10 @@ class Telemetry(Protocol):
     @property
     def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         """What a server needs to tell of its calls."""
+
+    @property
+    def edge_interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
+        """The same for a listener of clients."""
 
     def counter(self, metric: Metric) -> Counter: ...
 
@@ -77,6 +96,15 @@ class Telemetry(Protocol):
 
     def span(self, name: str, *, parent: str = "") -> AbstractContextManager[Span]:
         """A span around the block, under the current one or under the `parent` of a queue hop."""
+
+    def start(
+        self, name: str, parent: bytes = b"", *, links: Sequence[bytes] = ()
+    ) -> OpenSpan | None:
+        """A span of a message's trace; None if the message is not sampled.
+
+        Under `parent`, or the first of a trace: that is where it is decided, unless it links to
+        messages that are sampled, when it is kept as they are.
+        """
 
     def trace_context(self) -> str:
         """The current span as W3C traceparent, for a queue hop; empty when there is none."""
@@ -112,6 +140,12 @@ class _Off:
 
     is_on = False
     interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+    edge_interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+
+    def start(
+        self, name: str, parent: bytes = b"", *, links: Sequence[bytes] = ()
+    ) -> OpenSpan | None:
+        return None
 
     def counter(self, metric: Metric) -> Counter:
         return _NOTHING

@@ -30,7 +30,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             process.discovery.watch(name).on_change(channels.update)
         server = new_server(
             CLIENT_LISTENER,
-            interceptors=process.telemetry.interceptors,
+            interceptors=process.telemetry.edge_interceptors,
             reuse_port=settings.reuse_port,
         )
         process.health.add_to(server)

@@ -12,6 +12,7 @@ from svc_gateway.sides import SessionLimits
 from svc_gateway.tally import Tally
 from svc_gateway.ticks import Ticks
 from svc_gateway.to_service import Address
+from svc_gateway.traces import Traces
 from svc_gateway.window import Budget
 
 if TYPE_CHECKING:
@@ -68,5 +69,6 @@ class Edge:
     budget: Budget
     failpoints: Failpoints
     tally: Tally
-    ticks: Ticks | None = None  # None while nobody listens
+    ticks: Ticks | None = None  # None while nobody listens, and
+    traces: Traces | None = None
     ticks_to_write: int = 30

@@ -31,6 +31,7 @@ from svc_gateway.sides import SessionLimits
 from svc_gateway.stream import DeviceStream
 from svc_gateway.tally import Tally
 from svc_gateway.ticks import Ticks
+from svc_gateway.traces import Traces
 from svc_gateway.window import Budget
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class Gateway:
         self._clock = clock or SystemClock()
         self._tally = Tally(telemetry)
         self._ticks = Ticks(telemetry) if telemetry.is_on else None
+        self._traces = Traces(telemetry) if telemetry.is_on else None
         self._failpoints = Failpoints(settings.failpoint)
         self.sessions = Sessions(token_grace=settings.token_grace)
         self.attach = self._new_attach(channels, credentials, instance_id)
@@ -186,6 +188,7 @@ class Gateway:
             failpoints=self._failpoints,
             tally=self._tally,
             ticks=self._ticks,
+            traces=self._traces,
             ticks_to_write=_ticks(self._settings.slow_consumer.total_seconds()),
         )
 

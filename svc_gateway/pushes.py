@@ -77,11 +77,15 @@ class Pushes:
 
 
 def _deliver(stream: DeviceStream, push: attach_pb2.PushDelivery) -> None:
+    if push.trace and stream.traces is not None:
+        stream.traces.coming(push.envelope.pos, push.trace, was_away=False)
     stream.session.push_delivery(push.envelope)
 
 
 def _receipt(stream: DeviceStream, push: attach_pb2.PushReceipt) -> None:
     stream.session.push_receipt(push.receipt)
+    if push.traces and stream.traces is not None:
+        stream.traces.told(push.traces)
 
 
 def _doorbell(stream: DeviceStream, push: attach_pb2.PushDoorbell) -> None:

@@ -14,6 +14,7 @@ from svc_gateway.conversation import Conversation, direct, group
 from svc_gateway.edge import Device, Edge
 from svc_gateway.reads import Peer, Reads
 from svc_gateway.ticks import StreamTicks
+from svc_gateway.traces import StreamTraces
 from whimbrel.message.v1 import attach_pb2, envelope_pb2, receipt_pb2, send_pb2
 
 _MOST_READS = 500
@@ -26,6 +27,7 @@ class Stream(Protocol):
 
     session: Session
     ticks: StreamTicks | None
+    traces: StreamTraces | None
 
     def say(self, frame: bytes) -> None:
         """Write a frame of one event to the device, in its turn."""
@@ -78,7 +80,9 @@ class ServiceLink:
     def ack(self, up_to_pos: int) -> None:
         id_ = self._edge.attach.new_id()
         self._edge.failpoints.hit("ack.before_forward")
-        self._ask(id_, to_service.ack(id_, self._device.address, up_to_pos))
+        traces = self._stream.traces
+        traced = traces.acked(up_to_pos) if traces is not None else ()
+        self._ask(id_, to_service.ack(id_, self._device.address, up_to_pos, traced))
 
     def fetch_page(self, after_pos: int, *, max_envelopes: int, max_bytes: int) -> None:
         id_ = self._edge.attach.new_id()
@@ -99,7 +103,9 @@ class ServiceLink:
     def send_frame(self, chat: Conversation, send: send_pb2.Send) -> tuple[int, bytes]:
         """A send as it would be asked, with its id: its size decides whether it may be."""
         id_ = self._edge.attach.new_id()
-        return id_, to_service.send(id_, self._device.address, chat, send)
+        traces = self._edge.traces
+        trace = traces.sent(id_) if traces is not None else b""
+        return id_, to_service.send(id_, self._device.address, chat, send, trace)
 
     def send(self, chat: Conversation, id_: int, frame: bytes) -> None:
         self._edge.failpoints.hit("send.before_forward")
@@ -150,28 +156,42 @@ class ServiceLink:
         self._edge.failpoints.hit("accepted.before_device")
         if self._edge.ticks is not None:
             self._edge.ticks.accepted(request.since)
+        if self._edge.traces is not None:
+            self._edge.traces.answered(request.id, "accepted", answer.accepted.message_id)
         self._stream.say(to_device.accepted(answer.accepted))
         self._stream.session.send_answered(len(request.frame))
 
     def _on_rejected(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        self._refused(request, "rejected")
         self._stream.say(to_device.rejected(answer.rejected))
         self._stream.session.send_answered(len(request.frame))
 
     def _on_device_mismatch(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        self._refused(request, "device_mismatch")
         self._stream.say(to_device.device_mismatch(answer.device_mismatch))
         self._stream.session.send_answered(len(request.frame))
 
     def _on_group_changed(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        self._refused(request, "group_changed")
         self._stream.say(to_device.group_changed(answer.group_changed))
         self._stream.session.send_answered(len(request.frame))
 
+    def _refused(self, request: Request, answer: str) -> None:
+        if self._edge.traces is not None:
+            self._edge.traces.answered(request.id, answer)
+
     def _on_acked(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
+        if self._stream.traces is not None:
+            self._stream.traces.recorded(answer.acked.acked_pos)
         if self._stream.ticks is not None:
             self._stream.ticks.acked(answer.acked.acked_pos)
         self._stream.session.ack_recorded(answer.acked.acked_pos)
 
     def _on_page(self, request: Request, answer: attach_pb2.MessageEvent) -> None:
         page = answer.page
+        if self._stream.traces is not None:
+            for one in page.traces:
+                self._stream.traces.coming(one.pos, one.trace, was_away=True)
         self._stream.session.page(
             page.envelopes, head_pos=page.head_pos, acked_pos=page.acked_pos, cut=page.cut
         )

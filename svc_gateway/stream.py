@@ -22,6 +22,7 @@ from svc_gateway.sending import flaw_of
 from svc_gateway.service_link import ServiceLink, Session, peer_of
 from svc_gateway.session import Phase
 from svc_gateway.ticks import StreamTicks
+from svc_gateway.traces import StreamTraces
 from svc_gateway.writer import Context, FrameWriter
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
@@ -46,12 +47,14 @@ class DeviceStream:
         "service",
         "session",
         "ticks",
+        "traces",
     )
 
     def __init__(self, device: Device, edge: Edge) -> None:
         self.device = device
         self._edge = edge
         self.ticks = None if edge.ticks is None else StreamTicks(edge.ticks)
+        self.traces = None if edge.traces is None else StreamTraces(edge.traces)
         self._resume: asyncio.Future[None] | None = None
         self._has_half_closed = self._is_watched = self._lacked_room = False
         self._writer: FrameWriter  # there is one from `run` on
@@ -71,6 +74,8 @@ class DeviceStream:
                 await self._read(context)
         finally:
             self.session.close()
+            if self.traces is not None:
+                self.traces.close()
 
     def tick(self) -> bool:
         """A second has passed; False when there is nothing to watch."""
@@ -255,6 +260,8 @@ class DeviceStream:
     def deliver(self, envelope: envelope_pb2.Envelope) -> None:
         self._edge.failpoints.hit("deliver.before_write")
         self._edge.tally.deliveries += 1
+        if self.traces is not None:
+            self.traces.delivered(envelope.pos, envelope.message_id, envelope.sender_user_id)
         if self.ticks is not None:
             kind = "group_id" if envelope.group_id else "user_id"
             at = envelope.accepted_at.seconds + envelope.accepted_at.nanos / 1e9

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from svc_gateway.conversation import Conversation
 from svc_gateway.sides import Request
+from svc_gateway.traces import Acked
 from whimbrel.message.v1 import attach_pb2, receipt_pb2, send_pb2
 
 Address = tuple[bytes, int]  # a user id and a device id
@@ -17,21 +18,27 @@ def open_session(id_: int, address: Address, credential_version: int) -> bytes:
     return frame.SerializeToString()
 
 
-def send(id_: int, address: Address, chat: Conversation, message: send_pb2.Send) -> bytes:
+def send(
+    id_: int, address: Address, chat: Conversation, message: send_pb2.Send, trace: bytes = b""
+) -> bytes:
     """A message of a device."""
     frame, event = _frame(id_)
     out = event.send
     _set(out.device, address)
     out.conversation_id, out.home = chat.conversation_id, chat.home
     out.send.CopyFrom(message)
+    if trace:
+        out.trace = trace
     return frame.SerializeToString()
 
 
-def ack(id_: int, address: Address, up_to_pos: int) -> bytes:
+def ack(id_: int, address: Address, up_to_pos: int, traced: Iterable[Acked] = ()) -> bytes:
     """A device has stored its queue up to a position."""
     frame, event = _frame(id_)
     _set(event.ack.device, address)
     event.ack.up_to_pos = up_to_pos
+    for one in traced:
+        event.ack.traces.add(pos=one.pos, trace=one.span.trace, author_id=one.author_id)
     return frame.SerializeToString()
 
 

@@ -20,6 +20,7 @@ from svc_message.results import CopyPart, PlainResult, SendResult
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
+from svc_message.traces import note_traces
 
 _SOON = timedelta(milliseconds=50)
 _LATER = timedelta(seconds=1)
@@ -125,6 +126,7 @@ class Accepting:
         if not sends:
             return []
         await self._references.note_those_of(shard, sends)
+        await note_traces(self._stores[shard], sends, [send.recipient_slot for send in sends])
         self._failpoints.hit("accept.before_commit")
         results = await self._stores[shard].accept(sends)
         self._failpoints.hit("accept.after_commit")
@@ -218,4 +220,5 @@ def _copy(send: SendRequest, result: SendResult, part: CopyPart) -> Copy:
         bodies=send.own_bodies if part.is_own else send.bodies,
         entry_id=part.entry_id or 0,
         home=result.shard,
+        traces=send.traces,
     )

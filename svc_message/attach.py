@@ -101,6 +101,8 @@ class GatewayRequests:
         device, now = message.device, self._clock.now()
         read = read_group_send if message.send.WhichOneof("to") == "group_id" else read_send
         send = read(message.send, device.user_id, device.device_id, now, request_id)
+        if message.trace and not isinstance(send, Refusal):
+            send.traces = (message.trace,)
         if isinstance(send, GroupSend):
             self._groups.accept(send, self._sent)
         elif isinstance(send, Refusal):
@@ -183,6 +185,8 @@ class GatewayRequests:
                 user_id=user_id,
                 device_id=message.device.device_id,
                 up_to_pos=message.up_to_pos,
+                traces=[one.trace for one in message.traces],
+                authors=[one.author_id for one in message.traces],
             )
         )
 
@@ -237,6 +241,8 @@ class GatewayRequests:
         page.cut = bool(present) and present[-1]["pos"] < page.head_pos
         for row in present:
             fill_row(page.envelopes.add(), row)
+            if row["message_id"] in served.traces:
+                page.traces.add(pos=row["pos"], trace=served.traces[row["message_id"]])
 
     def _heads(self, message: attach_pb2.FetchHeads, request_id: int) -> None:
         comparison = _Comparison(self._link, request_id, len(message.devices))

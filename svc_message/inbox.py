@@ -1,7 +1,7 @@
 """The device queues as the sessions use them: open, page, ack, read, compare, receipts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from mesh.failpoints import Failpoints
@@ -14,10 +14,11 @@ from svc_message.requests import (
     OpenRequest,
     PageRequest,
     ReadRequest,
+    ReceiptChange,
     ReceiptsRequest,
     Request,
 )
-from svc_message.results import AckResult, PageResult, PlainResult, ReceiptEffects
+from svc_message.results import AckResult, PageResult, PlainResult, ReceiptEffects, ReceiptRow
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
@@ -41,6 +42,7 @@ class Inbox:
         self._router = router
         self._relay = relay
         self._failpoints = failpoints
+        self._is_traced = telemetry.is_on
 
         def lanes(kind: str, run: Callable[..., Awaitable[Sequence[Any]]]) -> Lanes[Any]:
             return Lanes(kind, run, shards, per_shard=lanes_per_shard, telemetry=telemetry)
@@ -81,7 +83,20 @@ class Inbox:
         return await self._stores[shard].open(opens)
 
     async def _page(self, shard: str, pages: Sequence[PageRequest]) -> Sequence[PageResult]:
-        return await self._stores[shard].page(pages)
+        results = await self._stores[shard].page(pages)
+        if self._is_traced:
+            await self._find_traces(shard, results)
+        return results
+
+    async def _find_traces(self, shard: str, results: Sequence[PageResult]) -> None:
+        """Learn which of the messages were sampled when they were sent, maybe days ago."""
+        ids = {
+            row["message_id"] for result in results for row in result.rows if row["pos"] is not None
+        }
+        found = await self._stores[shard].traces_of(list(ids)) if ids else {}
+        if found:
+            for result in results:
+                result.traces = found
 
     async def _heads(self, shard: str, heads: Sequence[HeadRequest]) -> Sequence[PlainResult]:
         return await self._stores[shard].heads(heads)
@@ -101,7 +116,7 @@ class Inbox:
         self._failpoints.hit("ack.before_commit")
         results, effects = await self._stores[shard].ack(list(greatest.values()))
         self._failpoints.hit("ack.after_commit")
-        self._send_on(effects)
+        self._send_on(_traced(effects, greatest.values()) if self._is_traced else effects)
         by_device = dict(zip(greatest, results, strict=True))
         return [by_device[ack.user_id, ack.device_id] for ack in acks]
 
@@ -115,3 +130,14 @@ class Inbox:
             self._router.tell(row)
         for change in effects.entries:
             self._relay.carry_receipt(change)
+
+
+def _traced(effects: ReceiptEffects, acks: Iterable[AckRequest]) -> ReceiptEffects:
+    """The effects, each with the traces of the messages whose acks it comes from."""
+    told: list[ReceiptRow | ReceiptChange] = [*effects.merged, *effects.entries]
+    for ack in acks:
+        for at, author_id in zip(ack.traces, ack.authors, strict=False):
+            for effect in told:
+                if effect.user_id == author_id and effect.peer_id == ack.user_id:
+                    effect.traces = [*effect.traces, at]
+    return effects

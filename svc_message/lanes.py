@@ -18,7 +18,7 @@ import structlog
 from mesh.errors import Unavailable
 from mesh.metrics import BATCH_ITEMS, BATCHES, WAITING
 from mesh.postgres import ROWS_BUSY, STORE_ERRORS, is_transient
-from mesh.telemetry import Telemetry
+from mesh.telemetry import OpenSpan, Telemetry
 from svc_message.model import Outcome, Refusal
 from svc_message.shards.directory import Shards
 
@@ -39,6 +39,7 @@ class Item(Protocol):
     """Something asked of the shard that owns a slot."""
 
     slot: int
+    traces: Sequence[bytes]
 
     @property
     def size(self) -> int:
@@ -128,7 +129,6 @@ class _Lane(Generic[I]):
         self._lanes = lanes
         self._shards = lanes.shards
         self._telemetry = lanes.telemetry
-        self._span = f"batch {name}"
         self._batch_items = lanes.telemetry.histogram(BATCH_ITEMS)
         self._batches = lanes.telemetry.histogram(BATCHES)
         self._items_labels = {"kind": lanes.kind}
@@ -162,8 +162,10 @@ class _Lane(Generic[I]):
             while self._queue:
                 batch = self._take()
                 began = time.perf_counter() if self._telemetry.is_on else 0.0
-                with self._telemetry.span(self._span):
-                    results = await self._results([entry[0] for entry in batch])
+                spans = self._begin(batch) if began else ()
+                results = await self._results([entry[0] for entry in batch])
+                for span in spans:
+                    span.end()
                 if began:
                     self._batch_items.record(len(batch), self._items_labels)
                     self._batches.record(time.perf_counter() - began, self._labels)
@@ -171,6 +173,26 @@ class _Lane(Generic[I]):
             self._wake.clear()
             if not self._parked:
                 self.idle.set()
+
+    def _begin(self, batch: Sequence[_Entry[I]]) -> Sequence[OpenSpan]:
+        """A span for each sampled message that the batch is about, and one that links to all."""
+        spans: list[OpenSpan] = []
+        for item, _, _ in batch:
+            if item.traces:
+                under = [self._telemetry.start(self._lanes.kind, at) for at in item.traces]
+                kept = [span for span in under if span is not None]
+                item.traces = [span.trace for span in kept]
+                spans += kept
+        if spans:
+            links = [span.trace for span in spans]
+            of_batch = self._telemetry.start(f"batch {self.name}", links=links)
+            for span in spans:
+                span.set("batch.items", len(batch))
+                span.set("shard", self._shard)
+            if of_batch is not None:
+                of_batch.set("items", len(batch))
+                spans.append(of_batch)
+        return spans
 
     def _take(self) -> Sequence[_Entry[I]]:
         batch: list[_Entry[I]] = []

@@ -39,6 +39,7 @@ class GatewayLink:
         self._bytes = 0
         self._doorbells: dict[Device, list[int]] = {}
         self._posts: dict[bytes, int] = {}  # the heads of channels whose posts are not pushed
+        self._telemetry = telemetry
         self._dropped = telemetry.counter(DROPPED_BODIES)
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -75,6 +76,17 @@ class GatewayLink:
         ).deliver
         deliver.device.user_id, deliver.device.device_id = device
         fill_copy(deliver.envelope, copy, place)
+        if copy.traces:
+            deliver.trace = self._routed(copy.traces[0])
+
+    def _routed(self, at: bytes) -> bytes:
+        """Say in the message's trace that it goes to this gateway now."""
+        span = self._telemetry.start("route", at)
+        if span is None:
+            return at
+        span.set("gateway", self._instance_id)
+        span.end()
+        return span.trace
 
     def push_run(self, run: Run, place: RunPlace) -> None:
         """Push a group's messages, the bodies once a frame, or a doorbell when too much waits."""
@@ -100,6 +112,8 @@ class GatewayLink:
         push = self.event(0).receipt
         push.device.user_id, push.device.device_id = device
         fill_receipt(push.receipt, row)
+        if row.traces:
+            push.traces.extend(map(self._routed, row.traces))
 
     def push_doorbell(self, device: Device, head_pos: int, receipt_version: int) -> None:
         """Say how far a device should be; its session reads what it misses."""

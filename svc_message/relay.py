@@ -23,6 +23,7 @@ from svc_message.results import CopyResult, MergeResult
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
+from svc_message.traces import note_traces
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class Relay:
 
     async def _copy(self, shard: str, copies: Sequence[Copy]) -> Sequence[CopyResult]:
         self._failpoints.hit("relay.entry_taken")
+        await note_traces(self._stores[shard], copies, [copy.slot for copy in copies])
         results = await self._stores[shard].copy(copies)
         self._failpoints.hit("relay.copy_written")
         return results
@@ -131,6 +133,7 @@ class Relay:
         else:
             self.settle_receipt(change)
             if result.row is not None:
+                result.row.traces = change.traces
                 self._router.tell(result.row)
 
     def settle_receipt(self, change: ReceiptChange) -> None:

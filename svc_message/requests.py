@@ -19,6 +19,7 @@ class Request:
     slot: int
     done: Done
     origin: Any = None
+    traces: Sequence[bytes] = ()  # where those of the sampled messages stand that it is about
 
     @property
     def size(self) -> int:
@@ -159,6 +160,7 @@ class AckRequest(DeviceRequest):
     """A device has stored its queue up to a position."""
 
     up_to_pos: int
+    authors: Sequence[bytes] = ()  # of the sampled messages
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the shards' functions answer, one dataclass a kind."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -58,6 +58,7 @@ class ReceiptRow:
     read_up_to: int
     # Of a group, `peer_id` then: of each message its seq, delivered to, read by.
     tallies: Sequence[tuple[int, int, int]] | None = None
+    traces: Sequence[bytes] = ()  # where those of the sampled messages stand that it tells of
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class PageResult:
 
     outcome: int
     rows: list[Any] = field(default_factory=list)
+    traces: Mapping[bytes, bytes] = field(default_factory=dict)  # by id of the sampled messages
 
 
 @dataclass(slots=True)

@@ -55,6 +55,15 @@ _RECEIPTS = "SELECT * FROM receipts_after($1, $2, $3, $4, $5)"
 _DEVICES = "SELECT item, outcome, device_id, registration_id FROM linked_devices($1, $2, $3)"
 _EXIST = "SELECT * FROM accounts_exist($1, $2, $3)"
 _EXPIRE = "SELECT user_id, device_id, expired FROM expire($1, $2, $3, $4)"
+_NOTE_TRACES = """
+INSERT INTO message_trace (slot, message_id, trace)
+SELECT t.slot, t.message_id, t.trace
+FROM unnest($1::smallint[], $2::bytea[], $3::bytea[]) AS t (slot, message_id, trace)
+WHERE t.slot = ANY ((SELECT owned_slots($1))::smallint[])
+ON CONFLICT DO NOTHING
+"""
+_TRACES = "SELECT message_id, trace FROM message_trace WHERE message_id = ANY ($1)"
+_FORGET_TRACES = "DELETE FROM message_trace WHERE noted_at < $1"
 _DEDUP_USED = tuple(f"SELECT seq FROM dedup_{day} LIMIT 1" for day in range(10))  # noqa: S608
 _EMPTY_DEDUP = tuple(f"TRUNCATE dedup_{day}" for day in range(10))
 
@@ -323,6 +332,21 @@ class ShardStore:
             [item.user_id for item in checks],
         )
         return _plain(rows, range(len(checks)))
+
+    async def note_traces(
+        self, slots: Sequence[int], message_ids: Sequence[bytes], traces: Sequence[bytes]
+    ) -> None:
+        """Remember where the traces of sampled messages stand, of the slots that are here."""
+        await fetch(self._pool, _NOTE_TRACES, slots, message_ids, traces)
+
+    async def traces_of(self, message_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Where the traces of those that are sampled stand."""
+        rows = await fetch(self._pool, _TRACES, message_ids)
+        return {row["message_id"]: row["trace"] for row in rows}
+
+    async def forget_traces(self, before: datetime) -> None:
+        """Forget those of messages that have expired."""
+        await fetch(self._pool, _FORGET_TRACES, before)
 
     async def now(self) -> datetime:
         """The shard's clock."""

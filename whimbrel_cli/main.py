@@ -7,6 +7,7 @@ from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
 from whimbrel_cli.events import events
 from whimbrel_cli.keys import keys
+from whimbrel_cli.observing.command import trace
 from whimbrel_cli.pushes import pushes
 from whimbrel_cli.status import status
 from whimbrel_cli.talk import register_commands
@@ -17,6 +18,7 @@ app.command()(up)
 app.command()(status)
 app.command()(codes)
 app.command()(pushes)
+app.command()(trace)
 app.command()(bench)
 app.command()(events)
 app.add_typer(keys, name="keys")

@@ -43,6 +43,9 @@ def up(
     kafka: Annotated[
         bool, typer.Option("--kafka", help="A broker too, and domain events on it.")
     ] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Trace every message, for `whimbrel trace`.")
+    ] = False,
 ) -> None:
     """Bring a mesh up on this machine and keep it up until Ctrl-C.
 
@@ -61,6 +64,7 @@ def up(
         media=media,
         push=push,
         kafka=kafka,
+        observe=observe,
         settings=settings,
     )
     other_data = "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"

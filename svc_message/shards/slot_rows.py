@@ -103,6 +103,7 @@ TABLES = (
     Table("group_outbox", _SLOT, "group_id, seq"),
     Table("device_change_outbox", _USER, "entry_id"),
     Table("domain_event", _SLOT, "entry_id"),
+    Table("message_trace", _SLOT, "message_id"),
     *(
         Table(
             f"dedup_{day}",

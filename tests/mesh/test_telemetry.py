@@ -188,3 +188,62 @@ def test_metric_names_are_unique():
     names = [value.name for value in vars(metrics).values() if isinstance(value, metrics.Metric)]
 
     assert len(set(names)) == len(names) > 0
+
+
+def test_off_begins_no_trace():
+    assert OFF.start("send") is None
+    assert OFF.start("accept", b"p" * 24) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_trace_is_decided_where_it_begins_and_by_nobody_after(collector, share):
+    with telemetry(otlp_endpoint=collector.endpoint, sampled=share) as on:
+        begun = on.start("send")
+        # What comes under a trace that was kept elsewhere, or links to one, is kept with it.
+        under = on.start("accept", b"t" * 16 + b"s" * 8)
+        linked = on.start("batch", links=[under.trace])
+        for span in filter(None, (begun, under, linked)):
+            span.end()
+
+    assert (begun is not None) == bool(share)
+    assert under.trace[:16] == b"t" * 16
+    assert linked.trace[:16] != b"t" * 16
+    spans = {span.name: span for span in collector.spans}
+    assert spans.keys() == {"accept", "batch"} | ({"send"} if share else set())
+    assert spans["accept"].parent_span_id == b"s" * 8
+    assert [link.trace_id for link in spans["batch"].links] == [b"t" * 16]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_clients_traceparent_has_its_sends_kept_only_where_that_is_allowed(
+    collector, serve, call, allowed
+):
+    kept = []
+    settings = {"sampled": 0.0, "client_traces": allowed}
+    with telemetry(otlp_endpoint=collector.endpoint, **settings) as on:
+
+        async def behaviour(request, _context):
+            span = on.start("send")
+            kept.append(span is not None)
+            if span is not None:
+                span.end()
+            return request
+
+        channel = await serve(behaviour, interceptors=on.edge_interceptors)
+        await call(
+            channel, "UnaryUnary", metadata=(("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01"),)
+        )
+        await call(channel, "UnaryUnary")
+
+    assert kept == [allowed, False]
+    sends = [span for span in collector.spans if span.name == "send"]
+    assert [link.trace_id.hex() for span in sends for link in span.links] == ["ab" * 16] * allowed
+    assert all(span.trace_id.hex() != "ab" * 16 for span in sends)
+
+
+def test_a_place_in_a_trace_that_nobody_understands_ends_the_trace_and_nothing_else(collector):
+    with telemetry(otlp_endpoint=collector.endpoint, sampled=1.0) as on:
+        assert on.start("accept", b"short") is None
+        on.start("batch", links=[b"short"]).end()
+
+    assert [list(span.links) for span in collector.spans] == [[]]

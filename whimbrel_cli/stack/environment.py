@@ -26,6 +26,23 @@ def pushes_file(data: Path) -> Path:
     return data / "pushes.jsonl"
 
 
+def observed_folder(data: Path) -> Path:
+    """Where the collector of a mesh that is observed writes traces and metrics."""
+    return data / "observed"
+
+
+def observing(service: str, collector: str) -> dict[str, str]:
+    """What has a service tell everything, soon, to a collector."""
+    prefix = f"WHIMBREL_{service.upper()}_TELEMETRY__"
+    return {
+        f"{prefix}OTLP_ENDPOINT": collector,
+        f"{prefix}SAMPLED": "1",
+        # Of the OpenTelemetry SDK, in milliseconds.
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+        "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+    }
+
+
 def service_key(data: Path) -> Path:
     """The private key by which the services of the mesh on a data directory call each other."""
     return data / "keys" / "gateway.json"

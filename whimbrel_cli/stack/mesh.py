@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from whimbrel_cli.stack.collector import TraceCollector
 from whimbrel_cli.stack.description import Description, forget_mesh
-from whimbrel_cli.stack.environment import Environment, pushes_file
+from whimbrel_cli.stack.environment import Environment, observed_folder, observing, pushes_file
 from whimbrel_cli.stack.errors import DidNotStart, StackError
 from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.programs import Command, Program
@@ -43,6 +44,7 @@ class Mesh:
         media: int = 0,
         push: int = 0,
         kafka: bool = False,
+        observe: bool = False,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         settings: StackSettings = OWN_SERVERS,
@@ -64,6 +66,8 @@ class Mesh:
         # Where pushes go in place of the real providers.
         self._providers = PushProviders(self.data / "push-providers", pushes_file(self.data))
         self._provider_server = Server(self._providers, log=self.log_of(self._providers.name))
+        collector = TraceCollector(observed_folder(self.data))
+        self._collector = Server(collector, log=self.log_of(collector.name)) if observe else None
         self._held = contextlib.ExitStack()
 
     @property
@@ -131,6 +135,8 @@ class Mesh:
         await self._take_down()
 
     async def _bring_up(self) -> None:
+        if self._collector is not None:
+            await self._collector.start()
         await self.stack.start()
         for number in range(self._shard_count):
             dsn = await self.stack.create_database(f"shard_{number}", cluster=number)
@@ -168,6 +174,8 @@ class Mesh:
         await stop_all([*self._media, *self._push])
         await self._provider_server.stop()
         await self.stack.stop()
+        if self._collector is not None:
+            await self._collector.stop()
         self._held.close()
 
     async def _run_once(self, command: str, package: str, env: Mapping[str, str]) -> None:
@@ -185,6 +193,7 @@ class Mesh:
         providers = [self._provider_server] if self._push else []
         return [
             *providers,
+            *([self._collector] if self._collector else []),
             *self._media,
             *self._push,
             *self._message,
@@ -205,7 +214,8 @@ class Mesh:
         }
 
         def settings() -> dict[str, str]:
-            return {**told[service](), **self._env, **self._env_of.get(name, {})}
+            seen = observing(service, self._collector.address) if self._collector else {}
+            return {**told[service](), **seen, **self._env, **self._env_of.get(name, {})}
 
         return Server(Service(name, service, settings), log=self.log_of(name))
 

@@ -429,10 +429,13 @@ class DeviceSend(message.Message):
     CONVERSATION_ID_FIELD_NUMBER: builtins.int
     HOME_FIELD_NUMBER: builtins.int
     SEND_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
     conversation_id: builtins.bytes
     """The conversation, 16 bytes: derived from the two users, or the group."""
     home: builtins.bytes
     """The user or the group in whose slot the conversation lives, 16 bytes."""
+    trace: builtins.bytes
+    """Where the trace of the message stands, if it is sampled: the id of the trace, 16 bytes, and of its latest span, 8 bytes."""
     @builtins.property
     def device(self) -> DeviceAddress:
         """The sending device, verified by the gateway."""
@@ -448,10 +451,39 @@ class DeviceSend(message.Message):
         conversation_id: builtins.bytes = ...,
         home: builtins.bytes = ...,
         send: send_pb2.Send | None = ...,
+        trace: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device", "send", b"send"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation_id", b"conversation_id", "device", b"device", "home", b"home", "send", b"send"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation_id", b"conversation_id", "device", b"device", "home", b"home", "send", b"send", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TracedMessage(message.Message):
+    """A message in a device's queue that is sampled."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POS_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
+    AUTHOR_ID_FIELD_NUMBER: builtins.int
+    pos: builtins.int
+    """Its place in the queue."""
+    trace: builtins.bytes
+    """Where its trace stands, 24 bytes as in `DeviceSend`."""
+    author_id: builtins.bytes
+    """Who sent it, 16 bytes; only in `DeviceAck`."""
+    def __init__(
+        self,
+        *,
+        pos: builtins.int = ...,
+        trace: builtins.bytes = ...,
+        author_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_id", b"author_id", "pos", b"pos", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,21 +495,27 @@ class DeviceAck(message.Message):
 
     DEVICE_FIELD_NUMBER: builtins.int
     UP_TO_POS_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
     up_to_pos: builtins.int
     """The last position that it has stored. Above the head: refused (ACK_ABOVE_HEAD)."""
     @builtins.property
     def device(self) -> DeviceAddress:
         """The device."""
 
+    @builtins.property
+    def traces(self) -> containers.RepeatedCompositeFieldContainer[TracedMessage]:
+        """Of what is acknowledged, the messages that are sampled."""
+
     def __init__(
         self,
         *,
         device: DeviceAddress | None = ...,
         up_to_pos: builtins.int = ...,
+        traces: abc.Iterable[TracedMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "up_to_pos", b"up_to_pos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "traces", b"traces", "up_to_pos", b"up_to_pos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -592,6 +630,7 @@ class Page(message.Message):
     HEAD_POS_FIELD_NUMBER: builtins.int
     ACKED_POS_FIELD_NUMBER: builtins.int
     CUT_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
     head_pos: builtins.int
     """The last position in the queue at that moment."""
     acked_pos: builtins.int
@@ -602,6 +641,10 @@ class Page(message.Message):
     def envelopes(self) -> containers.RepeatedCompositeFieldContainer[envelope_pb2.Envelope]:
         """Ascending by position, without a gap."""
 
+    @builtins.property
+    def traces(self) -> containers.RepeatedCompositeFieldContainer[TracedMessage]:
+        """Of the envelopes, those that are sampled."""
+
     def __init__(
         self,
         *,
@@ -609,10 +652,11 @@ class Page(message.Message):
         head_pos: builtins.int = ...,
         acked_pos: builtins.int = ...,
         cut: builtins.bool = ...,
+        traces: abc.Iterable[TracedMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["acked_pos", b"acked_pos", "cut", b"cut", "envelopes", b"envelopes", "head_pos", b"head_pos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["acked_pos", b"acked_pos", "cut", b"cut", "envelopes", b"envelopes", "head_pos", b"head_pos", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,6 +860,9 @@ class PushDelivery(message.Message):
 
     DEVICE_FIELD_NUMBER: builtins.int
     ENVELOPE_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
+    trace: builtins.bytes
+    """Where the message's trace stands, if it is sampled; 24 bytes as in `DeviceSend`."""
     @builtins.property
     def device(self) -> DeviceAddress:
         """The device."""
@@ -829,10 +876,11 @@ class PushDelivery(message.Message):
         *,
         device: DeviceAddress | None = ...,
         envelope: envelope_pb2.Envelope | None = ...,
+        trace: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device", "envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "envelope", b"envelope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "envelope", b"envelope", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -902,6 +950,7 @@ class PushReceipt(message.Message):
 
     DEVICE_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
     @builtins.property
     def device(self) -> DeviceAddress:
         """The device."""
@@ -910,15 +959,20 @@ class PushReceipt(message.Message):
     def receipt(self) -> receipt_pb2.Receipt:
         """The receipt."""
 
+    @builtins.property
+    def traces(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Where the traces stand of the sampled messages that it tells of; 24 bytes each as in `DeviceSend`."""
+
     def __init__(
         self,
         *,
         device: DeviceAddress | None = ...,
         receipt: receipt_pb2.Receipt | None = ...,
+        traces: abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "receipt", b"receipt", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,228 @@
+"""A message's way through a whole mesh that is observed, as its files tell it."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mesh.ids import random_id, slot_of, ulid_text
+from svc_message.conversations import direct_conversation
+from svc_message.shards.layout import first_owners
+from tests.e2e.device import Device, a_send
+from tests.e2e.meshes import lasting_mesh
+from tests.e2e.people import Account, register_all
+from tests.faults.town import eventually
+from whimbrel_cli.main import app
+from whimbrel_cli.observing.command import Untraced, steps_of
+from whimbrel_cli.observing.spans import Step, read_spans
+from whimbrel_cli.stack.environment import observed_folder
+from whimbrel_cli.stack.mesh import Mesh
+
+_CANARY = b"the canary sings of what nobody else may read"
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[Mesh]:
+    with lasting_mesh(gateways=2, message=1, observe=True) as mesh:
+        yield mesh
+
+
+@pytest.fixture
+async def people(observed: Mesh) -> list[Account]:
+    return await register_all(observed.gateway_addresses[0], 6)
+
+
+def _pair(people: list[Account], *, across: bool) -> tuple[Account, Account]:
+    """Two people on two shards, or on one; their conversation lives with the first of them."""
+    owners = first_owners(["shard-0", "shard-1"])
+    shard = {one.user_id: owners[slot_of(one.user_id)].shard for one in people}
+    for one in people:
+        for other in people:
+            _, home = direct_conversation(one.user_id, other.user_id)
+            differ = shard[one.user_id] != shard[other.user_id]
+            if one is not other and home == slot_of(one.user_id) and differ == across:
+                return one, other
+    raise AssertionError("all six on the wrong shards")
+
+
+def _path_to(steps: list[Step], name: str) -> list[Step]:
+    """The steps from the root down to the first of the name."""
+    for step in steps:
+        if step.said.name == name:
+            return [step]
+        below = _path_to(step.next, name)
+        if below:
+            return [step, *below]
+    return []
+
+
+async def _way(mesh: Mesh, message_id: str, *, until: str) -> list[Step]:
+    def is_there() -> bool:
+        try:
+            # Each process tells of its own in its own time.
+            path = _path_to(steps_of(mesh.data, message_id), until)
+            return bool(path) and path[0].said.name == "send"
+        except Untraced:
+            return False
+
+    await eventually(is_there)
+    return steps_of(mesh.data, message_id)
+
+
+@pytest.mark.parametrize("across", [False, True], ids=["one shard", "two shards"])
+async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_receipt(
+    observed: Mesh, people: list[Account], across: bool
+) -> None:
+    one, other = _pair(people, across=across)
+    async with (
+        Device(one, observed.gateway_addresses[0]) as sender,
+        Device(other, observed.gateway_addresses[1]) as reader,
+    ):
+        await sender.hello()
+        await reader.hello()
+        # The first one of a conversation is tried twice: whether its recipient exists is asked.
+        first = await sender.accepted(a_send(other.user_id))
+        await reader.delivered(1)
+        await reader.ack(1)
+        await sender.receipt_covering(other.user_id, first.seq)
+        accepted = await sender.accepted(a_send(other.user_id))
+        await reader.delivered(2)
+        await reader.ack(2)
+        await sender.receipt_covering(other.user_id, accepted.seq)
+
+    name = ulid_text(accepted.message_id)
+    steps = await _way(observed, name, until="receipt")
+
+    assert len(steps) == 1
+    path = _path_to(steps, "receipt")
+    assert len({step.said.trace for step in path}) == 1
+    hops = [f"{step.said.service}/{step.said.name}" for step in path]
+    copy = ["message/copy"] if across else []
+    merge = ["message/merge"] if across else []
+    assert hops == [
+        "gateway/send",
+        "message/accept",
+        *copy,
+        "message/route",
+        "gateway/deliver",
+        "gateway/ack",
+        "message/ack",
+        *merge,
+        "message/route",
+        "gateway/receipt",
+    ]
+    began = [step.said.began for step in path]
+    assert began == sorted(began)
+    assert path[0].said.attributes == {"answer": "accepted", "message.id": name}
+
+
+async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_sent(
+    observed: Mesh, people: list[Account]
+) -> None:
+    one, other = _pair(people, across=True)
+    gateway = observed.gateway_addresses[0]
+    async with Device(one, gateway) as sender:
+        await sender.hello()
+        accepted = await sender.accepted(a_send(other.user_id))
+        await _way(observed, ulid_text(accepted.message_id), until="copy")
+        async with Device(other, gateway) as reader:
+            await reader.hello()
+            [envelope] = await reader.delivered(1)
+            await reader.ack(envelope.pos)
+            await sender.receipt_covering(other.user_id, accepted.seq)
+
+    steps = await _way(observed, ulid_text(accepted.message_id), until="receipt")
+
+    path = _path_to(steps, "receipt")
+    [gap] = [step for step in path if step.waited]
+    assert gap.said.name == "deliver"
+    sent = [step.said.name for step in path[: path.index(gap)]]
+    assert sent == ["send", "accept", "accept", "copy"]
+    assert gap.said.trace != path[0].said.trace
+
+
+async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(
+    observed: Mesh, people: list[Account]
+) -> None:
+    one, other = _pair(people, across=False)
+    async with Device(one, observed.gateway_addresses[0]) as sender:
+        await sender.hello()
+        sends = [a_send(other.user_id) for _ in range(5)]
+        await sender.send(*sends)
+        answers = [await sender.answer(send) for send in sends]
+    ids = [ulid_text(answer.message_id) for answer in answers]
+    accepts = set()
+    for name in ids:
+        [*_, accept] = _path_to(await _way(observed, name, until="accept"), "accept")
+        accepts.add((accept.said.trace, accept.said.span))
+
+    def batches() -> list[set[tuple[str, str]]]:
+        spans = read_spans(observed_folder(observed.data))
+        return [set(map(tuple, s.links)) for s in spans if s.name.startswith("batch accept/")]
+
+    await eventually(lambda: accepts <= set().union(*batches()))
+    assert len([links for links in batches() if links & accepts]) < len(sends)
+
+
+async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
+    observed: Mesh, people: list[Account]
+) -> None:
+    one, other = _pair(people, across=True)
+    gateway = observed.gateway_addresses[0]
+    async with Device(one, gateway) as sender, Device(other, gateway) as reader:
+        await sender.hello()
+        await reader.hello()
+        accepted = await sender.accepted(a_send(other.user_id, _CANARY))
+        rejected = await sender.rejected(a_send(random_id(), _CANARY))
+        [envelope] = await reader.delivered(1)
+        await reader.ack(envelope.pos)
+        await sender.receipt_covering(other.user_id, accepted.seq)
+    await _way(observed, ulid_text(accepted.message_id), until="receipt")
+    folder = observed_folder(observed.data)
+    await eventually(lambda: "whimbrel.sent.accepted" in (folder / "metrics.jsonl").read_text())
+
+    assert rejected.reason
+    told = [*folder.iterdir(), *(observed.data / "logs").glob("[gmc]*.log")]
+    assert {path.name for path in told} >= {"traces.jsonl", "metrics.jsonl", "gateway-1.log"}
+    secrets = [_CANARY, *(account.token.encode() for account in (one, other))]
+    for id_ in (one.user_id, other.user_id):
+        secrets += [ulid_text(id_).encode(), id_.hex().encode(), base64.b64encode(id_), id_]
+    for path in told:
+        text = path.read_bytes()
+        for secret in secrets:
+            assert secret not in text, (path.name, secret)
+            assert base64.b64encode(secret).rstrip(b"=") not in text, (path.name, secret)
+
+
+async def test_the_command_draws_the_way_and_gives_it_as_json(
+    observed: Mesh, people: list[Account]
+) -> None:
+    one, other = _pair(people, across=False)
+    async with Device(one, observed.gateway_addresses[0]) as sender:
+        await sender.hello()
+        accepted = await sender.accepted(a_send(other.user_id))
+    name = ulid_text(accepted.message_id)
+    await _way(observed, name, until="accept")
+
+    shown = CliRunner().invoke(app, ["trace", name, "--data", str(observed.data)])
+    told = CliRunner().invoke(app, ["trace", name, "--json", "--data", str(observed.data)])
+
+    assert shown.exit_code == told.exit_code == 0
+    assert name in shown.output
+    assert all(part in shown.output for part in ("send gateway", "accept message", " ms"))
+    assert '"name": "accept"' in told.output
+
+
+def test_the_command_says_why_there_is_nothing_to_show(tmp_path: Path, observed: Mesh) -> None:
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["trace", *arguments])
+        assert result.exit_code == 1
+        return result.output
+
+    unknown = ulid_text(random_id())
+
+    assert "whimbrel up --observe" in said(unknown, "--data", str(tmp_path))
+    assert "not a message id" in said("nonsense", "--data", str(tmp_path))
+    assert "was not sampled" in said(unknown, "--data", str(observed.data))
