@@ -71,3 +71,12 @@ PUSHES = Metric("whimbrel.pushes", "1", "Wake-ups sent to providers, by provider
 PUSH_FETCHED = Metric(
     "whimbrel.push.fetched", "s", "From a wake-up that was told to the device's next stream"
 )
+
+LIMIT_REFUSED = Metric("whimbrel.limit.refused", "1", "Things refused by a limit, by limit")
+LIMIT_LEASES = Metric("whimbrel.limit.leases", "1", "Lots of tokens taken in Redis, by limit")
+LIMIT_FAILED_OPEN = Metric(
+    "whimbrel.limit.failed_open", "1", "Lots given without asking Redis, which was away, by limit"
+)
+LIMIT_OVERRIDES_IGNORED = Metric(
+    "whimbrel.limit.overrides.ignored", "1", "Overrides of limits that were wrong and are ignored"
+)

@@ -9,10 +9,12 @@ from functools import partial
 from mesh.auth import TokenVerifier
 from mesh.channels import Channels
 from mesh.keys import KeySet
+from mesh.limits import RedisBuckets
 from mesh.redis import open_redis
 from mesh.server import CLIENT_LISTENER, new_server
 from mesh.service import Process, opened
 from svc_gateway.gateway import Gateway
+from svc_gateway.limits import OVERRIDES
 from svc_gateway.registry import RedisRegistry
 from svc_gateway.settings import Settings
 
@@ -24,6 +26,7 @@ _FIRST_INSTANCE_SECONDS = 2.0
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
     async with opened(settings, SERVICE) as process, _opened(settings, process) as gateway:
+        process.discovery.watch_value(OVERRIDES).on_change(gateway.limiter.override)
         process.discovery.watch("message").on_change(gateway.attach.instances_changed)
         process.discovery.watch("presence").on_change(gateway.presences.instances_changed)
         for name, channels in gateway.services.items():
@@ -69,6 +72,7 @@ async def _opened(settings: Settings, process: Process) -> AsyncIterator[Gateway
                 instance_id=process.instance_id,
                 ttl=settings.registry_ttl,
             ),
+            buckets=RedisBuckets(redis, prefix=settings.redis_prefix),
             telemetry=process.telemetry,
             on_redis=lambda is_well: process.health.dependency("redis", is_well=is_well),
         )

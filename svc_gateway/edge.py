@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from mesh.failpoints import Failpoints
+from mesh.limits import Limiter
 from svc_gateway.attach import Attach
 from svc_gateway.reads import Peer
 from svc_gateway.sides import SessionLimits
@@ -66,6 +67,7 @@ class Edge:
     sessions: Sessions
     presences: Presences
     limits: SessionLimits
+    limiter: Limiter
     budget: Budget
     failpoints: Failpoints
     tally: Tally

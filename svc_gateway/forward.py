@@ -13,6 +13,7 @@ from mesh.interceptors import refusal
 from svc_gateway.attach import Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
+from svc_gateway.limits import Doorkeeper
 from whimbrel.channel.v1 import channel_pb2
 from whimbrel.group.v1 import group_pb2
 from whimbrel.identity.v1 import device_pb2, identity_pb2, keys_pb2
@@ -64,8 +65,10 @@ class Forwarder(grpc.GenericRpcHandler):
         authenticator: Authenticator,
         services: Mapping[str, Instances],
         credentials: Credentials,
+        doorkeeper: Doorkeeper,
     ) -> None:
         self._authenticator = authenticator
+        self._doorkeeper = doorkeeper
         self._services = services
         self._credentials = credentials
         self._unknown = refusal(MethodUnknown("the method is not offered at this address"))
@@ -84,6 +87,7 @@ class Forwarder(grpc.GenericRpcHandler):
     async def _forward(self, method: str, access: Access, request: bytes, context: Any) -> bytes:
         needs_token = Caller.ANYONE not in access.callers
         caller = self._authenticator.device_of(context) if needs_token else None
+        await self._doorkeeper.admit(method, context)
         # Nothing of the client's own metadata goes on: only who it has proved to be.
         metadata = (
             *self._credentials.metadata_for(access.answered_by),

@@ -11,6 +11,7 @@ from mesh.auth import TokenVerifier
 from mesh.channels import Channels
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
+from mesh.limits import Buckets, Limiter, read_overrides
 from mesh.metrics import SESSIONS, UNACKED_BYTES
 from mesh.tasks import supervised
 from mesh.telemetry import OFF, Telemetry
@@ -21,6 +22,7 @@ from svc_gateway.edge import Edge
 from svc_gateway.followers import Followers
 from svc_gateway.forward import METHODS, Forwarder, Instances
 from svc_gateway.heads import Heads
+from svc_gateway.limits import DEFAULTS, Doorkeeper
 from svc_gateway.presence import PresenceLimits, Presences
 from svc_gateway.pushes import Pushes
 from svc_gateway.registrar import Registrar, Registry
@@ -54,6 +56,7 @@ class Gateway:
         credentials: Credentials,
         verifier: TokenVerifier,
         registry: Registry,
+        buckets: Buckets,
         telemetry: Telemetry = OFF,
         on_redis: Callable[[bool], None] = lambda _is_reachable: None,
         clock: Clock | None = None,
@@ -71,6 +74,13 @@ class Gateway:
         self.registrar = self._new_registrar(registry, on_redis)
         self.presences = self._new_presences(credentials, instance_id)
         self.sessions.on_opened = self._on_opened
+        overrides, _ = read_overrides(settings.limits.encode(), DEFAULTS)
+        self.limiter = Limiter(
+            {**DEFAULTS, **(overrides or {})}.values(),
+            buckets,
+            telemetry=telemetry,
+            clock=self._clock,
+        )
         authenticator = Authenticator(verifier)
         self.edge = self._new_edge(authenticator)
         self.servicer = GatewayServicer(
@@ -82,7 +92,12 @@ class Gateway:
         # What clients call beside their streams; message's are chosen as the streams have them.
         self.services = {name: Channels() for name in _SERVICES}
         answering: dict[str, Instances] = {"message": self.attach, **self.services}
-        self.forwarder = Forwarder(authenticator, answering, credentials)
+        self.forwarder = Forwarder(
+            authenticator,
+            answering,
+            credentials,
+            Doorkeeper(self.limiter, trusted_proxies=settings.trusted_proxies),
+        )
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
         telemetry.gauge(UNACKED_BYTES, lambda: self.edge.budget.used)
 
@@ -184,6 +199,7 @@ class Gateway:
             sessions=self.sessions,
             presences=self.presences,
             limits=session_limits(self._settings),
+            limiter=self.limiter,
             budget=Budget(self._settings.unacked_budget),
             failpoints=self._failpoints,
             tally=self._tally,

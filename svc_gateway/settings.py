@@ -4,14 +4,23 @@ from datetime import timedelta
 from typing import Annotated
 
 from annotated_types import Ge, Gt
-from pydantic import FilePath, PositiveInt, SecretStr
+from pydantic import AfterValidator, FilePath, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from mesh.limits import read_overrides
 from mesh.service import ServiceSettings
+from svc_gateway.limits import DEFAULTS, Networks
 from svc_gateway.window import KIB, MOST_BODY_BYTES
 
 Span = Annotated[timedelta, Gt(timedelta(0))]
 Bytes = Annotated[int, Ge(4 * MOST_BODY_BYTES)]
+
+
+def _limits(value: str) -> str:
+    _, complaints = read_overrides(value.encode(), DEFAULTS)
+    if complaints:
+        raise ValueError("; ".join(complaints))
+    return value
 
 
 class Settings(ServiceSettings):
@@ -47,6 +56,11 @@ class Settings(ServiceSettings):
     """Most bytes of them."""
     unanswered_budget: Bytes = 64 * 1024 * KIB
     """Most bytes of requests that wait for the message service; above it, sends are refused."""
+
+    limits: Annotated[str, AfterValidator(_limits)] = ""
+    """Limits that differ here, as JSON: {"sends": {"burst": 5000, "per_second": 20}}."""
+    trusted_proxies: Networks = ()
+    """Networks whose x-forwarded-for is believed, as a JSON list of CIDRs; default none."""
 
     max_watches: PositiveInt = 200
     """Most chats whose people a session may watch."""

@@ -17,6 +17,7 @@ from svc_gateway import to_device
 from svc_gateway.conversation import direct, group
 from svc_gateway.edge import Device, Edge
 from svc_gateway.ends import SessionEnd, SessionTokenInvalid
+from svc_gateway.limits import wants_of_send
 from svc_gateway.reads import Peer
 from svc_gateway.sending import flaw_of
 from svc_gateway.service_link import ServiceLink, Session, peer_of
@@ -93,7 +94,9 @@ class DeviceStream:
                 await self._finish()
                 return
             for event in self._events_of(encoded):
-                self._TAKE[event.WhichOneof("event")](self, event)
+                kind = event.WhichOneof("event")
+                if kind != "send" or not await self._is_limited(event.send):
+                    self._TAKE[kind](self, event)
                 if session.is_opening:
                     await self._paused()
                 if session.is_ended:
@@ -174,6 +177,20 @@ class DeviceStream:
         else:
             self.session.sends.take(len(frame))
             self.service.send(chat, id_, frame)
+
+    async def _is_limited(self, send: send_pb2.Send) -> bool:
+        """Whether a limit refuses the send: the device was told so then."""
+        if self.session.phase is not Phase.OPEN:
+            return False
+        wants = wants_of_send(
+            self.device.address, send.user_id or send.group_id, max(1, send.ByteSize())
+        )
+        refused = await self._edge.limiter.take(wants)
+        if refused is None:
+            return False
+        if not self.session.is_ended:
+            self._refuse(send, "RATE_LIMITED", {"limit": refused.limit}, refused.retry_after)
+        return True
 
     def _on_ack(self, event: gateway_pb2.DeviceEvent) -> None:
         if self.session.phase is Phase.HELLO:

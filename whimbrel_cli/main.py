@@ -2,6 +2,7 @@
 
 import typer
 
+from whimbrel_cli.admin import admin
 from whimbrel_cli.bench.command import bench
 from whimbrel_cli.codes import codes
 from whimbrel_cli.demo import demo
@@ -22,6 +23,7 @@ app.command()(trace)
 app.command()(bench)
 app.command()(events)
 app.add_typer(keys, name="keys")
+app.add_typer(admin, name="admin")
 register_commands(app)
 app.command()(demo)
 

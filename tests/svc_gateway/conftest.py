@@ -19,6 +19,7 @@ from svc_gateway.conversation import direct
 from svc_gateway.gateway import Gateway
 from svc_gateway.settings import Settings
 from tests.svc_gateway.device import TestDevice
+from tests.svc_gateway.fake_buckets import MemoryBuckets
 from tests.svc_gateway.fake_message import RunningMessage, Store, until
 from tests.svc_gateway.fake_registry import MemoryRegistry
 from whimbrel.identity.v1 import identity_pb2
@@ -62,6 +63,7 @@ class Edge:
         self.gateway: Gateway
         self.address = ""
         self.registry = MemoryRegistry("gateway-under-test")
+        self.buckets = MemoryBuckets()
         self.identity_calls: list[tuple[str, dict[str, Any]]] = []
         self.identity_failure: Exception | None = None
         self.identity_failures_left = 100
@@ -80,6 +82,7 @@ class Edge:
             credentials=ServiceCredentials(self._signer, service="gateway", instance_id="g"),
             verifier=TokenVerifier(self.keys.public_keys),
             registry=self.registry,
+            buckets=self.buckets,
         )
         self._server = new_server(CLIENT_LISTENER)
         self.gateway.add_to(self._server)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -208,3 +209,30 @@ async def until_true(condition: Any, within: float = 10) -> None:
     async with asyncio.timeout(within):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+async def test_a_limit_that_is_set_in_etcd_holds_for_a_running_instance(
+    gateway: Instance, etcd: Any
+) -> None:
+    await gateway.start()
+    await gateway.until_ready()
+    async with (
+        grpc.aio.insecure_channel(gateway.address) as channel,
+        Discovery(etcd.endpoint, prefix=etcd.prefix) as operator,
+    ):
+        register = channel.unary_unary("/whimbrel.identity.v1.IdentityService/Register")
+
+        async def reason() -> str:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await register(b"")
+            return failure_of(caught.value).reason
+
+        assert await reason() == "UNAVAILABLE"  # admitted, but there is nobody to answer
+
+        limits = {"nonsense": {"burst": 1}, "registrations": {"burst": 1, "per_second": 0.01}}
+        await operator.put_value("limits", json.dumps(limits).encode())
+        async with asyncio.timeout(20):
+            while await reason() != "RATE_LIMITED":
+                await asyncio.sleep(0.05)
+
+    assert "'nonsense' is no limit" in gateway.log()

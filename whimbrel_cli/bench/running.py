@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from mesh.auth import TokenSigner
 from mesh.ids import ulid_text
 from mesh.keys import KeySet
 from mesh.postgres import open_pool
+from svc_gateway.limits import DEFAULTS
 from svc_message.identity.bulk import BulkAccount, bulk_register
 from svc_message.shards.directory import Shards
 from whimbrel_cli.bench.counting import Counter
@@ -44,6 +46,9 @@ class Size:
     env: Mapping[str, str] = field(default_factory=dict)  # settings of every instance
 
 
+# Nobody writes as much as a bench; leases are taken and spent as ever.
+_WIDE = json.dumps({name: {"burst": 2**36, "per_second": 2**30} for name in DEFAULTS})
+
 OnMilestone = Callable[[Milestone, Mesh], None]
 
 
@@ -57,7 +62,7 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
             message=size.message,
             shards=size.shards,
             presence=workload.presence,
-            env=size.env,
+            env={"WHIMBREL_GATEWAY_LIMITS": _WIDE, **size.env},
         ) as mesh:
             people = await bulk_people(mesh, workload.people)
             try:

@@ -15,6 +15,9 @@ from whimbrel_cli.stack.stack import Stack
 # As whom `whimbrel events` calls.
 EVENTS_READER = "whimbrel-events"
 
+# Everybody who registers on one machine comes from one address.
+_AT_ONE_ADDRESS = {"burst": 1_000_000, "per_second": 1_000}
+
 
 def codes_file(data: Path) -> Path:
     """Where the mesh on a data directory leaves the codes that a real one sends to phones."""
@@ -105,6 +108,7 @@ class Environment:
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
             "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
+            "WHIMBREL_GATEWAY_LIMITS": json.dumps({"registrations": _AT_ONE_ADDRESS}),
         }
 
     def of_presence(self) -> dict[str, str]:
