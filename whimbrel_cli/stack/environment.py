@@ -15,8 +15,9 @@ from whimbrel_cli.stack.stack import Stack
 # As whom `whimbrel events` calls.
 EVENTS_READER = "whimbrel-events"
 
-# Everybody who registers on one machine comes from one address.
-_AT_ONE_ADDRESS = {"burst": 1_000_000, "per_second": 1_000}
+# On one machine everybody who registers comes from one address, and one may send a whole book.
+_WIDE = {"burst": 1_000_000, "per_second": 1_000}
+_LIMITS = {"registrations": _WIDE, "sends": _WIDE, "recipient": _WIDE}
 
 
 def codes_file(data: Path) -> Path:
@@ -108,7 +109,7 @@ class Environment:
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
             "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
-            "WHIMBREL_GATEWAY_LIMITS": json.dumps({"registrations": _AT_ONE_ADDRESS}),
+            "WHIMBREL_GATEWAY_LIMITS": json.dumps(_LIMITS),
         }
 
     def of_presence(self) -> dict[str, str]:
