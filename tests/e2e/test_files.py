@@ -1,6 +1,7 @@
 """Files through the whole mesh: sealed, brought, told of, fetched, checked."""
 
 import asyncio
+import base64
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -107,6 +108,26 @@ async def test_what_a_message_refers_to_is_kept_also_when_the_media_service_was_
 
     await eventually(is_kept, within=20)
     assert await _rows(mesh.shards["shard-0"], "SELECT FROM media_reference") == []
+
+
+async def test_no_log_tells_a_file_its_key_or_where_it_lies(
+    pair: Pair, mesh: Mesh, tmp_path: Path
+) -> None:
+    ann, bob = pair
+    path = tmp_path / "canary-name.txt"
+    path.write_text("canary-content")
+
+    message = await delivered(ann, bob, path, caption="canary-caption")
+    await bob.files.save(message, tmp_path / "saved")
+
+    assert message.content is not None
+    pointer = message.content.media.pointer
+    secrets = [b"canary-", b"X-Amz-Signature", pointer.media_id.encode()]
+    for secret in (pointer.key, pointer.digest):
+        secrets += [secret, secret.hex().encode(), base64.b64encode(secret)]
+    logs = {one.name: one.read_bytes() for one in (mesh.data / "logs").iterdir()}
+    assert {n for n, log in logs.items() if any(one in log for one in secrets)} == set()
+    assert {"media-1.log", "gateway-1.log", "message-1.log"} <= logs.keys()
 
 
 async def test_files_at_the_terminal(mesh: Mesh, tmp_path: Path) -> None:
