@@ -5,7 +5,15 @@ import pytest
 from tests.whimbrel_client.conftest import People
 from tests.whimbrel_client.fake_gateway import FakeMesh
 from tests.whimbrel_client.test_talking import received
-from whimbrel.content.v1.content_pb2 import Content, Location, MessageName
+from whimbrel.content.v1.content_pb2 import (
+    Contact,
+    Content,
+    DisappearingTimer,
+    Location,
+    MessageName,
+    Poll,
+    PollVote,
+)
 from whimbrel_client import BodyTooLarge, Client, Mark, NotTheAuthor
 from whimbrel_client.payload import MAX_CONTENT_BYTES, delete, edit, reaction, reply
 
@@ -81,6 +89,29 @@ async def test_content_without_words_and_content_of_later_versions_arrives_whole
     assert (at_place.kind, at_place.content.location) == ("location", place.location)
     assert (unknown.text, unknown.kind) == (None, "")
     assert b"\x9a\x06\x05later" in unknown.content.SerializeToString()
+
+
+async def test_what_has_no_words_arrives_as_it_was_sent(people: People) -> None:
+    alice, bob = await people.register("alice"), await people.register("bob")
+    contents = [
+        Content(contact=Contact(name="Carol", user_id=bytes(16), phone_numbers=["+4915112345678"])),
+        Content(location=Location(latitude=-33.9, longitude=18.4, name="the cape")),
+        Content(poll=Poll(question="tea?", options=["yes", "no"], most_choices=1)),
+        Content(timer=DisappearingTimer(seconds=3600)),
+    ]
+
+    async with Client.connect(alice) as one, Client.connect(bob) as other:
+        sent = await one.send_all("bob", contents)
+        arrived = await received(other, 4)
+        vote = Content(poll_vote=PollVote(target=sent[2].name, choices=[1]))
+        await other.send_all("alice", [vote])
+        (voted,) = await received(one, 1)
+
+    for message, content in zip([*arrived, voted], [*contents, vote], strict=True):
+        kind = content.WhichOneof("kind")
+        assert message.kind == kind
+        assert message.content is not None
+        assert getattr(message.content, str(kind)) == getattr(content, str(kind))
 
 
 async def test_content_that_is_too_large_is_not_queued(people: People) -> None:

@@ -224,6 +224,32 @@ def test_only_what_is_young_enough_moves_but_every_conversation_does() -> None:
     assert [row[0] for row in known] == PEERS[:2]
 
 
+def test_of_a_group_it_moves_who_said_what_and_it_goes_on_from_there() -> None:
+    group, later = b"g" * 16, words("now", b"g" * 16, 5)
+    with phone_and_laptop() as (phone, laptop, asking):
+        for seq, sender in enumerate([PEERS[0], PEERS[1], PEERS[0]], start=1):
+            phone.receives(group, seq, words(f"{seq}", group, seq), sender=sender)
+        phone.says(group, 4, words("mine", group, 4))
+        laptop.receives(group, 5, later, sender=PEERS[2])
+        phone.receives(group, 5, later, sender=PEERS[2])
+        move(phone, laptop, asking)
+
+        said = [(row[1], row[3]) for row in laptop.kept()]
+        assert laptop.kept() == phone.kept()
+    assert said == [(1, PEERS[0]), (2, PEERS[1]), (3, PEERS[0]), (4, OWN), (5, PEERS[2])]
+
+
+def test_where_nothing_is_to_move_only_the_conversations_are_told() -> None:
+    with phone_and_laptop(since_ms=10_000) as (phone, laptop, asking):
+        phone.receives(PEERS[0], 1, words("1", PEERS[0], 1), sender=PEERS[0])
+        phone.says(b"g" * 16, 2, words("2", b"g" * 16, 2))
+        move(phone, laptop, asking)
+
+        assert laptop.kept() == []
+        known = laptop.connection.execute("SELECT conversation FROM reading ORDER BY 1").fetchall()
+    assert [row[0] for row in known] == [PEERS[0], b"g" * 16]
+
+
 def test_what_cannot_be_read_moves_as_that_and_is_replaced_once_it_can() -> None:
     with phone_and_laptop() as (phone, laptop, asking):
         phone.receives(PEERS[0], 1, words("1", PEERS[0], 1), sender=PEERS[0])
