@@ -38,6 +38,7 @@ from whimbrel_client.crypto import (
 
 _TRIES = 5
 _MIB = 1 << 20
+_DOWNLOADED = 64 << 10  # what the HTTP library reads at once
 _PLAINTEXT = bytes(200)
 _SMALL_FILE, _LARGE_FILE = 16 * _MIB, 256 * _MIB
 
@@ -212,8 +213,9 @@ def _seal(source: BinaryIO, sink: BinaryIO) -> AttachmentKey:
 
 
 def _open(source: BinaryIO, sink: BinaryIO, key: AttachmentKey) -> None:
+    """In pieces of the size that a download has."""
     opener = AttachmentOpener(key)
-    while piece := source.read(_MIB):
+    while piece := source.read(_DOWNLOADED):
         sink.write(opener.update(piece))
     opener.finish()
 

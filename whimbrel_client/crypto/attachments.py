@@ -25,7 +25,8 @@ from whimbrel_client.crypto.derivation import same
 from whimbrel_client.crypto.errors import ForgedAttachment
 
 KEY_SIZE = 64
-PIECE_SIZE = 256 * 1024
+# Below what malloc maps anew for each allocation: its page faults cost more than the cipher.
+PIECE_SIZE = 64 * 1024
 _TAG_SIZE = 32
 _SMALLEST = 541
 _STEP = 1.05
@@ -112,7 +113,7 @@ class AttachmentOpener:
     """Decrypts a sealed file as its bytes come, in constant memory.
 
     What comes out is proved only when `finish` returns: let it go to a temporary file, and throw
-    that away if anything raises ForgedAttachment.
+    that away if anything raises ForgedAttachment. Pieces of PIECE_SIZE open the fastest.
     """
 
     def __init__(self, key: AttachmentKey) -> None:

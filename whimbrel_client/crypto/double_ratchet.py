@@ -11,14 +11,12 @@ from itertools import islice
 
 from whimbrel_client.crypto import curve
 from whimbrel_client.crypto.curve import KeyPair
-from whimbrel_client.crypto.derivation import derive, mac
+from whimbrel_client.crypto.derivation import chain_step, derive
 from whimbrel_client.crypto.errors import MessageTooFarAhead, RepeatedMessage
 
 MOST_SKIPPED = 2_000
 MOST_RECEIVING_CHAINS = 5
 FARTHEST_JUMP = 25_000
-_MESSAGE_SEED = b"\x01"
-_NEXT_CHAIN = b"\x02"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,8 +83,8 @@ def next_to_send(ratchet: DoubleRatchet) -> tuple[DoubleRatchet, bytes]:
     if ratchet.unanswered is not None:
         ratchet = _answer(ratchet, ratchet.unanswered)
     chain = ratchet.sending
-    after = SendingChain(chain.ratchet, mac(chain.key, _NEXT_CHAIN), chain.index + 1)
-    seed = mac(chain.key, _MESSAGE_SEED)
+    seed, following = chain_step(chain.key)
+    after = SendingChain(chain.ratchet, following, chain.index + 1)
     return (
         DoubleRatchet(ratchet.root, after, ratchet.receiving, ratchet.previous_counter),
         seed,
@@ -147,8 +145,8 @@ def _root_step(root: bytes, ours: KeyPair, their_key: bytes) -> tuple[bytes, byt
 
 def _take(chain: ReceivingChain, index: int) -> tuple[ReceivingChain, bytes]:
     if index == chain.index:
-        after = ReceivingChain(chain.ratchet, mac(chain.key, _NEXT_CHAIN), index + 1, chain.skipped)
-        return after, mac(chain.key, _MESSAGE_SEED)
+        seed, following = chain_step(chain.key)
+        return ReceivingChain(chain.ratchet, following, index + 1, chain.skipped), seed
     if index < chain.index:
         return _take_skipped(chain, index)
     return _jump(chain, index)
@@ -168,13 +166,12 @@ def _jump(chain: ReceivingChain, index: int) -> tuple[ReceivingChain, bytes]:
     key = chain.key
     passed: dict[int, bytes] = {}
     for place in range(chain.index, index):
-        # Keys that would be given up at once are not worth their making.
-        if index - place <= MOST_SKIPPED:
-            passed[place] = mac(key, _MESSAGE_SEED)
-        key = mac(key, _NEXT_CHAIN)
+        seed, key = chain_step(key)
+        if index - place <= MOST_SKIPPED:  # beyond, they would be given up at once
+            passed[place] = seed
     skipped = newest({**chain.skipped, **passed})
-    after = ReceivingChain(chain.ratchet, mac(key, _NEXT_CHAIN), index + 1, skipped)
-    return after, mac(key, _MESSAGE_SEED)
+    seed, key = chain_step(key)
+    return ReceivingChain(chain.ratchet, key, index + 1, skipped), seed
 
 
 def newest(skipped: dict[int, bytes]) -> dict[int, bytes]:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from whimbrel.crypto.v1 import wire_pb2
 from whimbrel_client.crypto import cbc, curve, randomness
-from whimbrel_client.crypto.derivation import derive, mac
+from whimbrel_client.crypto.derivation import chain_step, derive
 from whimbrel_client.crypto.double_ratchet import FARTHEST_JUMP, MOST_SKIPPED, newest
 from whimbrel_client.crypto.errors import (
     ForgedMessage,
@@ -31,8 +31,6 @@ MOST_CHAINS = 5
 DISTRIBUTION_ID_SIZE = 16
 _CHAIN_KEY_SIZE = 32
 _FIRST_BYTE = bytes((VERSION << 4 | VERSION,))
-_MESSAGE_SEED = b"\x01"
-_NEXT_CHAIN = b"\x02"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,7 +57,8 @@ class SenderKey:
 
     def encrypt(self, plaintext: bytes) -> tuple["SenderKey", Ciphertext]:
         """Write a message to the group."""
-        key, iv = _message_keys(mac(self.chain_key, _MESSAGE_SEED))
+        seed, following = chain_step(self.chain_key)
+        key, iv = _message_keys(seed)
         message = wire_pb2.SenderKeyMessage(
             distribution_id=self.distribution_id,
             chain_id=self.chain_id,
@@ -72,7 +71,7 @@ class SenderKey:
             self.distribution_id,
             self.chain_id,
             self.iteration + 1,
-            mac(self.chain_key, _NEXT_CHAIN),
+            following,
             self.signing_seed,
             self.signing_key,
         )
@@ -229,14 +228,12 @@ def _take(chain: ReadingChain, iteration: int) -> tuple[ReadingChain, bytes]:
         raise MessageTooFarAhead("too many messages of the sender would have to be passed over")
     key, passed = chain.chain_key, {}
     for place in range(chain.iteration, iteration):
+        seed, key = chain_step(key)
         if iteration - place <= MOST_SKIPPED:
-            passed[place] = mac(key, _MESSAGE_SEED)
-        key = mac(key, _NEXT_CHAIN)
+            passed[place] = seed
     skipped = newest({**chain.skipped, **passed}) if passed else chain.skipped
-    after = ReadingChain(
-        chain.chain_id, iteration + 1, mac(key, _NEXT_CHAIN), chain.signing_key, skipped
-    )
-    return after, mac(key, _MESSAGE_SEED)
+    seed, key = chain_step(key)
+    return ReadingChain(chain.chain_id, iteration + 1, key, chain.signing_key, skipped), seed
 
 
 def _take_skipped(chain: ReadingChain, iteration: int) -> tuple[ReadingChain, bytes]:
