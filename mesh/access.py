@@ -1,5 +1,7 @@
 """Who may call which rpc, as its proto says; an rpc that says nothing is refused to everybody."""
 
+import functools
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -10,16 +12,18 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
 from mesh.errors import PermissionDenied
-from mesh.interceptors import Continuation, Handler, refusal
-from mesh.service_auth import HEALTH, caller
+from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
+from mesh.tls import peer_of
 
 log = structlog.get_logger(__name__)
+
+_HEALTH = "/grpc.health.v1.Health/"
 
 # The options of proto/whimbrel/access/v1/access.proto, which every proto with an rpc imports.
 _ACCESS = "whimbrel.access.v1.access"
 _ANSWERED_BY = "whimbrel.access.v1.answered_by"
 _GATEWAY = "gateway"
-# Any other name in a service's token is that of an internal team.
+# Any other name in a certificate is that of an internal team.
 _SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media"})
 
 
@@ -67,26 +71,43 @@ def access_of(service: ServiceDescriptor) -> dict[str, Access]:
     return accesses
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses callers that the proto does not name; stands behind the tokens."""
+_caller: ContextVar[str] = ContextVar("caller")
 
-    def __init__(self) -> None:
+
+def caller() -> str:
+    """The service or team that called, inside a handler behind AccessInterceptor."""
+    return _caller.get()
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses callers that the proto does not name; health is open to all who can connect."""
+
+    def __init__(self, *, is_secure: bool) -> None:
+        """`is_secure`: callers are known by their certificates."""
+        self._is_secure = is_secure
         self._known: dict[str, Access | None] = {}
-        self._refusal = refusal(PermissionDenied("the method is not for this caller"))
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(HEALTH):
+        if handler is None or method.startswith(_HEALTH):
             return handler
         if method not in self._known:  # it has a handler: such methods are few
             self._known[method] = _access_of_method(method)
-        access = self._known[method]
-        if access is None or not access.admits(caller().service):
-            return self._refusal
-        return handler
+        return wrapped(handler, functools.partial(self._checked, self._known[method]))
+
+    def _checked(self, access: Access | None, behaviour: Behaviour) -> Behaviour:
+        @functools.wraps(behaviour)
+        async def checked(request: Any, context: Any) -> Any:
+            service = peer_of(context, is_secure=self._is_secure)
+            if access is None or not service or not access.admits(service):
+                raise PermissionDenied("the method is not for this caller")
+            _caller.set(service)
+            return await behaviour(request, context)
+
+        return checked
 
 
 def _access_of_method(method: str) -> Access | None:

@@ -1,14 +1,10 @@
-"""Who is calling: Ed25519 tokens of devices and of services; knows no account and no revocation.
-
-A device's token and a service's are two kinds that never pass for each other: the kind is in the
-token's header, and each has its own audience.
-"""
+"""Who is calling: Ed25519 tokens of devices; knows no account and no revocation."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -21,7 +17,6 @@ METADATA_KEY = "authorization"
 
 _ALGORITHM = "EdDSA"
 _DEVICE_KIND = "whimbrel-device+jwt"
-_SERVICE_KIND = "whimbrel-service+jwt"
 _SCHEME = "bearer "
 _LONGEST_TOKEN = 2048
 _MOST_CACHED = 1024
@@ -39,18 +34,6 @@ class DeviceClaims:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceClaims:
-    """What a service's token proves until it expires."""
-
-    service: str
-    instance_id: str
-    expires_at: datetime
-
-
-C = TypeVar("C", DeviceClaims, ServiceClaims)
-
-
 class TokenSigner:
     """Makes tokens under one key."""
 
@@ -66,13 +49,6 @@ class TokenSigner:
         claims = {"aud": DEVICE_AUDIENCE, "sub": user, "dev": device_id, "cv": credential_version}
         return self._sign(_DEVICE_KIND, claims, lifetime)
 
-    def service_token(
-        self, *, service: str, instance_id: str, audience: str, lifetime: timedelta
-    ) -> tuple[str, datetime]:
-        """A token that lets an instance of `service` call the service `audience`."""
-        claims = {"aud": audience, "iss": service, "sub": instance_id}
-        return self._sign(_SERVICE_KIND, claims, lifetime)
-
     def _sign(
         self, kind: str, claims: Mapping[str, Any], lifetime: timedelta
     ) -> tuple[str, datetime]:
@@ -84,24 +60,22 @@ class TokenSigner:
         return token, datetime.fromtimestamp(expires_at, UTC)
 
 
-class _TokenVerifier(Generic[C]):
-    """Checks tokens of one kind for one audience, and remembers those that were good."""
-
-    _kind: str
+class TokenVerifier:
+    """Checks the access tokens of devices, offline, and remembers those that were good."""
 
     def __init__(
         self,
         public_keys: Mapping[str, Ed25519PublicKey],
-        audience: str,
+        audience: str = DEVICE_AUDIENCE,
         *,
         clock: Clock | None = None,
     ) -> None:
         self._public_keys = dict(public_keys)
         self._audience = audience
         self._clock = clock or SystemClock()
-        self._known: OrderedDict[str, C] = OrderedDict()
+        self._known: OrderedDict[str, DeviceClaims] = OrderedDict()
 
-    def verify(self, token: str) -> C:
+    def verify(self, token: str) -> DeviceClaims:
         """What the token proves; raises TokenInvalid, TokenExpired."""
         claims = self._known.get(token)
         if claims is None:
@@ -112,7 +86,7 @@ class _TokenVerifier(Generic[C]):
             raise TokenExpired("the token has expired")
         return claims
 
-    def _verified(self, token: str) -> C:
+    def _verified(self, token: str) -> DeviceClaims:
         if len(token) > _LONGEST_TOKEN:
             raise TokenInvalid("the token is not valid")
         try:
@@ -124,7 +98,7 @@ class _TokenVerifier(Generic[C]):
 
     def _payload(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
-        if header.get("typ") != self._kind or "crit" in header or "b64" in header:
+        if header.get("typ") != _DEVICE_KIND or "crit" in header or "b64" in header:
             raise ValueError("another kind of token, or one with demands")
         payload = jwt.decode(
             token,
@@ -143,46 +117,16 @@ class _TokenVerifier(Generic[C]):
             raise ValueError("issued in the future")
         return payload
 
-    def _claims(self, payload: Mapping[str, Any], expires_at: datetime) -> C:
-        raise NotImplementedError
-
-    def _remember(self, token: str, claims: C) -> None:
+    def _remember(self, token: str, claims: DeviceClaims) -> None:
         self._known[token] = claims
         if len(self._known) > _MOST_CACHED:
             self._known.popitem(last=False)
-
-
-class TokenVerifier(_TokenVerifier[DeviceClaims]):
-    """Checks the access tokens of devices, offline."""
-
-    _kind = _DEVICE_KIND
-
-    def __init__(
-        self,
-        public_keys: Mapping[str, Ed25519PublicKey],
-        audience: str = DEVICE_AUDIENCE,
-        *,
-        clock: Clock | None = None,
-    ) -> None:
-        super().__init__(public_keys, audience, clock=clock)
 
     def _claims(self, payload: Mapping[str, Any], expires_at: datetime) -> DeviceClaims:
         user, device_id, version = payload["sub"], payload["dev"], payload["cv"]
         if not (user and _is_number(device_id) and _is_number(version)):
             raise ValueError("claims of the wrong type")
         return DeviceClaims(user, device_id, version, expires_at)
-
-
-class ServiceTokenVerifier(_TokenVerifier[ServiceClaims]):
-    """Checks the tokens that services show each other."""
-
-    _kind = _SERVICE_KIND
-
-    def _claims(self, payload: Mapping[str, Any], expires_at: datetime) -> ServiceClaims:
-        service, instance_id = payload["iss"], payload["sub"]
-        if not (service and instance_id):
-            raise ValueError("claims of the wrong type")
-        return ServiceClaims(service, instance_id, expires_at)
 
 
 def bearer(metadata: Sequence[tuple[str, str | bytes]] | None) -> str:

@@ -9,6 +9,7 @@ import grpc
 from mesh.errors import Unavailable
 from mesh.instances import Instance, newest_at_each_address
 from mesh.rendezvous import Rendezvous
+from mesh.tls import Identity
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -34,15 +35,19 @@ class Channels:
 
     def __init__(
         self,
+        identity: Identity,
         *,
         options: Sequence[tuple[str, Any]] = CLIENT_OPTIONS,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     ) -> None:
+        self._identity = identity
         self._options = list(options)
         self._interceptors = list(interceptors)
         self._instances: dict[str, Instance] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._retired: list[tuple[str, grpc.aio.Channel]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        identity.on_renewed(self._renew)
         self.rendezvous = Rendezvous(())
 
     @property
@@ -60,6 +65,10 @@ class Channels:
             if instances.get(instance_id) != self._instances[instance_id]:
                 del self._channels[instance_id]
                 self._close_later(instance_id, channel)
+        for retired in self._retired[:]:
+            if retired[0] not in instances:
+                self._retired.remove(retired)
+                self._close_later(*retired)
         if instances.keys() != self._instances.keys():
             self.rendezvous = Rendezvous(instances)
         self._instances = instances
@@ -87,16 +96,33 @@ class Channels:
 
     async def close(self) -> None:
         """Close all channels; calls that are open end."""
-        channels = [*self._channels.values()]
+        self._identity.off_renewed(self._renew)
+        channels = [*self._channels.values(), *(channel for _, channel in self._retired)]
         self._channels.clear()
+        self._retired.clear()
         self._instances.clear()
         self.rendezvous = Rendezvous(())
         await asyncio.gather(*self._closing, *(channel.close() for channel in channels))
 
     def _open(self, instance: Instance) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(
-            instance.address, options=self._options, interceptors=self._interceptors
+        return self._identity.channel(
+            instance.address,
+            instance.service,
+            options=self._options,
+            interceptors=self._interceptors,
         )
+
+    def _renew(self) -> None:
+        """New calls go by new channels; what is open on the old ones goes on to its own end.
+
+        Nobody calls by an old channel any more: once its connection has ended it is idle.
+        """
+        for retired in self._retired[:]:
+            if retired[1].get_state() is grpc.ChannelConnectivity.IDLE:
+                self._retired.remove(retired)
+                self._close_later(*retired)
+        self._retired += self._channels.items()
+        self._channels.clear()
 
     def _close_later(self, instance_id: str, channel: grpc.aio.Channel) -> None:
         closing = asyncio.create_task(channel.close(), name=f"close-channel-{instance_id}")

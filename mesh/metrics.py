@@ -13,6 +13,13 @@ class Metric(NamedTuple):
 
 CALLS = Metric("whimbrel.calls", "s", "Duration of calls, by method and code")
 
+CERTIFICATES_REFUSED = Metric(
+    "whimbrel.certificates.refused", "1", "New certificate files that were not good and not taken"
+)
+CERTIFICATE_EXPIRY = Metric(
+    "whimbrel.certificate.expiry", "s", "Time until the certificate of the instance expires"
+)
+
 SESSIONS = Metric("whimbrel.sessions", "1", "Device streams open now")
 SESSION_ENDS = Metric("whimbrel.session.ends", "1", "Device streams ended, by reason")
 DELIVERIES = Metric("whimbrel.deliveries", "1", "Envelopes written to devices")

@@ -62,6 +62,10 @@ CLIENT_LISTENER = Listener(
 INTERNAL_LISTENER = Listener(
     max_concurrent_streams=1024, max_receive_bytes=4096 * _KIB, max_send_bytes=4096 * _KIB
 )
+# For probes, which send next to nothing.
+HEALTH_LISTENER = Listener(
+    max_concurrent_streams=8, max_receive_bytes=4 * _KIB, max_send_bytes=4 * _KIB
+)
 
 
 def new_server(

@@ -1,5 +1,6 @@
 """What the process of any service is made of beside its own parts, and how it comes and goes."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -8,18 +9,19 @@ from pathlib import Path
 
 import grpc
 import structlog
+from pydantic import field_validator
 
 from mesh import logs
 from mesh.access import AccessInterceptor
-from mesh.auth import ServiceTokenVerifier, TokenSigner
+from mesh.auth import TokenSigner
 from mesh.discovery import Discovery
 from mesh.health import Health
 from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
-from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.service_auth import ServiceCredentials, ServiceTokenInterceptor
+from mesh.server import HEALTH_LISTENER, INTERNAL_LISTENER, bind, new_server, running
 from mesh.settings import Settings
 from mesh.telemetry import Telemetry, TelemetrySettings, open_telemetry
+from mesh.tls import Identity, TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +39,31 @@ class ServiceSettings(Settings):
     """Where etcd listens."""
     etcd_prefix: str = "/whimbrel"
     """What every key in etcd begins with."""
+    tls: TlsSettings = TlsSettings()
+    """Who this instance is to other services."""
+    health_listen: str = ""
+    """Address and port of a plaintext listener that tells the instance's health and nothing else,
+    for probes that have no certificate; empty: none."""
     drain: timedelta = timedelta(seconds=20)
     """What is in flight gets so long to end when the instance is taken down."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("tls")
+    @classmethod
+    def _tls_is_good(cls, tls: TlsSettings) -> TlsSettings:
+        problems = tls.problems(cls.service_name())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return tls
+
+    @classmethod
+    def service_name(cls) -> str:
+        """The service that these are the settings of, by the names of its variables."""
+        prefix = str(cls.model_config.get("env_prefix", ""))
+        return prefix.removeprefix("WHIMBREL_").rstrip("_").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +76,28 @@ class Process:
     health: Health
     telemetry: Telemetry
     discovery: Discovery
+    identity: Identity
 
-    def credentials(self, key_file: Path) -> ServiceCredentials:
-        """What this instance shows when it calls others. Raises ValueError without a key."""
-        return ServiceCredentials(
-            signer_of(key_file), service=self.service, instance_id=self.instance_id
-        )
-
-    def internal_server(self, *key_files: Path) -> grpc.aio.Server:
-        """A server for whom the protos let call, by a token of one of these keys."""
-        keys = KeySet.joined(KeySet.load(path) for path in key_files)
-        verifier = ServiceTokenVerifier(keys.public_keys, self.service)
+    def internal_server(self) -> grpc.aio.Server:
+        """A server for whom the protos let call, known by certificate."""
         server = new_server(
             INTERNAL_LISTENER,
             interceptors=[
                 *self.telemetry.interceptors,
-                ServiceTokenInterceptor(verifier),
-                AccessInterceptor(),
+                AccessInterceptor(is_secure=self.identity.is_secure),
             ],
         )
         self.health.add_to(server)
         return server
 
-    def bound(self, server: grpc.aio.Server) -> Instance:
-        """The instance as others find it. Raises OSError for a port that is taken."""
-        address = bind(server, self.settings.listen)
+    def bound(
+        self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None
+    ) -> Instance:
+        """The instance as others find it; plaintext without credentials.
+
+        Raises OSError for a port that is taken.
+        """
+        address = bind(server, self.settings.listen, credentials)
         return Instance(
             self.instance_id,
             self.service,
@@ -100,12 +118,25 @@ class Process:
 
         `first`: what the running server waits for before that.
         """
-        async with running(server, grace=grace):
+        async with self._probed(), running(server, grace=grace):
             if first is not None:
                 await first()
             self.discovery.register(instance)
             self.health.ready()
             log.info("serving", address=instance.address)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _probed(self) -> AsyncIterator[None]:
+        """Tell the health where probes ask, if they have a place of their own."""
+        if not self.settings.health_listen:
+            yield
+            return
+        server = new_server(HEALTH_LISTENER)
+        self.health.add_to(server)
+        address = bind(server, self.settings.health_listen)
+        log.info("health is told", address=address)
+        async with running(server, grace=timedelta()):
             yield
 
     async def withdraw(self) -> None:
@@ -125,8 +156,13 @@ async def opened(settings: ServiceSettings, service: str) -> AsyncIterator[Proce
             prefix=settings.etcd_prefix,
             on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
         )
-        async with discovery:
-            yield Process(service, instance_id, settings, health, telemetry, discovery)
+        identity = Identity(settings.tls, service, telemetry=telemetry)
+        if not identity.is_secure:
+            log.warning("plaintext between services: callers are believed who they say they are")
+        async with discovery, asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(identity.run(), name="certificates")
+            yield Process(service, instance_id, settings, health, telemetry, discovery, identity)
+            renewing.cancel()
 
 
 def signer_of(key_file: Path) -> TokenSigner:

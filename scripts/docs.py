@@ -21,7 +21,7 @@ Every rpc, message and field, as `proto/` says it. Made by `make gen`; do not ed
 
 **Callers**: *anyone* and a *device* call at a gateway, a device with its access token in the
 metadata `authorization`; an internal *team*, and a service of the mesh (named), call the answering
-service at its internal listener, with a service token.
+service at its internal listener, by a certificate.
 
 Statuses carry a `google.rpc.ErrorInfo` of the domain `whimbrel`; its reasons are those of
 [`whimbrel.error.v1.ErrorReason`](#whimbrelerrorv1).

@@ -8,24 +8,24 @@ import secrets
 import sys
 from pathlib import Path
 
+from mesh.authority import Authority
 from mesh.keys import KeySet
 
-# Who signs, with a key of its own: the tokens of devices, and services that call others.
-_SIGNERS = ("token", "gateway", "message", "presence")
-# Who calls svc_message, which has one file for all of them.
-_CALLERS_OF_MESSAGE = ("gateway", "presence")
+_SERVICES = ("gateway", "message", "presence", "push", "media")
 _SEALING_BYTES = 32
 
 
 def make(directory: Path) -> None:
     """Write them, for their owner only. Raises OSError if the directory is there."""
     directory.mkdir(mode=0o700, parents=True)
-    keys = {name: KeySet.generate() for name in _SIGNERS}
-    for name, key in keys.items():
-        key.save(directory / f"{name}.json")
-        key.save_public(directory / f"{name}-public.json")
-    callers = KeySet.joined(keys[name] for name in _CALLERS_OF_MESSAGE)
-    callers.save_public(directory / "message-callers.json")
+    tokens = KeySet.generate()
+    tokens.save(directory / "token.json")
+    tokens.save_public(directory / "token-public.json")
+    # What certifies stays out of the cluster: it is in a directory of its own.
+    authority = Authority.at(directory / "authority")
+    (directory / "ca.pem").write_bytes(authority.ca.read_bytes())
+    for name in _SERVICES:
+        authority.issue(name, into=directory)
     sealing = directory / "push-token-keys.json"
     sealing.touch(mode=0o600)
     sealing.write_text(json.dumps({secrets.token_hex(4): secrets.token_hex(_SEALING_BYTES)}))

@@ -38,7 +38,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         process.health.add_to(server)
         gateway.add_to(server)
-        instance = process.bound(server)
+        instance = process.bound(server, None)
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(gateway.run(), name="gateway")
             first = partial(_until_attached, gateway)
@@ -58,13 +58,13 @@ async def _until_attached(gateway: Gateway) -> None:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings, process: Process) -> AsyncIterator[Gateway]:
-    channels = Channels()
+    channels = Channels(process.identity)
     async with open_redis(settings.redis_url.get_secret_value()) as redis:
         gateway = Gateway(
             settings,
             instance_id=process.instance_id,
             channels=channels,
-            credentials=process.credentials(settings.service_key),
+            identity=process.identity,
             verifier=TokenVerifier(KeySet.load(settings.token_keys).public_keys),
             registry=RedisRegistry(
                 redis,

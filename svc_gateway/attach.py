@@ -73,12 +73,6 @@ class Pushes(Protocol):
         """Pushes may have been lost."""
 
 
-class Credentials(Protocol):
-    """Where the metadata of a call comes from."""
-
-    def metadata_for(self, audience: str) -> tuple[tuple[str, str], ...]: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachLimits:
     """How long to wait for an answer, and how much may wait."""
@@ -129,7 +123,6 @@ class Attach:
     def __init__(
         self,
         channels: Channels,
-        credentials: Credentials,
         *,
         instance_id: str,
         pushes: Pushes,
@@ -138,7 +131,6 @@ class Attach:
         clock: Clock | None = None,
     ) -> None:
         self._channels = channels
-        self._credentials = credentials
         self._instance_id = instance_id
         self._pushes = pushes
         self._tally = tally
@@ -230,7 +222,7 @@ class Attach:
         open_stream: Any = channel.stream_stream(
             _METHOD, response_deserializer=attach_pb2.AttachResponse.FromString
         )
-        call: Call = open_stream(metadata=self._credentials.metadata_for("message"))
+        call: Call = open_stream()
         self._opened(attachment)
         try:
             async with asyncio.TaskGroup() as tasks:

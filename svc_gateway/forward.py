@@ -10,7 +10,6 @@ from mesh.access import Access, Caller, access_of
 from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
-from svc_gateway.attach import Credentials
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
 from svc_gateway.limits import Doorkeeper
@@ -64,13 +63,11 @@ class Forwarder(grpc.GenericRpcHandler):
         self,
         authenticator: Authenticator,
         services: Mapping[str, Instances],
-        credentials: Credentials,
         doorkeeper: Doorkeeper,
     ) -> None:
         self._authenticator = authenticator
         self._doorkeeper = doorkeeper
         self._services = services
-        self._credentials = credentials
         self._unknown = refusal(MethodUnknown("the method is not offered at this address"))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -89,10 +86,7 @@ class Forwarder(grpc.GenericRpcHandler):
         caller = self._authenticator.device_of(context) if needs_token else None
         await self._doorkeeper.admit(method, context)
         # Nothing of the client's own metadata goes on: only who it has proved to be.
-        metadata = (
-            *self._credentials.metadata_for(access.answered_by),
-            *_identity(caller),
-        )
+        metadata = _identity(caller)
         loop = asyncio.get_running_loop()
         end_by = loop.time() + _seconds_left(context)
         for channel in _channels(self._services[access.answered_by], caller):

@@ -15,7 +15,8 @@ from mesh.limits import Buckets, Limiter, read_overrides
 from mesh.metrics import SESSIONS, UNACKED_BYTES
 from mesh.tasks import supervised
 from mesh.telemetry import OFF, Telemetry
-from svc_gateway.attach import Attach, AttachLimits, Credentials
+from mesh.tls import Identity
+from svc_gateway.attach import Attach, AttachLimits
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
@@ -53,7 +54,7 @@ class Gateway:
         *,
         instance_id: str,
         channels: Channels,
-        credentials: Credentials,
+        identity: Identity,
         verifier: TokenVerifier,
         registry: Registry,
         buckets: Buckets,
@@ -68,11 +69,11 @@ class Gateway:
         self._traces = Traces(telemetry) if telemetry.is_on else None
         self._failpoints = Failpoints(settings.failpoint)
         self.sessions = Sessions(token_grace=settings.token_grace)
-        self.attach = self._new_attach(channels, credentials, instance_id)
+        self.attach = self._new_attach(channels, instance_id)
         self.followers = Followers(self.attach, self.sessions, clock=self._clock)
         self.heads = self._new_heads()
         self.registrar = self._new_registrar(registry, on_redis)
-        self.presences = self._new_presences(credentials, instance_id)
+        self.presences = self._new_presences(Channels(identity), instance_id)
         self.sessions.on_opened = self._on_opened
         overrides, _ = read_overrides(settings.limits.encode(), DEFAULTS)
         self.limiter = Limiter(
@@ -90,12 +91,11 @@ class Gateway:
             on_closed=self._on_closed,
         )
         # What clients call beside their streams; message's are chosen as the streams have them.
-        self.services = {name: Channels() for name in _SERVICES}
+        self.services = {name: Channels(identity) for name in _SERVICES}
         answering: dict[str, Instances] = {"message": self.attach, **self.services}
         self.forwarder = Forwarder(
             authenticator,
             answering,
-            credentials,
             Doorkeeper(self.limiter, trusted_proxies=settings.trusted_proxies),
         )
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
@@ -138,10 +138,9 @@ class Gateway:
         for channels in self.services.values():
             await channels.close()
 
-    def _new_attach(self, channels: Channels, credentials: Credentials, instance_id: str) -> Attach:
+    def _new_attach(self, channels: Channels, instance_id: str) -> Attach:
         return Attach(
             channels,
-            credentials,
             instance_id=instance_id,
             pushes=Pushes(
                 self.sessions,
@@ -179,9 +178,9 @@ class Gateway:
             clock=self._clock,
         )
 
-    def _new_presences(self, credentials: Credentials, instance_id: str) -> Presences:
+    def _new_presences(self, channels: Channels, instance_id: str) -> Presences:
         return Presences(
-            credentials,
+            channels,
             gateway_id=instance_id,
             limits=PresenceLimits(
                 max_watches=self._settings.max_watches,

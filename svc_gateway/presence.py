@@ -16,7 +16,6 @@ from mesh.instances import Instance
 from mesh.rendezvous import Rendezvous
 from mesh.tasks import supervised
 from svc_gateway import to_device, to_presence
-from svc_gateway.attach import Credentials
 from svc_gateway.presence_link import PresenceLink
 from svc_gateway.reads import Peer
 from svc_gateway.stream import DeviceStream
@@ -44,15 +43,14 @@ class Presences:
 
     def __init__(
         self,
-        credentials: Credentials,
+        channels: Channels,
         *,
         gateway_id: str,
         limits: PresenceLimits,
         tally: Tally,
         clock: Clock,
     ) -> None:
-        self._channels = Channels()
-        self._credentials = credentials
+        self._channels = channels
         self._gateway_id = gateway_id
         self._limits = limits
         self._tally = tally
@@ -194,7 +192,6 @@ class Presences:
             link = self._links[instance_id] = PresenceLink(
                 instance_id,
                 self._channels,
-                self._credentials,
                 gateway_id=self._gateway_id,
                 everything=self._everything,
                 on_event=self._take,

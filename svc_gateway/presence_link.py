@@ -17,7 +17,6 @@ from mesh.channels import Channels
 from mesh.clock import Clock
 from mesh.errors import Unavailable, root_cause
 from svc_gateway import to_presence
-from svc_gateway.attach import Credentials
 from svc_gateway.outbox import Outbox
 from svc_gateway.window import KIB
 from whimbrel.presence.v1 import presence_pb2
@@ -40,7 +39,6 @@ class PresenceLink:
         self,
         instance_id: str,
         channels: Channels,
-        credentials: Credentials,
         *,
         gateway_id: str,
         everything: Callable[[str], Iterable[bytes]],
@@ -49,7 +47,6 @@ class PresenceLink:
     ) -> None:
         self._instance_id = instance_id
         self._channels = channels
-        self._credentials = credentials
         self._gateway_id = gateway_id
         self._everything = everything
         self._on_event = on_event
@@ -88,7 +85,7 @@ class PresenceLink:
         open_stream: Any = channel.stream_stream(
             _METHOD, response_deserializer=presence_pb2.AttachResponse.FromString
         )
-        call = open_stream(metadata=self._credentials.metadata_for("presence"))
+        call = open_stream()
         self._call = call
         self._overrun.clear()
         try:

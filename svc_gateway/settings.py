@@ -39,8 +39,6 @@ class Settings(ServiceSettings):
     """What every key of this mesh begins with in Redis."""
     token_keys: FilePath
     """File with the public keys that verify devices' tokens."""
-    service_key: FilePath
-    """File with the key that signs this instance's own calls."""
 
     max_sessions: PositiveInt = 10_000
     """Most streams at once; one more is refused, OVERLOADED."""

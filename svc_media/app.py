@@ -39,9 +39,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         on_health = process.health.dependency
         grants, retention = build(settings, pool, http, SystemClock(), on_health=on_health)
         servicer = MediaServicer(grants, retention)
-        server = process.internal_server(settings.service_keys, settings.message_keys)
+        server = process.internal_server()
         media_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server)
-        instance = process.bound(server)
+        instance = process.bound(server, process.identity.server_credentials())
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(
                 periodically(retention.sweep, settings.sweep, name="sweep"), name="sweep"

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Self
 
-from pydantic import FilePath, PositiveInt, SecretStr, model_validator
+from pydantic import PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.service import ServiceSettings
@@ -65,10 +65,6 @@ class Settings(StoreSettings, ServiceSettings):
 
     model_config = _CONFIG
 
-    service_keys: FilePath
-    """Public keys of the gateways, which may call in the name of people."""
-    message_keys: FilePath
-    """Public keys of the message service, which may tell of references."""
     listen: str = "127.0.0.1:50064"
     """Address and port of the internal listener; port 0 takes a free one."""
     connections: PositiveInt = 8

@@ -68,7 +68,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
             telemetry=telemetry,
         )
-        server = process.internal_server(settings.service_keys)
+        server = process.internal_server()
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages, server)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(identity), server)
         add_to_server(devices, server)
@@ -92,8 +92,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             on_health=lambda is_well: health.dependency("kafka", is_well=is_well),
         )
         queue.servicer.add_to(server)
-        instance = process.bound(server)
-        link = await stack.enter_async_context(_open_media_link(settings, process, core))
+        instance = process.bound(server, process.identity.server_credentials())
+        link = await stack.enter_async_context(_open_media_link(process, core))
         pushing = await stack.enter_async_context(_open_pushing(settings, process, core, redis))
         async with asyncio.TaskGroup() as tasks:
             sweeps = {
@@ -105,8 +105,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             }
             working = [
                 tasks.create_task(core.run(), name="core"),
-                *([tasks.create_task(link.run(), name="media-link")] if link else []),
-                *([tasks.create_task(pushing.run(), name="pushing")] if pushing else []),
+                tasks.create_task(link.run(), name="media-link"),
+                tasks.create_task(pushing.run(), name="pushing"),
                 tasks.create_task(queue.run(), name="queue"),
                 *_sweeping(tasks, settings.sweep, sweeps),
                 *_sweeping(
@@ -186,20 +186,14 @@ async def _open_core(
 
 
 @contextlib.asynccontextmanager
-async def _open_media_link(
-    settings: Settings, process: Process, core: Core
-) -> AsyncIterator[Uplink[Any] | None]:
-    """What tells the media service; None if this mesh has none."""
-    if settings.service_key is None:
-        yield None
-        return
-    channels, feed = Channels(), ReferenceFeed(core.references)
+async def _open_media_link(process: Process, core: Core) -> AsyncIterator[Uplink[Any]]:
+    """What tells the media service, where there is one."""
+    channels, feed = Channels(process.identity), ReferenceFeed(core.references)
     process.discovery.watch(feed.service).on_change(channels.update)
     try:
         yield Uplink(
             feed,
             channels,
-            process.credentials(settings.service_key),
             key=process.instance_id.encode(),
             on_health=lambda is_well: process.health.dependency("media", is_well=is_well),
         )
@@ -210,18 +204,15 @@ async def _open_media_link(
 @contextlib.asynccontextmanager
 async def _open_pushing(
     settings: Settings, process: Process, core: Core, redis: Redis
-) -> AsyncIterator[Pushing | None]:
-    """What has devices woken; None if this instance cannot call other services."""
-    if settings.service_key is None:
-        yield None
-        return
+) -> AsyncIterator[Pushing]:
+    """What has devices woken."""
     async with open_pushing(
         settings,
         core.shards,
         core.router,
         redis,
         discovery=process.discovery,
-        credentials=process.credentials(settings.service_key),
+        identity=process.identity,
         key=process.instance_id.encode(),
         telemetry=process.telemetry,
         on_health=lambda is_well: process.health.dependency("push", is_well=is_well),

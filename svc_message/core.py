@@ -75,7 +75,6 @@ def build_core(
     references = References(
         {name: ReferenceStore(pool) for name, pool in pools.items()},
         keep=settings.keep_messages,
-        is_on=settings.service_key is not None,
     )
     relay = Relay(
         shards,

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import structlog
 
+from mesh.access import caller
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument, ResourceExhausted, Unavailable
 from mesh.ids import slot_of
-from mesh.service_auth import caller
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.attach import GatewayRequests, receipt_row
@@ -151,7 +151,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
     async def Send(
         self, request: message_pb2.SendRequest, context: Context
     ) -> message_pb2.SendResponse:
-        sender_id = await self._service_account(caller().service)
+        sender_id = await self._service_account(caller())
         now = self._clock.now()
         if not request.send.HasField("first_tried_at"):
             fill_time(request.send.first_tried_at, now)
@@ -187,7 +187,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
     async def GetReceipts(
         self, request: message_pb2.GetReceiptsRequest, context: Context
     ) -> message_pb2.GetReceiptsResponse:
-        user_id = await self._service_account(caller().service)
+        user_id = await self._service_account(caller())
         answered = asyncio.get_running_loop().create_future()
         self._inbox.ask(
             ReceiptsRequest(

@@ -31,10 +31,6 @@ class Settings(StoreSettings, ServiceSettings):
 
     token_key: FilePath
     """Key set that signs the access tokens of devices."""
-    service_keys: FilePath
-    """Public keys of the services that may call this one."""
-    service_key: FilePath | None = None
-    """Key that signs this instance's calls to the media service; without it there are no files."""
     listen: str = "127.0.0.1:50061"
     """Address and port of the internal listener."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")

@@ -14,7 +14,6 @@ import structlog
 from mesh.backoff import Backoff
 from mesh.channels import Channels
 from mesh.errors import Unavailable
-from mesh.service_auth import ServiceCredentials
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +31,7 @@ class Feed(Protocol[B]):
     def service(self) -> str:
         """The service's name."""
 
-    def open(self, channel: grpc.aio.Channel, metadata: Any) -> Any:
+    def open(self, channel: grpc.aio.Channel) -> Any:
         """A new call of its stream."""
 
     def batches(self) -> AsyncGenerator[B, None]:
@@ -52,7 +51,6 @@ class Uplink(Generic[B]):
         self,
         feed: Feed[B],
         channels: Channels,
-        credentials: ServiceCredentials,
         *,
         key: bytes,
         on_health: Callable[[bool], None] = lambda _is_well: None,
@@ -60,7 +58,6 @@ class Uplink(Generic[B]):
         """`key` chooses the instance; `on_health` hears whether there is one."""
         self._feed = feed
         self._channels = channels
-        self._credentials = credentials
         self._key = key
         self._on_health = on_health
         self._untold: B | None = None
@@ -85,7 +82,7 @@ class Uplink(Generic[B]):
             raise Unavailable("no instance of the service is known")
         # The next one: an instance that has stopped is not gone.
         channel = self._channels.channel(ranked[tries % len(ranked)])
-        call = self._feed.open(channel, self._credentials.metadata_for(self._feed.service))
+        call = self._feed.open(channel)
         try:
             await self._tell(call)
             async with aclosing(self._feed.batches()) as batches:

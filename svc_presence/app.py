@@ -30,7 +30,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             keep=settings.keep_last_seen,
             on_reachable=lambda is_well: process.health.dependency("redis", is_well=is_well),
         )
-        peer = await stack.enter_async_context(_open_peer(settings, process))
+        peer = await stack.enter_async_context(_open_peer(process))
         tracker = _tracker(settings, store, peer)
         process.telemetry.gauge(WATCHES, lambda: len(tracker.watches))
         servicer = PresenceServicer(
@@ -39,9 +39,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             offline_after=settings.offline_after.total_seconds(),
             clock=SystemClock(),
         )
-        server = process.internal_server(settings.service_keys)
+        server = process.internal_server()
         servicer.add_to(server)
-        instance = process.bound(server)
+        instance = process.bound(server, process.identity.server_credentials())
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(supervised(tracker.run, name="tracker"), name="tracker")
             async with process.serving(server, instance, grace=settings.drain):
@@ -63,10 +63,10 @@ def _tracker(settings: Settings, store: RedisPresence, peer: MessagePeer) -> Tra
 
 
 @contextlib.asynccontextmanager
-async def _open_peer(settings: Settings, process: Process) -> AsyncIterator[MessagePeer]:
-    channels = Channels()
+async def _open_peer(process: Process) -> AsyncIterator[MessagePeer]:
+    channels = Channels(process.identity)
     process.discovery.watch("message").on_change(channels.update)
     try:
-        yield MessagePeer(channels, process.credentials(settings.service_key))
+        yield MessagePeer(channels)
     finally:
         await channels.close()

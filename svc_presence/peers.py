@@ -8,7 +8,6 @@ import grpc
 from mesh.channels import Channels
 from mesh.errors import Unavailable
 from mesh.ids import random_id
-from mesh.service_auth import ServiceCredentials
 from svc_presence.model import Terms, Viewing
 from whimbrel.message.v1 import audience_pb2
 
@@ -19,9 +18,8 @@ _SECONDS = 2.0
 class MessagePeer:
     """The message service, whichever instance answers: it reads and changes nothing."""
 
-    def __init__(self, channels: Channels, credentials: ServiceCredentials) -> None:
+    def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._credentials = credentials
 
     async def check(self, viewings: Sequence[Viewing]) -> list[Terms]:
         """The terms of each, in order. Raises Unavailable."""
@@ -48,11 +46,8 @@ class MessagePeer:
             request_serializer=audience_pb2.CheckAudienceRequest.SerializeToString,
             response_deserializer=audience_pb2.CheckAudienceResponse.FromString,
         )
-        metadata = self._credentials.metadata_for("message")
         try:
-            response: audience_pb2.CheckAudienceResponse = await method(
-                request, metadata=metadata, timeout=_SECONDS
-            )
+            response: audience_pb2.CheckAudienceResponse = await method(request, timeout=_SECONDS)
         except grpc.RpcError as error:
             raise Unavailable("the message service did not answer") from error
         return response

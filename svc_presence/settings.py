@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from annotated_types import Gt
-from pydantic import FilePath, PositiveInt, SecretStr
+from pydantic import PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from mesh.service import ServiceSettings
@@ -23,10 +23,6 @@ class Settings(ServiceSettings):
     """URL of Redis or Valkey; may hold a password."""
     redis_prefix: str = "whimbrel:"
     """What every key in Redis begins with."""
-    service_keys: FilePath
-    """Public keys of the services and teams that may call this one."""
-    service_key: FilePath
-    """File with the key that signs this instance's own calls."""
 
     offline_after: Span = timedelta(seconds=65)
     """How long after the last heartbeat somebody is offline: two that are missed, and their way."""

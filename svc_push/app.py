@@ -53,9 +53,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         web_push = providers.get(Provider.WEB_PUSH)
         vapid_key = web_push.public_key if isinstance(web_push, WebPush) else None
         servicer = PushServicer(tokens, jobs, vapid_key)
-        server = process.internal_server(settings.service_keys, settings.message_keys)
+        server = process.internal_server()
         push_pb2_grpc.add_PushServiceServicer_to_server(servicer, server)
-        instance = process.bound(server)
+        instance = process.bound(server, process.identity.server_credentials())
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(worker.run(), name="worker")
             sweeping = tasks.create_task(

@@ -26,10 +26,6 @@ class Settings(StoreSettings, ServiceSettings):
 
     model_config = _CONFIG
 
-    service_keys: FilePath
-    """Public keys of the gateways, which may call in the name of people."""
-    message_keys: FilePath
-    """Public keys of the message service, which says whom to wake."""
     token_keys: FilePath
     """Keys that tokens are stored under: {"id": "64 hexadecimal digits", ...}. The first one
     encrypts; what is under another is encrypted anew by the next sweep, after which that may go."""

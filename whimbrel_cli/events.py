@@ -14,13 +14,11 @@ import grpc
 import typer
 from google.protobuf.message import Message
 
-from mesh.auth import TokenSigner
 from mesh.errors import failure_of
-from mesh.keys import KeySet
-from mesh.service_auth import ServiceCredentials
+from mesh.tls import Identity
 from whimbrel.event.v1 import event_pb2, event_pb2_grpc
 from whimbrel_cli.stack.description import find_mesh
-from whimbrel_cli.stack.environment import EVENTS_READER, service_key
+from whimbrel_cli.stack.environment import EVENTS_READER, tls_settings
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.up import DEFAULT_DATA
 from whimbrel_client.ids import id_text
@@ -68,25 +66,19 @@ async def _print_all(data: Path, group: str, show: Show, count: int | None) -> N
 async def _events(data: Path, group: str) -> AsyncIterator[event_pb2.DomainEvent]:
     """Each event; it is acknowledged once the caller asks for the one after its batch."""
     mesh = find_mesh(data)
-    keys = KeySet.load(service_key(data))
-    if keys.private_key is None:
-        raise StackError(f"{service_key(data)} holds no private key")
     consumer = f"{socket.gethostname()}-{os.getpid()}".lower()
-    credentials = ServiceCredentials(
-        TokenSigner(keys.private_key, keys.key_id), service=EVENTS_READER, instance_id=consumer
-    )
+    identity = Identity(tls_settings(data, EVENTS_READER), EVENTS_READER)
     fetch = event_pb2.FetchRequest(
         group=group, consumer=consumer, wait_milliseconds=_WAIT_MILLISECONDS
     )
-    async with grpc.aio.insecure_channel(mesh.message[0]) as channel:
+    async with identity.channel(mesh.message[0], "message") as channel:
         stub = event_pb2_grpc.EventServiceStub(channel)
         while True:
-            metadata = credentials.metadata_for("message")
-            batch = await stub.Fetch(fetch, metadata=metadata, timeout=_CALL_SECONDS)
+            batch = await stub.Fetch(fetch, timeout=_CALL_SECONDS)
             for event in batch.events:
                 yield event
             ack = event_pb2.AckRequest(group=group, consumer=consumer, positions=batch.positions)
-            await stub.Ack(ack, metadata=metadata, timeout=_CALL_SECONDS)
+            await stub.Ack(ack, timeout=_CALL_SECONDS)
 
 
 def _line(event: event_pb2.DomainEvent) -> str:

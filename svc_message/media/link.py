@@ -23,8 +23,8 @@ class ReferenceFeed:
     def __init__(self, references: References) -> None:
         self._references = references
 
-    def open(self, channel: grpc.aio.Channel, metadata: Any) -> Any:
-        return media_pb2_grpc.MediaServiceStub(channel).Attach(metadata=metadata)
+    def open(self, channel: grpc.aio.Channel) -> Any:
+        return media_pb2_grpc.MediaServiceStub(channel).Attach()
 
     def batches(self) -> AsyncGenerator[Batch, None]:
         return self._references.batches()

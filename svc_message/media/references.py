@@ -28,19 +28,16 @@ class Refers(Protocol):
 class References:
     """Notes references before their messages are accepted, and hands out what is to be told."""
 
-    def __init__(
-        self, stores: Mapping[str, ReferenceStore], *, keep: timedelta, is_on: bool
-    ) -> None:
-        """`keep`: how long a message is; `is_on`: whether there is anybody to tell."""
+    def __init__(self, stores: Mapping[str, ReferenceStore], *, keep: timedelta) -> None:
+        """`keep`: how long a message is."""
         self._stores = stores
         self._keep = keep
-        self._is_on = is_on
         self._noted = asyncio.Event()
 
     async def note_those_of(self, shard: str, sends: Sequence[Refers]) -> None:
         """Make durable what sends refer to that are about to be accepted. Raises STORE_ERRORS."""
         media_ids = [media_id for send in sends if send.media_ids for media_id in send.media_ids]
-        if media_ids and self._is_on:
+        if media_ids:
             await self._stores[shard].note(media_ids, self._keep)
             self._noted.set()
 

@@ -17,8 +17,8 @@ class NewsFeed:
     def __init__(self, news: News) -> None:
         self._news = news
 
-    def open(self, channel: grpc.aio.Channel, metadata: Any) -> Any:
-        return push_pb2_grpc.PushServiceStub(channel).Attach(metadata=metadata)
+    def open(self, channel: grpc.aio.Channel) -> Any:
+        return push_pb2_grpc.PushServiceStub(channel).Attach()
 
     def batches(self) -> AsyncGenerator[Sequence[AnyNews], None]:
         return self._news.batches()

@@ -11,9 +11,9 @@ from mesh.channels import Channels
 from mesh.clock import SystemClock
 from mesh.discovery import Discovery
 from mesh.redis import Redis
-from mesh.service_auth import ServiceCredentials
 from mesh.tasks import periodically, supervised
 from mesh.telemetry import Telemetry
+from mesh.tls import Identity
 from svc_message.pushing.link import NewsFeed
 from svc_message.pushing.news import News
 from svc_message.pushing.ringing import Ringing
@@ -59,14 +59,14 @@ async def open_pushing(
     redis: Redis,
     *,
     discovery: Discovery,
-    credentials: ServiceCredentials,
+    identity: Identity,
     key: bytes,
     telemetry: Telemetry,
     on_health: Callable[[bool], None],
 ) -> AsyncIterator[Pushing]:
     """Wire them; the router tells of absent devices from now on. `key` chooses the instance."""
     news = News()
-    channels, feed = Channels(), NewsFeed(news)
+    channels, feed = Channels(identity), NewsFeed(news)
     discovery.watch(feed.service).on_change(channels.update)
     ringing = Ringing(
         {name: WaitingStore(shards.pool(name)) for name in shards.names},
@@ -80,7 +80,7 @@ async def open_pushing(
         telemetry=telemetry,
     )
     router.absences = ringing
-    link = Uplink(feed, channels, credentials, key=key, on_health=on_health)
+    link = Uplink(feed, channels, key=key, on_health=on_health)
     try:
         yield Pushing(router, ringing, link, settings.push_sweep)
     finally:

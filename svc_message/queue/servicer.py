@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
+from mesh.access import caller
 from mesh.errors import InvalidArgument, PermissionDenied, WhimbrelError
-from mesh.service_auth import caller
 from svc_message.queue.outbox import EventLog, PostgresQueue
 from whimbrel.event.v1 import event_pb2, event_pb2_grpc
 
@@ -60,7 +60,7 @@ class EventServicer(event_pb2_grpc.EventServiceServicer):
 
     def _names(self, request: event_pb2.FetchRequest | event_pb2.AckRequest) -> tuple[str, str]:
         """The group, which is the calling service's own, and who holds in it."""
-        service = caller().service
+        service = caller()
         if service not in self._readers:
             raise PermissionDenied("this service is not one of those that read events")
         if not self._is_on:

@@ -120,13 +120,15 @@ def test_a_drain_fits_the_grace(drain) -> None:
         assert spec["terminationGracePeriodSeconds"] >= waited + drained + 1 + 2 * 3
 
 
-def test_probes_ask_the_port_that_the_service_listens_on() -> None:
+def test_probes_ask_the_port_that_tells_the_health_and_nothing_else() -> None:
     for name, spec in service_pods().items():
         [container] = spec["containers"]
         listening = environment(spec)[f"WHIMBREL_{name.upper()}_LISTEN"]["value"]
         port = int(listening.removeprefix("0.0.0.0:"))
+        probed = environment(spec)[f"WHIMBREL_{name.upper()}_HEALTH_LISTEN"]["value"]
+        health = int(probed.removeprefix("0.0.0.0:"))
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            assert container[probe]["grpc"] == {"port": port}
+            assert container[probe]["grpc"] == {"port": health}
         assert {"name": "grpc", "containerPort": port} in container["ports"]
 
 

@@ -22,7 +22,7 @@ _VALUES = {
     if language == "yaml"
 }
 # In the directory scripts/keys.py makes, by what the key of a setting must be able to do.
-_SIGNING = {"service_key", "token_key"}
+_SIGNING = {"token_key"}
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +95,18 @@ def test_each_service_can_read_the_keys_that_are_made_for_it(keys) -> None:
             path = keys / volume["secret"]["items"][0]["key"]
             if path.name == "push-token-keys.json":
                 Seal.load(path)
+            elif path.suffix == ".pem":
+                assert path.stat().st_mode & 0o077 == 0 or "key" not in path.name
             else:
                 signs = volume["name"].replace("-", "_") in _SIGNING
                 assert (KeySet.load(path).private_key is not None) == signs, path.name
 
 
-def test_those_who_call_are_known_to_those_who_are_called(keys) -> None:
-    callers = KeySet.load(keys / "message-callers.json").public_keys
+def test_what_certifies_stays_out_of_the_secret(keys) -> None:
+    secret = {file.name for file in keys.iterdir() if file.is_file()}
 
-    for caller in ("gateway", "presence"):
-        assert KeySet.load(keys / f"{caller}.json").key_id in callers
+    assert not secret & {file.name for file in (keys / "authority").glob("*key*")}
+    assert (keys / "authority" / "ca-key.pem").stat().st_mode & 0o077 == 0
 
 
 def test_keys_are_never_made_over_others(keys) -> None:

@@ -10,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mesh.authority import Authority
 from mesh.settings import load
 from tests.deploy.chart import ROOT, SETTINGS, pods
 
@@ -78,6 +79,10 @@ def test_a_service_starts_with_what_the_compose_file_tells_it(name, tmp_path, mo
             assert value in held or value.startswith(_KEYS), variable
             file = tmp_path / value.replace("/", "-")
             file.touch()
+            if "_TLS__" in variable:
+                authority = Authority.at(tmp_path / "authority")
+                authority.issue(service, into=tmp_path / "authority")
+                file = authority.ca.with_name(value.rpartition("/")[2])
             value = str(file)  # noqa: PLW2901
         monkeypatch.setenv(variable, value)
 

@@ -8,6 +8,7 @@ import pytest
 from helm_python.errors import HelmError
 from pydantic import BaseModel, SecretStr
 
+from mesh.authority import Authority
 from mesh.settings import load
 from tests.deploy.chart import ROOT, SETTINGS, VALUES, environment, rendered, service_pods
 
@@ -46,6 +47,10 @@ def _as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str
         setting = variable["name"].removeprefix(f"WHIMBREL_{service.upper()}_").lower()
         return _HELD.get(setting, "held-by-a-secret")
     if value.startswith(_FILES):
+        if "_TLS__" in variable["name"]:
+            authority = Authority.at(directory / "authority")
+            authority.issue(service, into=directory / "authority")
+            return str(authority.ca.with_name(value.rpartition("/")[2]))
         file = directory / value.removeprefix(_FILES).replace("/", "-")
         file.touch()
         return str(file)

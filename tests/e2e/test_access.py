@@ -10,12 +10,14 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from mesh.access import Access, Caller, access_of
-from mesh.ids import ulid_text
+from mesh.health import check
+from mesh.ids import new_ulid, ulid_text
 from mesh.keys import KeySet
 from tests.e2e.device import reason_of
+from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
-from tests.e2e.test_listeners import service_metadata
 from tests.e2e.test_tokens import FORGERIES, bearer, claims_of, signed, token_keys  # noqa: F401
+from tests.tls import calling_as, identity
 from whimbrel.identity.v1 import identity_pb2
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -73,7 +75,7 @@ async def test_at_a_gateway_no_rpc_takes_a_bad_token(
 ) -> None:
     user = ulid_text(pair[0].user_id)
     forged = {kind: bearer(forge(token_keys, user)) for kind, (forge, _) in FORGERIES.items()}
-    bad = {"none": (), "a team's": service_metadata(mesh, "billing"), **forged}
+    bad = {"none": (), **forged}
 
     async with grpc.aio.insecure_channel(mesh.gateway_addresses[0]) as channel:
         for name, access in ACCESSES.items():
@@ -110,37 +112,71 @@ async def test_a_credential_that_was_replaced_changes_nothing_and_tells_nothing(
                 assert code is not grpc.StatusCode.OK, (name, claims)
 
 
-async def test_at_an_internal_listener_only_those_whom_the_proto_names_get_in(
-    mesh: Mesh,
-    pair: Pair,
-    token_keys: KeySet,  # noqa: F811
-) -> None:
-    user = ulid_text(pair[0].user_id)
-    strangers = {
-        "none": (),
-        "a device": pair[0].metadata,
-        "for another callee": service_metadata(mesh, "gateway", audience="nobody"),
-        **{kind: bearer(forge(token_keys, user)) for kind, (forge, _) in FORGERIES.items()},
-    }
-    known = {
-        name: service_metadata(mesh, name)
-        for name in ("gateway", "message", "presence", "push", "media", "billing")
-    }
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Mesh]:
+    """A mesh of all services."""
+    with lasting_mesh(gateways=1, message=1, shards=1, presence=1, push=1, media=1) as mesh:
+        yield mesh
 
-    async with grpc.aio.insecure_channel(mesh.message_addresses[0]) as channel:
-        for name, access in ACCESSES.items():
-            if access.answered_by != "message":
-                continue
-            for kind, metadata in strangers.items():
-                code, _ = await outcome(channel, RPCS[name], name, metadata)
-                assert code is _UNAUTHENTICATED, (name, kind)
-            for service, metadata in known.items():
-                if not access.admits(service):
-                    code, _ = await outcome(channel, RPCS[name], name, metadata)
-                    assert code is grpc.StatusCode.PERMISSION_DENIED, (name, service)
-                elif Caller.DEVICE in access.callers:  # a gateway that names no device
-                    _, reason = await outcome(channel, RPCS[name], name, metadata)
-                    assert reason == "TOKEN_MISSING", name
+
+NAMES = ("gateway", "message", "presence", "push", "media", "billing")
+
+
+async def test_at_an_internal_listener_only_those_whom_the_proto_names_get_in(whole: Mesh) -> None:
+    """Every rpc, by every service and by a team; a device's token opens nothing."""
+    keys = KeySet.load(whole.data / "keys" / "token.json")
+    device = bearer(signed(keys, claims_of(ulid_text(new_ulid()))))
+    for answering, address in whole.internal_addresses.items():
+        for service in NAMES:
+            async with calling_as(whole, service, answering, address=address) as channel:
+                for name, access in ACCESSES.items():
+                    if access.answered_by != answering:
+                        continue
+                    if not access.admits(service):
+                        ended = await outcome(channel, RPCS[name], name, device)
+                        assert ended[0] is grpc.StatusCode.PERMISSION_DENIED, (name, service)
+                    elif Caller.DEVICE in access.callers:  # a gateway that names no device
+                        code, reason = await outcome(channel, RPCS[name], name, ())
+                        assert code is not grpc.StatusCode.PERMISSION_DENIED, name
+                        assert reason == "TOKEN_MISSING" or answering != "message", name
+
+
+async def test_an_internal_listener_hears_nobody_without_a_certificate_of_the_mesh(
+    whole: Mesh, tmp_path: Path
+) -> None:
+    """Each service, by plaintext, without a certificate, with one of another authority, and by who
+    takes it for another service."""
+    ca = (whole.data / "tls" / "ca.pem").read_bytes()
+    stranger = identity(tmp_path, "gateway")
+    own = whole.data / "tls"
+    key, chain = ((own / f"gateway{end}").read_bytes() for end in ("-key.pem", ".pem"))
+    foreign = [(tmp_path / f"gateway{end}").read_bytes() for end in ("-key.pem", ".pem")]
+    assert len(whole.internal_addresses) == 4
+    for answering, address in whole.internal_addresses.items():
+        named = [("grpc.ssl_target_name_override", f"{answering}.whimbrel")]
+        wrong = {
+            "plaintext": grpc.aio.insecure_channel(address),
+            "no certificate": _secure(address, named, ca),
+            "a certificate of another authority": _secure(address, named, ca, *foreign),
+            "who trusts another authority": stranger.channel(address, answering),
+            "who looks for another service": _secure(
+                address, [("grpc.ssl_target_name_override", "gateway.whimbrel")], ca, key, chain
+            ),
+            "who looks for an address": _secure(address, [], ca, key, chain),
+        }
+        for kind, channel in wrong.items():
+            async with channel:
+                for name, access in ACCESSES.items():
+                    if access.answered_by == answering:
+                        code, _ = await outcome(channel, RPCS[name], name, ())
+                        assert code is grpc.StatusCode.UNAVAILABLE, (kind, name)
+        async with _secure(address, named, ca, key, chain) as channel:
+            assert await check(channel)
+
+
+def _secure(address: str, options: Any, ca: bytes, *pair: bytes) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(ca, *pair)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mesh.ids import random_id, ulid_text
 from tests.e2e.device import Device, reason_of
 from tests.e2e.meshes import own_mesh
 from tests.e2e.people import CALL_SECONDS, Account
-from tests.e2e.test_listeners import service_metadata
+from tests.tls import calling_as
 from whimbrel.identity.v1 import (
     device_pb2,
     device_pb2_grpc,
@@ -250,11 +250,11 @@ async def test_an_internal_team_cannot_speak_for_a_person(new, mesh: Mesh) -> No
         ("whimbrel-device-id", "1"),
         ("whimbrel-credential-version", "1"),
     )
-    async with grpc.aio.insecure_channel(mesh.message_addresses[0]) as channel:
-        for service, reason in (("billing", "CALLER_NOT_ALLOWED"), ("gateway", "")):
+    for service, reason in (("billing", "CALLER_NOT_ALLOWED"), ("gateway", "")):
+        async with calling_as(mesh, service) as channel:
             list_devices = device_pb2_grpc.DeviceServiceStub(channel).ListDevices(
                 device_pb2.ListDevicesRequest(),
-                metadata=(*service_metadata(mesh, service), *claimed),
+                metadata=claimed,
                 timeout=CALL_SECONDS,
             )
 

@@ -3,19 +3,18 @@
 import asyncio
 import os
 import sys
-from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mesh.auth import TokenSigner
-from mesh.keys import KeySet
+from mesh.ids import ulid_text
 from tests.e2e.conftest import Devices
 from tests.e2e.device import CHANNEL_OPTIONS, a_send, name_of, reason_of
 from tests.e2e.people import Account
 from tests.faults.town import eventually
+from tests.tls import calling_as
 from whimbrel.message.v1 import attach_pb2, message_pb2, message_pb2_grpc
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -26,24 +25,10 @@ SEND = "/whimbrel.message.v1.MessageService/Send"
 ATTACH = "/whimbrel.message.v1.MessageService/Attach"
 
 
-def service_metadata(mesh: Mesh, service: str, *, audience: str = "message") -> Any:
-    """Who holds the mesh's service key can call as any service."""
-    keys = KeySet.load(mesh.data / "keys" / "gateway.json")
-    assert keys.private_key is not None
-    token, _ = TokenSigner(keys.private_key, keys.key_id).service_token(
-        service=service,
-        instance_id=f"{service}-1",
-        audience=audience,
-        lifetime=timedelta(minutes=1),
-    )
-    return (("authorization", f"Bearer {token}"),)
-
-
 @pytest.fixture
 async def internal(mesh: Mesh) -> Any:
-    """The internal listener of the first message instance."""
-    address = mesh.message_addresses[0]
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+    """The internal listener of the first message instance, for a team."""
+    async with calling_as(mesh, "billing", options=CHANNEL_OPTIONS) as channel:
         yield channel
 
 
@@ -64,15 +49,14 @@ async def test_a_team_sends_as_its_service_account_and_reads_its_receipts(
     devices: Devices, pair: Pair, mesh: Mesh, internal: grpc.aio.Channel
 ) -> None:
     stub = message_pb2_grpc.MessageServiceStub(internal)
-    billing = service_metadata(mesh, "billing")
     receiver = await devices.online(pair[0])
     request = message_pb2.SendRequest(send=a_send(pair[0].user_id, b"an invoice"))
     request.send.ClearField("first_tried_at")
-    known = await stub.GetReceipts(message_pb2.GetReceiptsRequest(), metadata=billing, timeout=5)
+    known = await stub.GetReceipts(message_pb2.GetReceiptsRequest(), timeout=5)
     version = max((receipt.version for receipt in known.receipts), default=0)
 
-    answer = await stub.Send(request, metadata=billing, timeout=5)
-    again = await stub.Send(request, metadata=billing, timeout=5)
+    answer = await stub.Send(request, timeout=5)
+    again = await stub.Send(request, timeout=5)
     (envelope,) = await receiver.delivered(1)
     await receiver.ack(1)
     await receiver.until(lambda: "caught_up" in receiver.kinds)
@@ -80,7 +64,7 @@ async def test_a_team_sends_as_its_service_account_and_reads_its_receipts(
     receipts = message_pb2.GetReceiptsResponse()
 
     async def has_come() -> bool:  # nothing tells a team of a receipt
-        receipts.CopyFrom(await stub.GetReceipts(asked, metadata=billing, timeout=5))
+        receipts.CopyFrom(await stub.GetReceipts(asked, timeout=5))
         return bool(receipts.receipts)
 
     await eventually(has_come, within=10)
@@ -99,8 +83,9 @@ async def test_two_teams_are_two_accounts(
     receiver = await devices.online(pair[0])
     request = message_pb2.SendRequest(send=a_send(pair[0].user_id))
 
-    for team in ("billing", "marketing"):
-        await stub.Send(request, metadata=service_metadata(mesh, team), timeout=5)
+    await stub.Send(request, timeout=5)
+    async with calling_as(mesh, "marketing") as channel:
+        await message_pb2_grpc.MessageServiceStub(channel).Send(request, timeout=5)
     await receiver.delivered(2)
 
     one, other = (envelope.sender_user_id for envelope in receiver.all("deliver"))
@@ -113,26 +98,24 @@ async def test_a_bad_send_of_a_team_is_an_arm_of_the_answer(
     stub = message_pb2_grpc.MessageServiceStub(internal)
     request = message_pb2.SendRequest(send=a_send(pair[0].user_id, b""))
 
-    answer = await stub.Send(request, metadata=service_metadata(mesh, "billing"), timeout=5)
+    answer = await stub.Send(request, timeout=5)
 
     assert name_of(answer.rejected.reason) == "BODY_EMPTY"
 
 
-@pytest.mark.parametrize("who", ["nobody", "a device", "a service, for another callee"])
-async def test_the_internal_listener_lets_in_services_only(
-    pair: Pair, mesh: Mesh, internal: grpc.aio.Channel, who: str
+async def test_what_a_caller_says_of_itself_means_nothing(
+    mesh: Mesh, internal: grpc.aio.Channel, pair: Pair
 ) -> None:
-    metadata = {
-        "nobody": (),
-        "a device": pair[0].metadata,
-        "a service, for another callee": service_metadata(mesh, "billing", audience="media"),
-    }[who]
-    stub = message_pb2_grpc.MessageServiceStub(internal)
+    """Neither the name that is believed without TLS, nor a device's token."""
+    claimed = (*pair[0].metadata, ("whimbrel-user-id", ulid_text(pair[0].user_id)))
+    options = [("grpc.primary_user_agent", "gateway.whimbrel")]
 
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.Send(message_pb2.SendRequest(), metadata=metadata, timeout=5)
+    async with calling_as(mesh, "billing", options=options) as channel:
+        stub = message_pb2_grpc.MessageServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Attach(metadata=claimed).read()
 
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_only_gateways_attach(mesh: Mesh, internal: grpc.aio.Channel) -> None:
@@ -140,7 +123,7 @@ async def test_only_gateways_attach(mesh: Mesh, internal: grpc.aio.Channel) -> N
     hello = attach_pb2.GatewayEvent(hello=attach_pb2.GatewayHello(instance_id="x"))
     frames = [attach_pb2.AttachRequest(events=[hello])]
 
-    call = stub.Attach(iter(frames), metadata=service_metadata(mesh, "billing"))
+    call = stub.Attach(iter(frames))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call.read()
 
@@ -167,11 +150,21 @@ async def health_of(channel: grpc.aio.Channel, entry: str) -> Any:
     [
         (
             "gateway",
-            {"TOKEN_KEYS": "/no/such/file", "MAX_SESSIONS": "none", "NO_SUCH_SETTING": "1"},
+            {
+                "TOKEN_KEYS": "/no/such/file",
+                "TLS__CA": "/no/such/file",
+                "MAX_SESSIONS": "none",
+                "NO_SUCH_SETTING": "1",
+            },
         ),
         (
             "message",
-            {"SHARDS": "/no/such/file", "LANES_PER_SHARD": "0", "NO_SUCH_SETTING": "1"},
+            {
+                "SHARDS": "/no/such/file",
+                "TLS__CA": "/no/such/file",
+                "LANES_PER_SHARD": "0",
+                "NO_SUCH_SETTING": "1",
+            },
         ),
     ],
 )

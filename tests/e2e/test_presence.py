@@ -13,14 +13,13 @@ import grpc
 import pytest
 
 from mesh.ids import random_id, ulid_text
-from mesh.service import signer_of
-from mesh.service_auth import ServiceCredentials
 from tests.e2e.conftest import Devices
 from tests.e2e.device import Device, a_send, reason_of
 from tests.e2e.groups import make_group
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import CALL_SECONDS, Account
 from tests.faults.town import eventually
+from tests.tls import calling_as
 from tests.whimbrel_cli.terminal import Terminal
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
@@ -271,17 +270,17 @@ async def test_a_team_reads_presence_and_nobody_else(devices: Devices, mesh: Mes
     bob = await devices.person()
     await devices.online(bob)
     request = presence_pb2.GetPresenceRequest(user_ids=[bob.user_id, random_id()])
-    address = mesh.presence_addresses[0]
-    signer = signer_of(mesh.data / "keys" / "gateway.json")
 
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = presence_pb2_grpc.PresenceServiceStub(channel)
+    async with contextlib.AsyncExitStack() as open_channels:
+        stubs = {
+            name: presence_pb2_grpc.PresenceServiceStub(
+                await open_channels.enter_async_context(calling_as(mesh, name, "presence"))
+            )
+            for name in ("helpdesk", "gateway")
+        }
 
         async def ask(service: str, request: presence_pb2.GetPresenceRequest):
-            credentials = ServiceCredentials(signer, service=service, instance_id="test")
-            return await stub.GetPresence(
-                request, metadata=credentials.metadata_for("presence"), timeout=5
-            )
+            return await stubs[service].GetPresence(request, timeout=5)
 
         found = []
 

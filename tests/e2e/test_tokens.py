@@ -79,11 +79,8 @@ def with_another_subject(keys: KeySet, user: str) -> str:
     return ".".join([header, _based(json.dumps(claims_of(user)).encode()), signature])
 
 
-def of_a_service(keys: KeySet, user: str) -> str:
-    signer = TokenSigner(keys.private_key, keys.key_id)
-    return signer.service_token(
-        service="gateway", instance_id=user, audience="whimbrel", lifetime=LIFETIME
-    )[0]
+def of_another_kind(keys: KeySet, user: str) -> str:
+    return signed(keys, claims_of(user), typ="whimbrel-service+jwt")
 
 
 def garbage(keys: KeySet, user: str) -> str:
@@ -98,7 +95,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an unknown key": (by_an_unknown_key, "TOKEN_INVALID"),
     "another audience": (for_another_audience, "TOKEN_INVALID"),
     "another subject": (with_another_subject, "TOKEN_INVALID"),
-    "a service's": (of_a_service, "TOKEN_INVALID"),
+    "another kind": (of_another_kind, "TOKEN_INVALID"),
     "garbage": (garbage, "TOKEN_INVALID"),
 }
 

@@ -8,9 +8,13 @@ from typing import Any
 import grpc
 
 from mesh.server import INTERNAL_LISTENER, bind, new_server
+from mesh.tls import Identity
 from tests.e2e.meshes import new_folder
 from whimbrel.message.v1 import attach_pb2
 from whimbrel_cli.stack.mesh import Mesh
+
+# The proxies have no certificates: their meshes do without.
+_GATEWAY = Identity.insecure("gateway")
 
 ATTACH = "/whimbrel.message.v1.MessageService/Attach"
 
@@ -38,10 +42,10 @@ class MessageProxy(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(self._attach)
 
         async def pass_on(request: bytes, context: Any) -> bytes:
-            async with grpc.aio.insecure_channel(self._target()) as channel:
+            async with _GATEWAY.channel(self._target(), "message") as channel:
                 call: Any = channel.unary_unary(method)
                 try:
-                    answer: bytes = await call(request, metadata=_token_of(context), timeout=5)
+                    answer: bytes = await call(request, metadata=_device_of(context), timeout=5)
                 except grpc.aio.AioRpcError as error:
                     await context.abort(error.code(), error.details(), error.trailing_metadata())
                 return answer
@@ -55,8 +59,8 @@ class MessageProxy(grpc.GenericRpcHandler):
             async with one_at_a_time:
                 await context.write(frame.SerializeToString())
 
-        async with grpc.aio.insecure_channel(self._target()) as channel:
-            call: Any = channel.stream_stream(ATTACH)(metadata=_token_of(context))
+        async with _GATEWAY.channel(self._target(), "message") as channel:
+            call: Any = channel.stream_stream(ATTACH)()
             async with asyncio.TaskGroup() as tasks:
                 passing = self._pass_up(context, call, write)
                 upward = tasks.create_task(passing, name="proxy-up")
@@ -126,10 +130,10 @@ async def proxied_mesh(
                 running.push_async_callback(server.stop, None)
                 env_of[f"message-{number + 1}"] = {"WHIMBREL_MESSAGE_ADVERTISE": address}
                 proxies.append(proxy)
-            mesh = Mesh(folder, env_of=env_of, **settings)
+            mesh = Mesh(folder, env_of=env_of, insecure=True, **settings)
             await running.enter_async_context(mesh)
             yield mesh, proxies
 
 
-def _token_of(context: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in context.invocation_metadata() if pair[0] == "authorization")
+def _device_of(context: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in context.invocation_metadata() if pair[0].startswith("whimbrel-"))

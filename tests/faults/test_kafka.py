@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import grpc
 import pytest
 
 from mesh.health import check
@@ -19,6 +18,7 @@ from tests.faults.crowd import a_crowd
 from tests.faults.crowd import check as check_crowds
 from tests.faults.history import Answered
 from tests.faults.town import Town, a_town, eventually
+from tests.tls import calling_as
 from whimbrel.event.v1 import event_pb2
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -128,7 +128,7 @@ async def is_well(mesh: Mesh, expected: bool = True) -> bool:
     """Whether every message instance says so of its Kafka."""
     async with contextlib.AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            await stack.enter_async_context(calling_as(mesh, "gateway", address=address))
             for address in mesh.message_addresses
         ]
         return all([await check(channel, "kafka") is expected for channel in channels])

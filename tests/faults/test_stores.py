@@ -1,6 +1,5 @@
 """Postgres, Redis and etcd crash, vanish and forget, while people write to each other."""
 
-import grpc
 import redis.asyncio as redis
 
 from mesh.health import check
@@ -10,6 +9,7 @@ from tests.faults.breaking import kill
 from tests.faults.history import Ended, Refused
 from tests.faults.phone import Phone
 from tests.faults.town import Town, a_town, eventually
+from tests.tls import calling_as
 from whimbrel_cli.stack.mesh import Mesh
 
 FIRST_OF_SHARD_1 = 8192
@@ -58,7 +58,7 @@ async def test_one_shard_down_stops_nobody_of_the_other() -> None:
             await town.has_accepted(before + 100, within=10)
             town.write(100)
             await eventually(lambda: any(town.history.all(Refused)))
-            one = mesh.message_addresses[0]
+            one = mesh
             shards = "shard/shard-0", "shard/shard-1", ""
             # A refusal may be the other instance's: this one looks every second.
             await eventually(lambda: is_health(one, [True, False, True], *shards), within=5)
@@ -131,11 +131,11 @@ def _write_among(town: Town, people: list[Phone], count: int) -> None:
         town.write_one(*town.chance.sample(people, 2))
 
 
-async def health(address: str, *entries: str) -> list[bool]:
+async def health(mesh: Mesh, *entries: str) -> list[bool]:
     """What an instance says of these entries."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with calling_as(mesh, "gateway") as channel:
         return [await check(channel, entry, within=5) for entry in entries]
 
 
-async def is_health(address: str, expected: list[bool], *entries: str) -> bool:
-    return await health(address, *entries) == expected
+async def is_health(mesh: Mesh, expected: list[bool], *entries: str) -> bool:
+    return await health(mesh, *entries) == expected

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from mesh import auth
-from mesh.auth import DeviceClaims, ServiceClaims, ServiceTokenVerifier, TokenSigner, TokenVerifier
+from mesh.auth import DeviceClaims, TokenSigner, TokenVerifier
 from mesh.errors import TokenExpired, TokenInvalid, TokenMissing
 from mesh.keys import KeySet
 from mesh.testing import ManualClock
@@ -49,18 +49,6 @@ def test_a_device_token_proves_the_device_until_it_expires(signer, verifier, clo
     assert verifier.verify(token) == DeviceClaims(USER, 2, 3, expires_at)
 
 
-def test_a_service_token_proves_the_service_to_its_audience_only(signer, clock):
-    token, expires_at = signer.service_token(
-        service="svc_gateway", instance_id="i1", audience="svc_message", lifetime=TEN_MINUTES
-    )
-
-    claims = ServiceTokenVerifier(KEYS.public_keys, "svc_message", clock=clock).verify(token)
-
-    assert claims == ServiceClaims("svc_gateway", "i1", expires_at)
-    with pytest.raises(TokenInvalid):
-        ServiceTokenVerifier(KEYS.public_keys, "svc_media", clock=clock).verify(token)
-
-
 @pytest.mark.parametrize("seen_before", [True, False])
 async def test_an_expired_token_says_so_also_when_it_was_good_before(
     signer, verifier, clock, seen_before
@@ -98,22 +86,6 @@ def test_a_changed_token_is_refused(signer, verifier):
 
     with pytest.raises(TokenInvalid):
         verifier.verify(f"{header}.{changed}.{signature}")
-
-
-def test_a_service_token_does_not_pass_for_a_device(signer, clock):
-    token, _ = signer.service_token(
-        service="svc_gateway", instance_id=USER, audience=auth.DEVICE_AUDIENCE, lifetime=TEN_MINUTES
-    )
-
-    with pytest.raises(TokenInvalid):
-        TokenVerifier(KEYS.public_keys, clock=clock).verify(token)
-
-
-def test_a_device_token_does_not_pass_for_a_service(signer, clock):
-    token = device_token(signer)
-
-    with pytest.raises(TokenInvalid):
-        ServiceTokenVerifier(KEYS.public_keys, auth.DEVICE_AUDIENCE, clock=clock).verify(token)
 
 
 HEADER = {"alg": "EdDSA", "kid": KEYS.key_id, "typ": "whimbrel-device+jwt"}

@@ -7,6 +7,7 @@ from mesh.channels import Channels
 from mesh.errors import Unavailable
 from mesh.instances import Instance, new_instance_id
 from mesh.rendezvous import Rendezvous
+from mesh.tls import Identity
 
 
 def instances(*ids, port=1):
@@ -18,7 +19,7 @@ def instances(*ids, port=1):
 
 @pytest.fixture
 async def channels():
-    made = Channels()
+    made = Channels(Identity.insecure("x"))
     yield made
     await made.close()
 
@@ -40,7 +41,7 @@ async def test_the_channel_of_one_that_leaves_is_closed_and_its_calls_end(listen
         begun.set()
         await asyncio.Event().wait()
 
-    channels = Channels()
+    channels = Channels(Identity.insecure("x"))
     channels.update({"a": Instance("a", "svc_x", await listen(hang))})
     calling = asyncio.ensure_future(channels.channel("a").unary_unary("/test.Test/UnaryUnary")(b""))
     await begun.wait()

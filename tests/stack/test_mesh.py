@@ -8,6 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from tests.tls import calling_as
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import DidNotStart, NotUp, StackError
@@ -27,8 +28,8 @@ async def data(tmp_path: Path) -> AsyncIterator[Path]:
         cluster.remove(directory)
 
 
-async def _serves(address: str) -> bool:
-    async with grpc.aio.insecure_channel(address) as channel:
+async def _serves(channel: grpc.aio.Channel) -> bool:
+    async with channel:
         check = channel.unary_unary(
             _CHECK,
             request_serializer=HealthCheckRequest.SerializeToString,
@@ -50,8 +51,11 @@ async def test_a_killed_instance_comes_back_on_its_port_with_settings_of_its_own
 
         assert mesh.pid_of("message-1") != pid
         assert mesh.message_addresses == addresses
-        assert [await _serves(address) for address in addresses] == [True, True]
-        assert await _serves(mesh.gateway_addresses[0])
+        assert [await _serves(calling_as(mesh, "gateway", address=one)) for one in addresses] == [
+            True,
+            True,
+        ]
+        assert await _serves(grpc.aio.insecure_channel(mesh.gateway_addresses[0]))
         # Only the second run said what it does, and the other instance always did.
         assert mesh.log_of("message-1").read_text().count("serving") == 1
 

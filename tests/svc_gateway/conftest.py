@@ -14,7 +14,7 @@ from mesh.channels import Channels
 from mesh.ids import new_ulid, ulid_text
 from mesh.keys import KeySet
 from mesh.server import CLIENT_LISTENER, bind, new_server
-from mesh.service_auth import ServiceCredentials
+from mesh.tls import Identity, TlsSettings
 from svc_gateway.conversation import direct
 from svc_gateway.gateway import Gateway
 from svc_gateway.settings import Settings
@@ -51,6 +51,9 @@ class FakeIdentity(IdentityServiceServicer):
             raise edge.identity_failure
 
 
+INSECURE = TlsSettings(insecure=True)
+
+
 class Edge:
     """One gateway, the fake services behind it, and the devices before it."""
 
@@ -69,17 +72,17 @@ class Edge:
         self.identity_failures_left = 100
         self.identity_hangs: asyncio.Event | None = None
         self._devices: list[TestDevice] = []
-        self._channels = Channels()
+        self._channels = Channels(Identity.insecure("gateway"))
         self._server: grpc.aio.Server
         self._running: asyncio.Task[None]
 
     async def start(self, *, messages: int = 1, **knobs: Any) -> None:
-        settings = Settings(token_keys=self.keys_path, service_key=self.keys_path, **knobs)
+        settings = Settings(token_keys=self.keys_path, tls=INSECURE, **knobs)
         self.gateway = Gateway(
             settings,
             instance_id="gateway-under-test",
             channels=self._channels,
-            credentials=ServiceCredentials(self._signer, service="gateway", instance_id="g"),
+            identity=Identity.insecure("gateway"),
             verifier=TokenVerifier(self.keys.public_keys),
             registry=self.registry,
             buckets=self.buckets,

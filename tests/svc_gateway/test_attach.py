@@ -40,13 +40,6 @@ async def test_the_conversation_is_named_alike_from_both_sides(edge: Edge) -> No
     assert one.home in (alice.user_id, bob.user_id)
 
 
-async def test_the_attach_stream_shows_a_service_token(edge: Edge) -> None:
-    await edge.start()
-    await until(lambda: edge.store.links)
-
-    assert dict(edge.message.service.metadata)["authorization"].startswith("Bearer ")
-
-
 async def test_unanswered_requests_go_elsewhere_when_the_instance_dies(edge: Edge) -> None:
     await edge.start(messages=2)
     alice, bob = await edge.connect(), await edge.connect()

@@ -12,6 +12,7 @@ from mesh.clock import SystemClock
 from mesh.ids import random_id
 from mesh.instances import Instance
 from mesh.server import INTERNAL_LISTENER, bind, new_server
+from mesh.tls import Identity
 from svc_gateway import to_presence
 from svc_gateway.presence_link import PresenceLink
 from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc
@@ -34,11 +35,6 @@ class Instances(presence_pb2_grpc.PresenceServiceServicer):
                 await self.is_ending.wait()
 
 
-class NoCredentials:
-    def metadata_for(self, _audience: str) -> tuple[tuple[str, str], ...]:
-        return ()
-
-
 @pytest.fixture
 def instances() -> Instances:
     return Instances()
@@ -48,13 +44,12 @@ def instances() -> Instances:
 async def link(instances: Instances) -> AsyncIterator[PresenceLink]:
     server = new_server(INTERNAL_LISTENER)
     presence_pb2_grpc.add_PresenceServiceServicer_to_server(instances, server)
-    channels = Channels()
+    channels = Channels(Identity.insecure("gateway"))
     channels.update({"p": Instance("p", "presence", bind(server, "127.0.0.1:0"))})
     await server.start()
     link = PresenceLink(
         "p",
         channels,
-        NoCredentials(),
         gateway_id="g",
         everything=lambda _instance_id: [to_presence.heartbeat([b"somebody"])],
         on_event=lambda _event: None,
@@ -105,8 +100,7 @@ async def test_an_instance_that_does_not_read_is_told_everything_anew(link, inst
 async def test_nothing_is_said_to_an_instance_that_is_not_there() -> None:
     link = PresenceLink(
         "nobody",
-        Channels(),
-        NoCredentials(),
+        Channels(Identity.insecure("gateway")),
         gateway_id="g",
         everything=lambda _instance_id: (),
         on_event=lambda _event: None,

@@ -48,7 +48,7 @@ class Instance:
             "WHIMBREL_GATEWAY_ETCD_PREFIX": etcd.prefix,
             "WHIMBREL_GATEWAY_REDIS_URL": redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(directory / "keys.json"),
-            "WHIMBREL_GATEWAY_SERVICE_KEY": str(directory / "keys.json"),
+            "WHIMBREL_GATEWAY_TLS__INSECURE": "true",
             "WHIMBREL_GATEWAY_DRAIN_SPREAD": "PT0.2S",
         }
         self.process: asyncio.subprocess.Process

@@ -7,11 +7,9 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from mesh.auth import TokenSigner
 from mesh.channels import Channels
 from mesh.instances import Instance
-from mesh.keys import KeySet
-from mesh.service_auth import ServiceCredentials
+from mesh.tls import Identity
 from svc_message import uplink
 from svc_message.pushing.link import NewsFeed
 from svc_message.pushing.news import Connected, News
@@ -51,17 +49,15 @@ async def serving() -> AsyncIterator[tuple[Told, str]]:
 
 @pytest.fixture
 async def channels() -> AsyncIterator[Channels]:
-    channels = Channels()
+    channels = Channels(Identity.insecure("message"))
     yield channels
     await channels.close()
 
 
 @pytest.fixture
 async def news(channels) -> AsyncIterator[News]:
-    news, keys = News(), KeySet.generate()
-    signer = TokenSigner(keys.private_key, keys.key_id)
-    credentials = ServiceCredentials(signer, service="message", instance_id="one")
-    running = asyncio.create_task(Uplink(NewsFeed(news), channels, credentials, key=b"one").run())
+    news = News()
+    running = asyncio.create_task(Uplink(NewsFeed(news), channels, key=b"one").run())
     yield news
     assert not running.done()
     running.cancel()

@@ -69,8 +69,7 @@ class Found:
         return Settings(
             **{
                 "database": "unused",
-                "service_keys": keys,
-                "message_keys": keys,
+                "tls": {"insecure": True},
                 "token_keys": keys,
                 **told,
                 **more,

@@ -34,7 +34,7 @@ class Plan:
     presence: Sequence[str] = field(
         default_factory=list
     )  # addresses of the instances' internal listeners
-    service_key: str = ""  # file of the key that gateways sign with
+    data: str = ""  # the mesh's directory, for who speaks as a gateway
     # The shards' DSNs, for what only they can tell.
     shards: Mapping[str, str] = field(default_factory=dict, repr=False)
 

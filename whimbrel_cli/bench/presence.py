@@ -9,11 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from mesh.channels import Channels
 from mesh.clock import SystemClock
 from mesh.ids import random_id
 from mesh.instances import Instance
-from mesh.service import signer_of
-from mesh.service_auth import ServiceCredentials
+from mesh.tls import Identity
 from svc_gateway.presence import PresenceLimits, Presences
 from svc_gateway.stream import DeviceStream
 from svc_gateway.tally import Tally
@@ -23,6 +23,7 @@ from whimbrel_cli.bench.device import Device
 from whimbrel_cli.bench.pairs import percentile
 from whimbrel_cli.bench.plan import Person, Plan
 from whimbrel_cli.bench.telling import Tell, until
+from whimbrel_cli.stack.environment import tls_settings
 
 PEOPLE = 100_000
 EVERY_SECONDS = 30.0
@@ -66,7 +67,7 @@ async def heartbeats(plan: Plan, tell: Tell) -> Mapping[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _gateways(plan: Plan, heartbeat: timedelta) -> AsyncIterator[list[Presences]]:
-    signer = signer_of(Path(plan.service_key))
+    identity = Identity(tls_settings(Path(plan.data), "gateway"), "gateway")
     instances = {
         f"presence-{number}": Instance(f"presence-{number}", "presence", address)
         for number, address in enumerate(plan.presence)
@@ -76,7 +77,7 @@ async def _gateways(plan: Plan, heartbeat: timedelta) -> AsyncIterator[list[Pres
         for number in range(_GATEWAYS):
             name = f"bench-{number}"
             presences = Presences(
-                ServiceCredentials(signer, service="gateway", instance_id=name),
+                Channels(identity),
                 gateway_id=name,
                 limits=PresenceLimits(heartbeat=heartbeat),
                 tally=Tally(),

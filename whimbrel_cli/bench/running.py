@@ -21,7 +21,6 @@ from svc_message.shards.directory import Shards
 from whimbrel_cli.bench.counting import Counter
 from whimbrel_cli.bench.plan import LINE_BYTES, Milestone, Person, Plan
 from whimbrel_cli.bench.workloads import MARK_EVERY, Figures, Seen, Workload
-from whimbrel_cli.stack.environment import service_key
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -93,7 +92,7 @@ def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) 
         mark_every=MARK_EVERY if messages >= 2 * MARK_EVERY else 0,
         rounds=workload.rounds,
         presence=mesh.presence_addresses,
-        service_key=str(service_key(mesh.data)),
+        data=str(mesh.data),
         shards=mesh.shards,
     )
 

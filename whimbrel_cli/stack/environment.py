@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from mesh.authority import Authority
 from mesh.keys import KeySet
+from mesh.tls import TlsSettings
 from whimbrel_cli.providers.credentials import Credentials
 from whimbrel_cli.stack.files import write_private
 from whimbrel_cli.stack.servers import Server
@@ -47,29 +49,43 @@ def observing(service: str, collector: str) -> dict[str, str]:
     }
 
 
-def service_key(data: Path) -> Path:
-    """The private key by which the services of the mesh on a data directory call each other."""
-    return data / "keys" / "gateway.json"
+SERVICES = ("gateway", "message", "presence", "push", "media")
+
+
+def tls_settings(data: Path, name: str) -> TlsSettings:
+    """Who a service, or a team, is in the mesh on a data directory."""
+    directory = data / "tls"
+    if not (directory / f"{name}.pem").exists():
+        return TlsSettings(insecure=True)
+    return TlsSettings(
+        certificate=directory / f"{name}.pem",
+        key=directory / f"{name}-key.pem",
+        ca=directory / "ca.pem",
+    )
 
 
 class Environment:
     """The files and settings that the instances of one mesh share."""
 
-    def __init__(self, data: Path, stack: Stack) -> None:
+    def __init__(self, data: Path, stack: Stack, *, insecure: bool = False) -> None:
         self._stack = stack
         self._shards = data / "shards.json"
         self._codes = codes_file(data)
         self._push_keys = data / "keys" / "push-tokens.json"
         self._token_keys = _KeyPair(data / "keys", "token")
-        self._gateway_keys = _KeyPair(data / "keys", "gateway")
-        self._message_keys = _KeyPair(data / "keys", "message")
+        self._tls = data / "tls"
+        self._data = data
+        self._is_insecure = insecure
 
     def write(self, shards: Mapping[str, str]) -> None:
         """Write what the services read; keys are made the first time and kept."""
         write_private(self._shards, json.dumps(shards, indent=2) + "\n")
         self._token_keys.make()
-        self._gateway_keys.make()
-        self._message_keys.make()
+        if not self._is_insecure:
+            # Anew at each start, so that none gets old; the authority stays.
+            authority = Authority.at(self._tls)
+            for name in (*SERVICES, EVENTS_READER):
+                authority.issue(name)
         if not self._push_keys.exists():
             write_private(self._push_keys, json.dumps({"1": secrets.token_hex(32)}) + "\n")
 
@@ -82,8 +98,7 @@ class Environment:
             "WHIMBREL_MESSAGE_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
-            "WHIMBREL_MESSAGE_SERVICE_KEYS": str(self._gateway_keys.public),
-            "WHIMBREL_MESSAGE_SERVICE_KEY": str(self._message_keys.private),
+            **self._of_tls("message"),
             "WHIMBREL_MESSAGE_CODES_FILE": str(self._codes),
             "WHIMBREL_MESSAGE_EVENTS__READERS": json.dumps([EVENTS_READER]),
             **self._of_kafka(),
@@ -108,7 +123,7 @@ class Environment:
             "WHIMBREL_GATEWAY_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
-            "WHIMBREL_GATEWAY_SERVICE_KEY": str(self._gateway_keys.private),
+            **self._of_tls("gateway"),
             "WHIMBREL_GATEWAY_LIMITS": json.dumps(_LIMITS),
         }
 
@@ -116,8 +131,7 @@ class Environment:
         return {
             "WHIMBREL_PRESENCE_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_PRESENCE_REDIS_URL": self._stack.redis_url,
-            "WHIMBREL_PRESENCE_SERVICE_KEYS": str(self._gateway_keys.public),
-            "WHIMBREL_PRESENCE_SERVICE_KEY": str(self._gateway_keys.private),
+            **self._of_tls("presence"),
         }
 
     def of_media_stores(self, database: str) -> dict[str, str]:
@@ -127,8 +141,18 @@ class Environment:
         return {
             **self.of_media_stores(database),
             "WHIMBREL_MEDIA_ETCD": self._stack.etcd_endpoint,
-            "WHIMBREL_MEDIA_SERVICE_KEYS": str(self._gateway_keys.public),
-            "WHIMBREL_MEDIA_MESSAGE_KEYS": str(self._message_keys.public),
+            **self._of_tls("media"),
+        }
+
+    def _of_tls(self, service: str) -> dict[str, str]:
+        prefix = f"WHIMBREL_{service.upper()}_TLS__"
+        if self._is_insecure:
+            return {f"{prefix}INSECURE": "true"}
+        told = tls_settings(self._data, service)
+        return {
+            f"{prefix}CERTIFICATE": str(told.certificate),
+            f"{prefix}KEY": str(told.key),
+            f"{prefix}CA": str(told.ca),
         }
 
     def of_push_store(self, database: str) -> dict[str, str]:
@@ -140,8 +164,7 @@ class Environment:
             **providers.settings(url),
             "WHIMBREL_PUSH_ETCD": self._stack.etcd_endpoint,
             "WHIMBREL_PUSH_REDIS_URL": self._stack.redis_url,
-            "WHIMBREL_PUSH_SERVICE_KEYS": str(self._gateway_keys.public),
-            "WHIMBREL_PUSH_MESSAGE_KEYS": str(self._message_keys.public),
+            **self._of_tls("push"),
             "WHIMBREL_PUSH_TOKEN_KEYS": str(self._push_keys),
         }
 

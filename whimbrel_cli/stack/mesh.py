@@ -9,15 +9,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mesh.tls import TlsSettings
 from whimbrel_cli.stack.collector import TraceCollector
 from whimbrel_cli.stack.description import Description, forget_mesh
-from whimbrel_cli.stack.environment import Environment, observed_folder, observing, pushes_file
+from whimbrel_cli.stack.environment import (
+    Environment,
+    observed_folder,
+    observing,
+    pushes_file,
+    tls_settings,
+)
 from whimbrel_cli.stack.errors import DidNotStart, StackError
 from whimbrel_cli.stack.files import owned
 from whimbrel_cli.stack.programs import Command, Program
 from whimbrel_cli.stack.providers import PushProviders
 from whimbrel_cli.stack.servers import Server, Status, start_all, stop_all
-from whimbrel_cli.stack.services import Service
+from whimbrel_cli.stack.services import PROBER, Service
 from whimbrel_cli.stack.settings import OWN_SERVERS, StackSettings
 from whimbrel_cli.stack.stack import build_stack
 
@@ -30,7 +37,7 @@ class Mesh:
         await mesh.start("message-1")
 
     `env` are settings for every instance beside those that the mesh gives it; `env_of` are those
-    of single instances, by name.
+    of single instances, by name. `insecure`: the services speak plaintext with each other.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Mesh:
         observe: bool = False,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
+        insecure: bool = False,
         settings: StackSettings = OWN_SERVERS,
     ) -> None:
         self.data = data.absolute()
@@ -55,7 +63,7 @@ class Mesh:
         self._shard_count = shards
         self._env = dict(env or {})
         self._env_of = dict(env_of or {})
-        self._environment = Environment(self.data, self.stack)
+        self._environment = Environment(self.data, self.stack, insecure=insecure)
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
         self._presence = [self._instance("presence", n) for n in range(1, presence + 1)]
@@ -84,6 +92,17 @@ class Mesh:
     def presence_addresses(self) -> list[str]:
         """host:port of each presence instance's internal listener."""
         return [instance.address for instance in self._presence]
+
+    @property
+    def internal_addresses(self) -> dict[str, str]:
+        """host:port of the first instance's internal listener, by service."""
+        some = {
+            "message": self._message,
+            "presence": self._presence,
+            "push": self._push,
+            "media": self._media,
+        }
+        return {service: instances[0].address for service, instances in some.items() if instances}
 
     def statuses(self) -> list[Status]:
         """One for each process, whether it was started yet or not."""
@@ -213,11 +232,14 @@ class Mesh:
             ),
         }
 
+        def prober() -> TlsSettings:
+            return tls_settings(self.data, PROBER)
+
         def settings() -> dict[str, str]:
             seen = observing(service, self._collector.address) if self._collector else {}
             return {**told[service](), **seen, **self._env, **self._env_of.get(name, {})}
 
-        return Server(Service(name, service, settings), log=self.log_of(name))
+        return Server(Service(name, service, settings, prober), log=self.log_of(name))
 
     def _server(self, name: str) -> Server:
         for server in (*self._services, *self.stack.stores):

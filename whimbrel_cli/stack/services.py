@@ -8,10 +8,13 @@ from pathlib import Path
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from mesh.tls import Identity, TlsSettings
 from whimbrel_cli.stack.ports import LOOPBACK
 from whimbrel_cli.stack.programs import Command
 
 _CHECK_SECONDS = 1.0
+# Whoever holds a certificate may ask how an instance does.
+PROBER = "gateway"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Service:
     name: str  # of the instance, such as message-1
     service: str
     settings: Callable[[], Mapping[str, str]]  # asked at each start
+    prober: Callable[[], TlsSettings]  # as whom it is asked
 
     async def prepare(self) -> None:
         return None
@@ -35,7 +39,7 @@ class Service:
 
     async def answers(self, port: int) -> bool:
         """Ask the instance's own listener, as a load balancer would."""
-        async with grpc.aio.insecure_channel(self.address(port)) as channel:
+        async with self._channel(port) as channel:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
                 request_serializer=HealthCheckRequest.SerializeToString,
@@ -46,6 +50,11 @@ class Service:
             except grpc.RpcError:
                 return False
         return answer.status == HealthCheckResponse.SERVING
+
+    def _channel(self, port: int) -> grpc.aio.Channel:
+        if self.service == "gateway":  # a listener for clients
+            return grpc.aio.insecure_channel(self.address(port))
+        return Identity(self.prober(), PROBER).channel(self.address(port), self.service)
 
     def address(self, port: int) -> str:
         return f"{LOOPBACK}:{port}"

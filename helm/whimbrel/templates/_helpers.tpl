@@ -47,6 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $told := dict
   "listen" (printf "0.0.0.0:%v" .service.told.port)
   "advertise" (printf "$(POD_IP):%v" .service.told.port)
+  "health_listen" "0.0.0.0:50090"
   "etcd" $etcd
   "etcd_prefix" .root.Values.etcd.prefix
   "drain" (printf "PT%dS" (int .service.drainSeconds))

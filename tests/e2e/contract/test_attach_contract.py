@@ -14,14 +14,12 @@ from typing import Any, Self
 import grpc
 import pytest
 
-from mesh.auth import TokenSigner
 from mesh.ids import new_ulid, random_id
-from mesh.keys import KeySet
-from mesh.service_auth import ServiceCredentials
 from svc_gateway.conversation import direct
 from tests.e2e.device import WITHIN, name_of
 from tests.e2e.people import register
 from tests.svc_gateway.fake_message import RunningMessage, Store
+from tests.tls import calling_as
 from whimbrel.message.v1 import attach_pb2, message_pb2_grpc, receipt_pb2, send_pb2
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -31,18 +29,16 @@ Answer = attach_pb2.MessageEvent
 class Attached:
     """A gateway's stream to one instance: asks, and keeps the pushes."""
 
-    def __init__(self, address: str, metadata: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.pushes: list[Answer] = []
-        self._address = address
-        self._metadata = metadata
+        self._channel = channel
         self._ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
         self._news = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address)
         stub = message_pb2_grpc.MessageServiceStub(self._channel)
-        self._call = stub.Attach(metadata=self._metadata)
+        self._call = stub.Attach()
         hello = attach_pb2.GatewayHello(instance_id=f"gateway-{token_hex(4)}")
         await self._call.write(
             attach_pb2.AttachRequest(events=[attach_pb2.GatewayEvent(hello=hello)])
@@ -118,14 +114,12 @@ class Place:
         return attach_pb2.DeviceAddress(user_id=account.user_id, device_id=account.device_id)
 
     async def gateway(self) -> Attached:
-        address, metadata = self._fake.address, ()
-        if self._real is not None:
-            keys = KeySet.load(self._real.data / "keys" / "gateway.json")
-            assert keys.private_key is not None
-            signer = TokenSigner(keys.private_key, keys.key_id)
-            credentials = ServiceCredentials(signer, service="gateway", instance_id="contract")
-            address, metadata = self._real.message_addresses[0], credentials.metadata_for("message")
-        return await self._opened.enter_async_context(Attached(address, metadata))
+        channel = (
+            grpc.aio.insecure_channel(self._fake.address)
+            if self._real is None
+            else calling_as(self._real, "gateway")
+        )
+        return await self._opened.enter_async_context(Attached(channel))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def settings(tmp_path):
     path.write_text("{}")
 
     def make(**changes) -> Settings:
-        return Settings(shards=path, token_key=path, service_keys=path, **changes)
+        return Settings(shards=path, token_key=path, tls={"insecure": True}, **changes)
 
     return make
 

@@ -53,7 +53,7 @@ def settings_for_test(tmp_path, **changes) -> Settings:
     """Settings whose files are there, though the core reads none."""
     path = tmp_path / "unread.json"
     path.write_text("{}")
-    return Settings(shards=path, token_key=path, service_keys=path, **changes)
+    return Settings(shards=path, token_key=path, tls={"insecure": True}, **changes)
 
 
 class Core:

@@ -1,10 +1,7 @@
 """EventService: who may call it, and what it asks of names and positions."""
 
-from datetime import UTC, datetime
-
 import pytest
 
-from mesh.auth import ServiceClaims
 from mesh.errors import InvalidArgument, PermissionDenied
 from mesh.ids import random_id
 from svc_message.queue.model import ClaimLost
@@ -19,8 +16,7 @@ def call_as(monkeypatch):
     """`call_as("billing")`: from now on that service calls."""
 
     def set_caller(service: str) -> None:
-        claims = ServiceClaims(service, f"{service}-1", datetime.now(UTC))
-        monkeypatch.setattr("svc_message.queue.servicer.caller", lambda: claims)
+        monkeypatch.setattr("svc_message.queue.servicer.caller", lambda: service)
 
     return set_caller
 

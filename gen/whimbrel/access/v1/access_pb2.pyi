@@ -34,9 +34,9 @@ class _CallerEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Caller.ValueTyp
     CALLER_DEVICE: _Caller.ValueType  # 2
     """A device, at a gateway, with its access token."""
     CALLER_SERVICE: _Caller.ValueType  # 3
-    """A service of the mesh, with its service token."""
+    """A service of the mesh, by its certificate."""
     CALLER_TEAM: _Caller.ValueType  # 4
-    """An internal team, with a service token in its own name: it acts as its own service account."""
+    """An internal team, by a certificate in its own name: it acts as its own service account."""
 
 class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
     """A kind of caller."""
@@ -48,9 +48,9 @@ CALLER_ANYONE: Caller.ValueType  # 1
 CALLER_DEVICE: Caller.ValueType  # 2
 """A device, at a gateway, with its access token."""
 CALLER_SERVICE: Caller.ValueType  # 3
-"""A service of the mesh, with its service token."""
+"""A service of the mesh, by its certificate."""
 CALLER_TEAM: Caller.ValueType  # 4
-"""An internal team, with a service token in its own name: it acts as its own service account."""
+"""An internal team, by a certificate in its own name: it acts as its own service account."""
 
 @typing.final
 class Access(message.Message):

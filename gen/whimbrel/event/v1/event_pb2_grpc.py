@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Gives domain events to internal teams. Internal: every call carries a service token in the metadata `authorization`, of a
+    """Gives domain events to internal teams. Internal: callers are known by their certificates, and the caller is a
     service that the setting WHIMBREL_MESSAGE_EVENTS__READERS names (else PERMISSION_DENIED). EVENTS_OFF if the mesh writes none.
 
     A team reads as a named consumer group, which is its own: another service's group of the same name is another group. A new
@@ -56,7 +56,7 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Gives domain events to internal teams. Internal: every call carries a service token in the metadata `authorization`, of a
+    """Gives domain events to internal teams. Internal: callers are known by their certificates, and the caller is a
     service that the setting WHIMBREL_MESSAGE_EVENTS__READERS names (else PERMISSION_DENIED). EVENTS_OFF if the mesh writes none.
 
     A team reads as a named consumer group, which is its own: another service's group of the same name is another group. A new
@@ -105,7 +105,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Gives domain events to internal teams. Internal: every call carries a service token in the metadata `authorization`, of a
+    """Gives domain events to internal teams. Internal: callers are known by their certificates, and the caller is a
     service that the setting WHIMBREL_MESSAGE_EVENTS__READERS names (else PERMISSION_DENIED). EVENTS_OFF if the mesh writes none.
 
     A team reads as a named consumer group, which is its own: another service's group of the same name is another group. A new

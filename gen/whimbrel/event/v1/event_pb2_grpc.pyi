@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventServiceStub:
-    """Gives domain events to internal teams. Internal: every call carries a service token in the metadata `authorization`, of a
+    """Gives domain events to internal teams. Internal: callers are known by their certificates, and the caller is a
     service that the setting WHIMBREL_MESSAGE_EVENTS__READERS names (else PERMISSION_DENIED). EVENTS_OFF if the mesh writes none.
 
     A team reads as a named consumer group, which is its own: another service's group of the same name is another group. A new
@@ -35,7 +35,7 @@ class EventServiceStub:
     """
 
 class EventServiceServicer(metaclass=abc_1.ABCMeta):
-    """Gives domain events to internal teams. Internal: every call carries a service token in the metadata `authorization`, of a
+    """Gives domain events to internal teams. Internal: callers are known by their certificates, and the caller is a
     service that the setting WHIMBREL_MESSAGE_EVENTS__READERS names (else PERMISSION_DENIED). EVENTS_OFF if the mesh writes none.
 
     A team reads as a named consumer group, which is its own: another service's group of the same name is another group. A new

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AudienceServiceStub:
-    """What people have decided, as far as other services act on it. Internal: every call carries a service token in the metadata `authorization`.
+    """What people have decided, as far as other services act on it. Internal: callers are known by their certificates.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class AudienceServiceStub:
 
 
 class AudienceServiceServicer:
-    """What people have decided, as far as other services act on it. Internal: every call carries a service token in the metadata `authorization`.
+    """What people have decided, as far as other services act on it. Internal: callers are known by their certificates.
     """
 
     def CheckAudience(self, request, context):
@@ -71,7 +71,7 @@ def add_AudienceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AudienceService:
-    """What people have decided, as far as other services act on it. Internal: every call carries a service token in the metadata `authorization`.
+    """What people have decided, as far as other services act on it. Internal: callers are known by their certificates.
     """
 
     @staticmethod

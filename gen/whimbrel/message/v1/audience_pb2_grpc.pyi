@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AudienceServiceStub:
-    """What people have decided, as far as other services act on it. Internal: every call carries a service token in the metadata `authorization`."""
+    """What people have decided, as far as other services act on it. Internal: callers are known by their certificates."""
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CheckAudience: aio.UnaryUnaryMultiCallable[audience_pb2.CheckAudienceRequest, audience_pb2.CheckAudienceResponse]
@@ -22,7 +22,7 @@ class AudienceServiceStub:
     """
 
 class AudienceServiceServicer(metaclass=abc_1.ABCMeta):
-    """What people have decided, as far as other services act on it. Internal: every call carries a service token in the metadata `authorization`."""
+    """What people have decided, as far as other services act on it. Internal: callers are known by their certificates."""
 
     @abc_1.abstractmethod
     def CheckAudience(

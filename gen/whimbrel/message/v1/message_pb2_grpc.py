@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class MessageServiceStub:
-    """Everything durable about messages. Internal: every call carries a service token in the metadata `authorization`.
+    """Everything durable about messages. Internal: callers are known by their certificates.
     """
 
     def __init__(self, channel):
@@ -54,7 +54,7 @@ class MessageServiceStub:
 
 
 class MessageServiceServicer:
-    """Everything durable about messages. Internal: every call carries a service token in the metadata `authorization`.
+    """Everything durable about messages. Internal: callers are known by their certificates.
     """
 
     def Attach(self, request_iterator, context):
@@ -111,7 +111,7 @@ def add_MessageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MessageService:
-    """Everything durable about messages. Internal: every call carries a service token in the metadata `authorization`.
+    """Everything durable about messages. Internal: callers are known by their certificates.
     """
 
     @staticmethod

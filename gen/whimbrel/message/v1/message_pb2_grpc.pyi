@@ -14,7 +14,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MessageServiceStub:
-    """Everything durable about messages. Internal: every call carries a service token in the metadata `authorization`."""
+    """Everything durable about messages. Internal: callers are known by their certificates."""
 
     def __init__(self, channel: aio.Channel) -> None: ...
     Attach: aio.StreamStreamMultiCallable[attach_pb2.AttachRequest, attach_pb2.AttachResponse]
@@ -33,7 +33,7 @@ class MessageServiceStub:
     """Reads what has become of the messages of the calling team's service account since a version, lowest first."""
 
 class MessageServiceServicer(metaclass=abc_1.ABCMeta):
-    """Everything durable about messages. Internal: every call carries a service token in the metadata `authorization`."""
+    """Everything durable about messages. Internal: callers are known by their certificates."""
 
     @abc_1.abstractmethod
     def Attach(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PresenceServiceStub:
-    """Presence: everything in it is a hint that expires. Internal: every call carries a service token in the metadata `authorization`.
+    """Presence: everything in it is a hint that expires. Internal: callers are known by their certificates.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class PresenceServiceStub:
 
 
 class PresenceServiceServicer:
-    """Presence: everything in it is a hint that expires. Internal: every call carries a service token in the metadata `authorization`.
+    """Presence: everything in it is a hint that expires. Internal: callers are known by their certificates.
     """
 
     def Attach(self, request_iterator, context):
@@ -91,7 +91,7 @@ def add_PresenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PresenceService:
-    """Presence: everything in it is a hint that expires. Internal: every call carries a service token in the metadata `authorization`.
+    """Presence: everything in it is a hint that expires. Internal: callers are known by their certificates.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PresenceServiceStub:
-    """Presence: everything in it is a hint that expires. Internal: every call carries a service token in the metadata `authorization`."""
+    """Presence: everything in it is a hint that expires. Internal: callers are known by their certificates."""
 
     def __init__(self, channel: aio.Channel) -> None: ...
     Attach: aio.StreamStreamMultiCallable[presence_pb2.AttachRequest, presence_pb2.AttachResponse]
@@ -27,7 +27,7 @@ class PresenceServiceStub:
     """Tells an internal team who is online, whatever their owners let others see."""
 
 class PresenceServiceServicer(metaclass=abc_1.ABCMeta):
-    """Presence: everything in it is a hint that expires. Internal: every call carries a service token in the metadata `authorization`."""
+    """Presence: everything in it is a hint that expires. Internal: callers are known by their certificates."""
 
     @abc_1.abstractmethod
     def Attach(
