@@ -158,9 +158,9 @@ def test_wrong_limits_in_the_settings_stop_the_start(tmp_path: Path) -> None:
     keys.touch()
 
     with pytest.raises(ValidationError, match=r"nonsense.*is no limit"):
-        Settings(token_keys=keys, service_key=keys, limits='{"nonsense": {"burst": 1}}')
+        Settings(token_keys=keys, tls={"insecure": True}, limits='{"nonsense": {"burst": 1}}')
     with pytest.raises(ValidationError, match="trusted_proxies"):
-        Settings(token_keys=keys, service_key=keys, trusted_proxies=["everybody"])
+        Settings(token_keys=keys, tls={"insecure": True}, trusted_proxies=["everybody"])
 
 
 def test_the_table_of_limits_in_the_docs_is_that_of_the_code() -> None:
