@@ -6,14 +6,15 @@ They may run twice, or by two at once. A step whose text differs from what was a
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
 
 import structlog
 
-from mesh.postgres import Connection, Limits, acquired, open_pool
+from mesh.postgres import USUAL, Connection, Limits, acquired, open_pool
+from mesh.sessions import give_role, usual
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,16 @@ async def apply(name: str, dsn: str, steps: Sequence[Migration]) -> None:
             async with connection.transaction():
                 await connection.execute(LOCK)
                 await _apply_once(name, connection, step)
+
+
+async def prepare_for_pooler(dsn: str, variables: Mapping[str, str] | None = None) -> None:
+    """Give the role what sessions say of themselves where no pooler stands before the server.
+
+    `dsn` is the server's own. Raises STORE_ERRORS, for one where the role may not set a variable.
+    """
+    async with migrating(dsn) as connection, connection.transaction():
+        await connection.execute(LOCK)
+        await give_role(connection, {**usual(USUAL), **(variables or {})})
 
 
 @contextlib.asynccontextmanager

@@ -2,14 +2,15 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from mesh import sessions
 from mesh.errors import Unavailable
+from mesh.sessions import Limits
 
 # Classes of SQLSTATE after which the same batch may be tried again: the connection (08), a
 # rollback such as a deadlock (40), resources (53), a lock or a shutdown (55, 57), the system (58).
@@ -49,16 +50,6 @@ __all__ = [
     "open_pool",
     "server_time",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long a connection's owner may keep others waiting."""
-
-    statement: timedelta = timedelta(seconds=2)
-    lock: timedelta = timedelta(milliseconds=500)
-    idle_in_transaction: timedelta = timedelta(seconds=5)
-    connect: timedelta = timedelta(seconds=2)
 
 
 USUAL = Limits()
@@ -116,12 +107,22 @@ async def open_pool(
     application_name: str,
     limits: Limits = USUAL,
     variables: Mapping[str, str] | None = None,
+    is_pooled: bool = False,
 ) -> AsyncIterator[Pool]:
     """A pool of at most `size` connections, none made before it is needed.
 
     The server need not be there yet. A connection that broke is replaced by the next acquire.
-    `variables` are what each session is to have set, by name.
+    `variables` are what each session is to have set, by name. With `is_pooled` a pooler such as
+    PgBouncer stands before the server, which lets no session be set: then the role must have been
+    given it all (`mesh.sessions.give_role`); a connection that lacks some is not used.
     """
+    wanted = {**sessions.usual(limits), **(variables or {})}
+    named = {"application_name": application_name}
+
+    async def check(connection: Any) -> None:
+        if is_pooled and (lacking := await sessions.lacking(connection, wanted)):
+            raise Unavailable(f"sessions behind the pooler lack {', '.join(lacking)}")
+
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -129,11 +130,12 @@ async def open_pool(
         # No connection is dropped for its age: its prepared statements are its worth.
         max_queries=10_000_000,
         max_inactive_connection_lifetime=0,
+        init=check,
         reset=_keep_session,
         timeout=limits.connect.total_seconds(),
         # The server ends a statement first; this ends the wait for a server that is gone.
         command_timeout=limits.statement.total_seconds() + 1,
-        server_settings={**_server_settings(application_name, limits), **(variables or {})},
+        server_settings=named if is_pooled else named | wanted,
     )
     async with pool:
         lending = Pool(pool)
@@ -195,25 +197,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError | asyncpg.InternalClientError)
 
 
-def _server_settings(application_name: str, limits: Limits) -> dict[str, str]:
-    return {
-        "application_name": application_name,
-        "statement_timeout": _milliseconds(limits.statement),
-        "lock_timeout": _milliseconds(limits.lock),
-        "idle_in_transaction_session_timeout": _milliseconds(limits.idle_in_transaction),
-        # A custom plan is made anew for each batch, and the planner changes its mind at night.
-        "plan_cache_mode": "force_generic_plan",
-        # Every statement here has an index; a table that is small today need not be tomorrow.
-        "enable_seqscan": "off",
-        "jit": "off",
-    }
-
-
 async def _keep_session(_connection: Any) -> None:
     # asyncpg has rolled back what was open; its default would also pay a round trip for RESET ALL,
     # and nothing here sets session variables or takes session locks.
     return None
-
-
-def _milliseconds(span: timedelta) -> str:
-    return str(int(span.total_seconds() * 1000))

@@ -31,6 +31,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 settings.database.get_secret_value(),
                 size=settings.connections,
                 application_name="svc_media",
+                is_pooled=settings.direct_database is not None,
             )
         )
         http = await stack.enter_async_context(

@@ -20,6 +20,8 @@ class StoreSettings(MeshSettings):
 
     database: SecretStr
     """DSN of the service's own database."""
+    direct_database: SecretStr | None = None
+    """DSN of the same without a pooler, where `database` is PgBouncer's: for `prepare`."""
     s3_endpoint: str
     """Scheme, host and port of a store that speaks S3, such as https://s3.eu-central-1.amazonaws.com."""
     s3_public_endpoint: str = ""

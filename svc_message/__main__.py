@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 from mesh.command import Step, main
@@ -13,16 +12,16 @@ from svc_message.settings import Settings, StoreSettings
 from svc_message.shards import moving
 
 
-def _shards() -> Path:
-    return load(StoreSettings, part_of=Settings).shards
+def _settings() -> StoreSettings:
+    return load(StoreSettings, part_of=Settings)
 
 
 def _move(slot: str, shard: str) -> Coroutine[Any, Any, int] | None:
-    return moving.run(_shards(), int(slot), shard) if slot.isdecimal() else None
+    return moving.run(_settings().own_shards, int(slot), shard) if slot.isdecimal() else None
 
 
 _STEPS = {
-    "migrate": Step("bring the shards' schemas up to date", lambda: migrating.run(_shards())),
+    "migrate": Step("bring the shards' schemas up to date", lambda: migrating.run(_settings())),
     "move-slot": Step("move a slot's rows to another shard", _move, ("SLOT", "SHARD")),
 }
 

@@ -30,7 +30,8 @@ from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.media.link import ReferenceFeed
 from svc_message.migrating import read_shards
 from svc_message.pushing.wiring import Pushing, open_pushing
-from svc_message.queue.wiring import build_queue, session_variables
+from svc_message.queue.settings import session_variables
+from svc_message.queue.wiring import build_queue
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
@@ -172,6 +173,7 @@ async def _open_core(
                     size=settings.connections_per_shard,
                     application_name="svc_message",
                     variables=session_variables(settings.events),
+                    is_pooled=settings.direct_shards is not None,
                 )
             )
             for name, dsn in read_shards(settings.shards).items()

@@ -12,8 +12,18 @@ from pathlib import Path
 
 import structlog
 
-from mesh.migrations import LOCK, Migration, MigrationRefused, apply, migrating, migrations_of
+from mesh.migrations import (
+    LOCK,
+    Migration,
+    MigrationRefused,
+    apply,
+    migrating,
+    migrations_of,
+    prepare_for_pooler,
+)
 from mesh.postgres import STORE_ERRORS, Connection
+from svc_message.queue.settings import session_variables
+from svc_message.settings import StoreSettings
 from svc_message.shards.layout import (
     SlotRow,
     SlotState,
@@ -59,14 +69,24 @@ def read_shards(path: Path) -> dict[str, str]:
     return shards
 
 
-async def run(shards_file: Path) -> int:
+async def run(settings: StoreSettings) -> int:
     """The command `migrate`: its exit code, with a word on what went wrong."""
     try:
-        await migrate(read_shards(shards_file))
+        shards = read_shards(settings.own_shards)
+        await migrate(shards)
+        if settings.direct_shards:
+            _same_names(settings)
+            for dsn in shards.values():
+                await prepare_for_pooler(dsn, session_variables(settings.events))
     except (*STORE_ERRORS, MigrationRefused, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _same_names(settings: StoreSettings) -> None:
+    if read_shards(settings.shards).keys() != read_shards(settings.own_shards).keys():
+        raise ValueError("shards and direct_shards name different shards")
 
 
 async def _fill_slots(shards: Mapping[str, str]) -> None:

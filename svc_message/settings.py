@@ -22,6 +22,16 @@ class StoreSettings(MeshSettings):
     shards: FilePath
     """A mounted file, {"shard": "dsn"}, in the order in which the slots are first shared out.
     It holds passwords and is never printed."""
+    direct_shards: FilePath | None = None
+    """The same without a pooler, where the DSNs in `shards` are PgBouncer's: for `migrate` and
+    `move-slot`."""
+    events: EventSettings = EventSettings()
+    """Domain events."""
+
+    @property
+    def own_shards(self) -> Path:
+        """The shards without a pooler."""
+        return self.direct_shards or self.shards
 
 
 class Settings(StoreSettings, ServiceSettings):
@@ -74,8 +84,6 @@ class Settings(StoreSettings, ServiceSettings):
     """How long an access token is good."""
     drain: timedelta = timedelta(seconds=20)
     """What open calls get to end when the instance is taken down."""
-    events: EventSettings = EventSettings()
-    """Domain events."""
     kafka: KafkaSettings = KafkaSettings()
     """A Kafka that they go to."""
     failpoint: str = ""

@@ -146,6 +146,7 @@ async def _open_store(
             settings.database.get_secret_value(),
             size=settings.connections,
             application_name="svc_push",
+            is_pooled=settings.direct_database is not None,
         )
     )
     return TokenStore(

@@ -19,6 +19,8 @@ class StoreSettings(MeshSettings):
 
     database: SecretStr
     """DSN of the service's own database."""
+    direct_database: SecretStr | None = None
+    """DSN of the same without a pooler, where `database` is PgBouncer's: for `prepare`."""
 
 
 class Settings(StoreSettings, ServiceSettings):

@@ -61,3 +61,8 @@ class KafkaSettings(Section):
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file go together")
         return self
+
+
+def session_variables(settings: EventSettings) -> dict[str, str]:
+    """What each session of the service says to the triggers of sql/0018_events.sql."""
+    return {"whimbrel.events": "on" if settings.is_on else "off"}

@@ -15,7 +15,6 @@ from svc_message.queue.model import JOBS_TOPIC
 from svc_message.queue.outbox import EventLog
 from svc_message.queue.publishing import KAFKA_GROUP, EventPublisher
 from svc_message.queue.servicer import EventServicer
-from svc_message.queue.settings import EventSettings
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
 
@@ -74,8 +73,3 @@ def build_queue(
     jobs = FanOutJobs(shards, groups.stores, groups.fan_out, broker, told)
     groups.accepting.carry = jobs.carry
     return QueueParts(servicer, keeping, broker, publisher, jobs)
-
-
-def session_variables(settings: EventSettings) -> dict[str, str]:
-    """What each session of the service says to the triggers of sql/0018_events.sql."""
-    return {"whimbrel.events": "on"} if settings.is_on else {}
