@@ -1,10 +1,10 @@
 """Every knob of svc_gateway."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 from annotated_types import Ge, Gt
-from pydantic import AfterValidator, FilePath, PositiveInt, SecretStr
+from pydantic import AfterValidator, FilePath, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.limits import read_overrides
@@ -96,3 +96,9 @@ class Settings(ServiceSettings):
 
     failpoint: str = ""
     """For fault tests: `name:count` kills the process at the count-th pass of a point."""
+
+    @model_validator(mode="after")
+    def _devices_are_sent_away_in_time(self) -> Self:
+        if self.drain_spread > self.drain:
+            raise ValueError("drain_spread is longer than drain: devices would be cut off")
+        return self

@@ -30,7 +30,12 @@ COMPONENT = "app.kubernetes.io/component"
 
 Object = dict[str, Any]
 
-_STORES = {"valkey": {"enabled": True}, "etcd": {"enabled": True}, "postgres": {"enabled": True}}
+_STORES = {
+    "valkey": {"enabled": True},
+    "etcd": {"enabled": True},
+    "postgres": {"enabled": True, "pooler": {"enabled": True}},
+}
+_DIRECT = {"direct_database": {"secret": "direct", "key": "database"}}
 # What is rendered in the tests: every switch is turned in one of them.
 VALUES: Mapping[str, Object] = {
     "defaults": {},
@@ -39,7 +44,16 @@ VALUES: Mapping[str, Object] = {
         "imagePullSecrets": ["registry"],
         "telemetry": {"otlpEndpoint": "http://collector:4317"},
         "defaults": {
-            "autoscaling": {"metrics": [{"name": "whimbrel_calls", "averageValue": 100}]},
+            "autoscaling": {
+                "metrics": [{"name": "whimbrel_waiting", "averageValue": 100}],
+                "external": [
+                    {
+                        "name": "whimbrel_inbox_lag",
+                        "matchLabels": {"shard": "a"},
+                        "averageValue": "100000",
+                    }
+                ],
+            },
             "podAnnotations": {"example.org/team": "chat"},
             "nodeSelector": {"kubernetes.io/arch": "amd64"},
             "tolerations": [{"key": "chat", "operator": "Exists"}],
@@ -48,12 +62,14 @@ VALUES: Mapping[str, Object] = {
         "services": {
             "message": {
                 "settings": {"registration": "code", "events__is_on": True},
+                "files": {"direct_shards": {"secret": "direct", "key": "shards.json"}},
                 "secrets": {
                     "codes_webhook": {"secret": "codes", "key": "url"},
                     "codes_webhook_secret": {"secret": "codes", "key": "secret"},
                 },
             },
-            "media": {"settings": {"quota": 107374182400, "s3_in_path": True}},
+            "media": {"settings": {"quota": 107374182400, "s3_in_path": True}, "secrets": _DIRECT},
+            "push": {"secrets": _DIRECT},
         },
         "public": {
             "type": "LoadBalancer",

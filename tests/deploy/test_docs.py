@@ -7,20 +7,14 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import yaml
 from helm_python import Chart
 
 from mesh.keys import KeySet
 from svc_push.sealing import Seal
-from tests.deploy.chart import CHART, ROOT, environment, pods, rendered, service_pods
+from tests.deploy.chart import CHART, ROOT, environment, pods, service_pods
 
 _TEXT = (ROOT / "docs" / "deploy.md").read_text()
 _BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", _TEXT, re.MULTILINE | re.DOTALL)
-_VALUES = {
-    text.partition("\n")[0].removeprefix("# "): yaml.safe_load(text)
-    for language, text in _BLOCKS
-    if language == "yaml"
-}
 # In the directory scripts/keys.py makes, by what the key of a setting must be able to do.
 _SIGNING = {"token_key"}
 
@@ -116,23 +110,3 @@ def test_keys_are_never_made_over_others(keys) -> None:
 
     assert again.returncode == 1
     assert "never made over others" in again.stderr
-
-
-@pytest.mark.parametrize("values", _VALUES.values(), ids=_VALUES.keys())
-def test_the_values_of_the_page_are_taken(values) -> None:
-    assert rendered(values)
-
-
-def test_the_commands_speak_of_objects_that_are_there() -> None:
-    names = {(one["kind"].lower(), one["metadata"]["name"]) for one in rendered(release="whimbrel")}
-
-    spoken = {
-        (kind, name)
-        for command in _commands()
-        for argument in command
-        for kind, _, name in [argument.partition("/")]
-        if kind in {"job", "service", "deployment"} and name
-    }
-
-    assert spoken
-    assert spoken <= names

@@ -92,6 +92,37 @@ def test_stores_of_the_chart_are_entered_by_who_uses_them() -> None:
             assert (store, port) in _pods(policies[name]["spec"]["egress"], "to")
 
 
+@pytest.mark.parametrize("has_pooler", [False, True])
+def test_a_postgres_of_the_chart_is_the_only_one_that_is_reached(has_pooler) -> None:
+    past = {"direct_shards": {"secret": "past", "key": "it"}}
+    values = {
+        "stores": {
+            "postgres": {"enabled": True, "clusters": ["a", "b"], "pooler": {"enabled": has_pooler}}
+        },
+        "services": {
+            "message": {"files": past},
+            "push": {"enabled": False},
+            "media": {"enabled": False},
+        },
+    }
+    policies = objects(values, "NetworkPolicy")
+    wanted = {"cnpg.io/cluster": ["chat-whimbrel-a", "chat-whimbrel-b"]}
+    if has_pooler:
+        wanted["cnpg.io/poolerName"] = ["chat-whimbrel-a-pooler", "chat-whimbrel-b-pooler"]
+
+    for name in ("message", "message-migration"):
+        [rule] = [
+            rule
+            for rule in policies[name]["spec"]["egress"]
+            if {"port": 5432, "protocol": "TCP"} in rule["ports"]
+        ]
+        selected = [one["podSelector"]["matchExpressions"] for one in rule["to"]]
+        assert {one["key"]: one["values"] for [one] in selected} == wanted
+
+    made = {*objects(values, "Cluster"), *objects(values, "Pooler")}
+    assert made == {one.removeprefix("chat-whimbrel-") for of in wanted.values() for one in of}
+
+
 def test_by_default_nothing_leaves_but_to_stores_and_names() -> None:
     ports = {"etcd": 2379, "redis": 6379, "postgres": 5432, "s3": 443, "providers": 443}
     policies = objects(None, "NetworkPolicy")
@@ -154,7 +185,7 @@ def _pods(rules: list[Mapping[str, Any]], side: str) -> set[tuple[str, int]]:
         (peer["podSelector"]["matchLabels"][COMPONENT], port["port"])
         for rule in rules
         for peer in rule.get(side, ())
-        if set(peer) == {"podSelector"}
+        if "matchLabels" in peer.get("podSelector", {}) and set(peer) == {"podSelector"}
         for port in rule["ports"]
     }
 

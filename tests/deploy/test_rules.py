@@ -82,6 +82,20 @@ def test_a_dashboard_draws_metrics_that_are_there(path, exposed) -> None:
             assert asked <= exposed | _MADE, target
 
 
+def test_pods_are_scaled_by_metrics_that_are_there(exposed) -> None:
+    scalers = objects(VALUES["everything"], "HorizontalPodAutoscaler").values()
+
+    asked = {
+        source["metric"]["name"]
+        for scaler in scalers
+        for one in scaler["spec"]["metrics"]
+        if (source := one.get("pods") or one.get("external"))
+    }
+
+    assert asked == {"whimbrel_waiting", "whimbrel_inbox_lag"}
+    assert asked <= exposed
+
+
 def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
     written = {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")}
 

@@ -36,6 +36,18 @@ _WRONG = {
     ),
     "no peer": ({"networkPolicy": {"clients": [{}]}}, "at '/networkPolicy/clients/0'"),
     "no Gateway": ({"gatewayApi": {"enabled": True}}, "at '/gatewayApi/parentRefs'"),
+    "no way past the pooler": (
+        {"stores": {"postgres": {"enabled": True, "pooler": {"enabled": True}}}},
+        "stores.postgres.pooler needs services.media: direct_database",
+    ),
+    "no prepared statements": (
+        {"stores": {"postgres": {"pooler": {"parameters": {"max_prepared_statements": "0"}}}}},
+        "at '/stores/postgres/pooler/parameters/max_prepared_statements'",
+    ),
+    "no metric": (
+        {"defaults": {"autoscaling": {"external": [{"name": "whimbrel_inbox_lag"}]}}},
+        "missing property 'averageValue'",
+    ),
     "no metrics": (
         {"serviceMonitor": {"enabled": True}, "telemetry": {"prometheusPort": 0}},
         "serviceMonitor.enabled needs telemetry.prometheusPort",

@@ -54,7 +54,7 @@ async def test_behind_a_pooler_a_session_that_lacks_something_is_not_used(role) 
     async with migrating(role) as connection:
         await give_role(connection, {"plan_cache_mode": "auto"})
 
-    with pytest.raises(Unavailable, match="lack plan_cache_mode$"):
+    with pytest.raises(Unavailable, match=r"lack plan_cache_mode$"):
         await shown(role, is_pooled=True)
 
 

@@ -236,3 +236,10 @@ async def test_a_limit_that_is_set_in_etcd_holds_for_a_running_instance(
                 await asyncio.sleep(0.05)
 
     assert "'nonsense' is no limit" in gateway.log()
+
+
+async def test_devices_that_would_be_sent_away_too_late_stop_the_start(gateway: Instance) -> None:
+    await gateway.start(WHIMBREL_GATEWAY_DRAIN_SPREAD="PT60S", WHIMBREL_GATEWAY_DRAIN="PT30S")
+
+    assert await gateway.exit_code() == 2
+    assert "drain_spread is longer than drain" in gateway.log()
