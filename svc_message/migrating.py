@@ -72,10 +72,9 @@ def read_shards(path: Path) -> dict[str, str]:
 async def run(settings: StoreSettings) -> int:
     """The command `migrate`: its exit code, with a word on what went wrong."""
     try:
-        shards = read_shards(settings.own_shards)
+        shards = _own_shards(settings)
         await migrate(shards)
         if settings.direct_shards:
-            _same_names(settings)
             for dsn in shards.values():
                 await prepare_for_pooler(dsn, session_variables(settings.events))
     except (*STORE_ERRORS, MigrationRefused, ValueError) as error:
@@ -84,9 +83,12 @@ async def run(settings: StoreSettings) -> int:
     return 0
 
 
-def _same_names(settings: StoreSettings) -> None:
-    if read_shards(settings.shards).keys() != read_shards(settings.own_shards).keys():
+def _own_shards(settings: StoreSettings) -> dict[str, str]:
+    """The shards themselves, where `shards` are poolers. Raises ValueError."""
+    own = read_shards(settings.own_shards)
+    if own.keys() != read_shards(settings.shards).keys():
         raise ValueError("shards and direct_shards name different shards")
+    return own
 
 
 async def _fill_slots(shards: Mapping[str, str]) -> None:

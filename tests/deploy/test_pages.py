@@ -98,9 +98,9 @@ def _demand_command(arguments: list[str]) -> None:
     command = typer.main.get_command(app)
     rest = list(arguments)
     while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if not rest or rest[0].startswith("-"):  # the command itself, or its help
+            break
         name = rest.pop(0)
-        if name == "--help":
-            return
         assert name in command.commands, name
         command = command.commands[name]
     known = {name for one in command.params for name in one.opts} | {"--help"}

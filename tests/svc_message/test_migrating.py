@@ -7,6 +7,7 @@ import pytest
 
 from mesh.ids import SLOTS
 from svc_message.migrating import Migration, MigrationRefused, migrate, migrations, read_shards, run
+from svc_message.settings import StoreSettings
 
 OWNED, FROZEN, INCOMING, MOVED = 1, 2, 3, 4
 
@@ -163,7 +164,7 @@ async def test_a_shard_that_is_down_stops_the_command_with_a_word(
     dsn = await database()
     file.write_text(json.dumps({"up": dsn, "down": "postgresql://nobody:secret@127.0.0.1:1/x"}))
 
-    code = await run(file)
+    code = await run(StoreSettings(shards=file))
 
     assert code == 1
     complaint = capsys.readouterr().err
@@ -180,3 +181,25 @@ def test_a_shards_file_that_is_not_one_is_refused_without_quoting_it(tmp_path, t
         read_shards(file)
 
     assert "secret" not in str(refusal.value)
+
+
+async def test_behind_a_pooler_the_command_goes_past_it(database, tmp_path, capsys) -> None:
+    dsn = await database()
+    pooled, direct = tmp_path / "pooled.json", tmp_path / "direct.json"
+    pooled.write_text(json.dumps({"a": "postgresql://nobody:secret@127.0.0.1:1/x"}))
+    direct.write_text(json.dumps({"a": dsn}))
+
+    code = await run(StoreSettings(shards=pooled, direct_shards=direct))
+
+    assert (code, capsys.readouterr().err) == (0, "")
+    assert await _fetch(dsn, "SHOW enable_seqscan") == [("off",)]
+
+
+async def test_shards_that_only_one_of_the_two_ways_knows_are_refused(tmp_path, capsys) -> None:
+    pooled, direct = tmp_path / "pooled.json", tmp_path / "direct.json"
+    pooled.write_text(json.dumps({"a": "postgresql://nobody:secret@127.0.0.1:1/x"}))
+    direct.write_text(json.dumps({"b": "postgresql://nobody:secret@127.0.0.1:1/x"}))
+
+    assert await run(StoreSettings(shards=pooled, direct_shards=direct)) == 1
+
+    assert capsys.readouterr().err == "shards and direct_shards name different shards\n"
