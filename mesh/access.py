@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from mesh.errors import PermissionDenied
 from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
+from mesh.options import option
 from mesh.tls import peer_of
 
 log = structlog.get_logger(__name__)
@@ -60,10 +61,10 @@ class Access:
 
 def access_of(service: ServiceDescriptor) -> dict[str, Access]:
     """What a service's proto says of its rpcs, by method: `/package.Service/Rpc`."""
-    answered_by = _option(service, _ANSWERED_BY) or ""
+    answered_by = option(service, _ANSWERED_BY) or ""
     accesses = {}
     for method in service.methods:
-        said = _option(method, _ACCESS)
+        said = option(method, _ACCESS)
         if said is not None:
             callers = frozenset(map(Caller, said.callers))
             access = Access(callers, frozenset(said.services), answered_by)
@@ -119,10 +120,3 @@ def _access_of_method(method: str) -> Access | None:
     if access is None:
         log.error("an rpc without the option access is refused to everybody", method=method)
     return access
-
-
-def _option(of: Any, name: str) -> Any:
-    for field, value in of.GetOptions().ListFields():
-        if field.full_name == name:
-            return value
-    return None

@@ -6,9 +6,14 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
 import grpc
+import structlog
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from mesh.statuses import is_agreed
+
+log = structlog.get_logger(__name__)
 
 DOMAIN = "whimbrel"
 
@@ -19,8 +24,8 @@ class WhimbrelError(Exception):
     `reason` is the name of a value of whimbrel.error.v1.ErrorReason without its prefix.
     """
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
-    reason: ClassVar[str] = "UNSPECIFIED"
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    reason: str = "UNSPECIFIED"
     # What a retriable error says unless its raiser knows better.
     usual_retry_after: ClassVar[timedelta | None] = None
 
@@ -123,8 +128,22 @@ class Failure:
     retry_after: timedelta | None = None
 
 
+class PassedOn(WhimbrelError):
+    """The failure of another service, which our own caller is told as it is."""
+
+    def __init__(self, message: str, failure: "Failure") -> None:
+        super().__init__(message, metadata=failure.metadata, retry_after=failure.retry_after)
+        self.code, self.reason = failure.code, failure.reason
+
+
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: WhimbrelError) -> NoReturn:
-    """End the call with the error's status, one ErrorInfo and, where it helps, RetryInfo."""
+    """End the call with the error's status, one ErrorInfo and, where it helps, more details.
+
+    Nobody else ends a call. A status that the table does not know is a bug, and told as one.
+    """
+    if not is_agreed(error.code, error.reason):
+        log.error("a status that is not in the table", code=error.code.name, reason=error.reason)
+        error = Internal("internal error")
     status = rpc_status.to_status(status_of(error))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
@@ -132,6 +151,8 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: WhimbrelErro
 def status_of(error: WhimbrelError) -> status_pb2.Status:
     """The error as google.rpc.Status."""
     details = [_packed(_info_of(error))]
+    if "field" in error.metadata:
+        details.append(_packed(_bad_request_of(error)))
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(error.retry_after)
@@ -181,6 +202,15 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _info_of(error: WhimbrelError) -> error_details_pb2.ErrorInfo:
     return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+
+
+def _bad_request_of(error: WhimbrelError) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=error.metadata["field"],
+        description=error.metadata.get("allowed", ""),
+        reason=error.reason,
+    )
+    return error_details_pb2.BadRequest(field_violations=[violation])
 
 
 def _packed(detail: Any) -> any_pb2.Any:

@@ -80,7 +80,7 @@ def _guarded(method: str, behaviour: Behaviour) -> Behaviour:
         try:
             return await behaviour(request, context)
         except grpc.aio.AbortError:
-            raise  # someone already chose a status
+            raise  # an interceptor, or gRPC's own health, has chosen a status
         except Exception as error:  # noqa: BLE001  the root of every call
             await _end(context, error, method)
 

@@ -14,6 +14,7 @@ from pydantic import field_validator
 from mesh import logs
 from mesh.access import AccessInterceptor
 from mesh.auth import TokenSigner
+from mesh.bounds import BoundsInterceptor
 from mesh.discovery import Discovery
 from mesh.health import Health
 from mesh.instances import Instance, new_instance_id
@@ -79,12 +80,13 @@ class Process:
     identity: Identity
 
     def internal_server(self) -> grpc.aio.Server:
-        """A server for whom the protos let call, known by certificate."""
+        """A server for whom the protos let call, known by certificate, within bounds."""
         server = new_server(
             INTERNAL_LISTENER,
             interceptors=[
                 *self.telemetry.interceptors,
                 AccessInterceptor(is_secure=self.identity.is_secure),
+                BoundsInterceptor(),
             ],
         )
         self.health.add_to(server)

@@ -12,7 +12,10 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2 as pb
 
 from mesh import metrics
+from mesh.bounds import described
 from whimbrel.access.v1 import access_pb2
+from whimbrel.bounds.v1 import bounds_pb2
+from whimbrel.error.v1 import reason_pb2, status_pb2
 
 ROOT = Path(__file__).parents[1]
 _API_HEAD = """# API
@@ -128,13 +131,14 @@ class _Documented:
             return
         yield f"#### {name}\n\n{self._comment(*path, paragraphs=True)}\n"
         if message.field:
-            yield "| field | type | |\n|---|---|---|"
+            yield "| field | type | bounds | |\n|---|---|---|---|"
         for number, field in enumerate(message.field):
             comment = self._comment(*path, _FIELD, number)
             oneof = ""
             if field.HasField("oneof_index") and not field.proto3_optional:
                 oneof = f" *({message.oneof_decl[field.oneof_index].name})*"
-            yield f"| `{field.name}` = {field.number}{oneof} | {_type(field)} | {comment} |"
+            named = f"`{field.name}` = {field.number}{oneof}"
+            yield f"| {named} | {_type(field)} | {_bounds(field)} | {comment} |"
         if message.field:
             yield ""
         for place, nested in enumerate(message.nested_type):
@@ -146,7 +150,7 @@ class _Documented:
         yield f"#### {name}\n\n{self._comment(*path)}\n"
         yield "| value | |\n|---|---|"
         for number, value in enumerate(enum.value):
-            comment = self._comment(*path, _VALUE, number)
+            comment = self._comment(*path, _VALUE, number) + _statuses(value)
             yield f"| `{value.name}` = {value.number} | {comment} |"
         yield ""
 
@@ -163,6 +167,25 @@ def _callers(method: pb.MethodDescriptorProto) -> Sequence[str]:
         access_pb2.Caller.Name(caller).removeprefix("CALLER_").lower() for caller in said.callers
     ]
     return [*(kind for kind in kinds if kind != "service"), *said.services]
+
+
+def _bounds(field: pb.FieldDescriptorProto) -> str:
+    said = field.options.Extensions[bounds_pb2.bounds]
+    is_repeated = field.label == pb.FieldDescriptorProto.LABEL_REPEATED
+    name = field.type_name.removeprefix(".")
+    allowed = described(said, type_=field.type, type_name=name, is_repeated=is_repeated)
+    if said.pattern:
+        allowed = f"`{allowed.replace('|', chr(92) + '|')}`"
+    if said.reason:
+        reason = reason_pb2.ErrorReason.Name(said.reason).removeprefix("ERROR_REASON_")
+        allowed = f"{allowed}; else {reason}"
+    return allowed
+
+
+def _statuses(value: pb.EnumValueDescriptorProto) -> str:
+    said = value.options.Extensions[status_pb2.statuses]
+    names = [status_pb2.Status.Name(one).removeprefix("STATUS_") for one in said]
+    return f" *{', '.join(names)}*" if names else ""
 
 
 def _sides(method: pb.MethodDescriptorProto) -> str:

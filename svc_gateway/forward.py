@@ -2,12 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import grpc
 
 from mesh.access import Access, Caller, access_of
-from mesh.errors import Internal, Unavailable, Unimplemented, failure_of
+from mesh.errors import (
+    Internal,
+    PassedOn,
+    Unavailable,
+    Unimplemented,
+    WhimbrelError,
+    failure_of,
+)
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
 from svc_gateway.authenticator import Authenticator
@@ -21,7 +28,6 @@ from whimbrel.push.v1 import push_pb2
 
 _MOST_SECONDS = 5.0
 _TRIES = 2  # the calls on the list are idempotent
-_DETAILS = "grpc-status-details-bin"
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -98,7 +104,7 @@ class Forwarder(grpc.GenericRpcHandler):
                 failed = error
             if failed.code() is not grpc.StatusCode.UNAVAILABLE:
                 break
-        return await _pass_on(failed, context)
+        raise _passed_on(failed)
 
 
 def _channels(instances: Instances, caller: Device | None) -> Iterator[grpc.aio.Channel]:
@@ -124,11 +130,11 @@ def _seconds_left(context: Any) -> float:
     return _MOST_SECONDS if left is None else min(left, _MOST_SECONDS)
 
 
-async def _pass_on(error: grpc.aio.AioRpcError, context: Any) -> NoReturn:
-    """End the call as the service ended it; what it did not explain, we do."""
-    if failure_of(error).reason:
-        details = [pair for pair in error.trailing_metadata() or () if pair[0] == _DETAILS]
-        await context.abort(error.code(), error.details() or "", tuple(details))
-    if error.code() in _AWAY:
-        raise Unavailable("the service cannot be reached")
-    raise Internal("internal error")
+def _passed_on(failed: grpc.aio.AioRpcError) -> WhimbrelError:
+    """The call's end as the service ended it; what it did not explain, we do."""
+    failure = failure_of(failed)
+    if failure.reason:
+        return PassedOn(failed.details() or "", failure)
+    if failed.code() in _AWAY:
+        return Unavailable("the service cannot be reached")
+    return Internal("internal error")

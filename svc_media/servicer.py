@@ -8,7 +8,6 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.caller import caller_of
-from mesh.errors import InvalidArgument
 from mesh.ids import parse_ulid
 from mesh.streams import next_request
 from svc_media.grants import Grants, Put
@@ -33,10 +32,6 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         self, request: media_pb2.CreateUploadRequest, context: Any
     ) -> media_pb2.CreateUploadResponse:
         owner = caller_of(context).user_id
-        if request.purpose != media_pb2.PURPOSE_MESSAGE:
-            raise InvalidArgument(
-                "not a purpose", metadata={"field": "purpose", "allowed": "PURPOSE_MESSAGE"}
-            )
         parts = list(request.part_sha256)
         draft = Draft(request.upload_id, request.size, request.sha256, parts)
         granted = await self._grants.create_upload(owner, draft)

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 import structlog
 
+from mesh.bounds import checker_of
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument, Unavailable
-from mesh.ids import ID_BYTES
 from svc_presence.link import GatewayLink
 from svc_presence.model import Activity, Chat, Presence, Terms, Viewing
 from svc_presence.presence import Seen, is_fresh, shown
@@ -20,8 +20,8 @@ from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
-_MOST_ASKED = 500
 _ACTIVITIES = frozenset(activity.value for activity in Activity)
+_FRAME = checker_of(presence_pb2.AttachRequest.DESCRIPTOR)
 _OF_TEAMS = Terms(is_visible=True, is_told_typing=False)
 
 
@@ -72,14 +72,6 @@ class PresenceServicer(presence_pb2_grpc.PresenceServiceServicer):
         self, request: presence_pb2.GetPresenceRequest, context: Any
     ) -> presence_pb2.GetPresenceResponse:
         user_ids = request.user_ids
-        if not 1 <= len(user_ids) <= _MOST_ASKED or any(len(one) != ID_BYTES for one in user_ids):
-            raise InvalidArgument(
-                "not user_ids",
-                metadata={
-                    "field": "user_ids",
-                    "allowed": f"1 to {_MOST_ASKED}, of {ID_BYTES} bytes",
-                },
-            )
         try:
             known = await self._store.last(user_ids)
         except Unreachable as error:
@@ -100,6 +92,7 @@ class PresenceServicer(presence_pb2_grpc.PresenceServiceServicer):
 
     async def _take_all(self, link: GatewayLink, context: Any) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:
+            _FRAME.demand(frame)
             for event in frame.events:
                 self._take(link, event)
 

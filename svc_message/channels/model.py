@@ -10,18 +10,12 @@ import grpc
 
 from mesh.errors import PermissionDenied, WhimbrelError
 
-KEY_BYTES = 32
-MOST_ATTRIBUTE_BYTES = 4096
-MOST_SEALED_BYTES = 256
-MOST_CIPHERTEXT_BYTES = 64 * 1024
 MOST_SUBSCRIPTIONS = 1000
 MOST_ADMINS = 50
 MOST_POSTS = 10_000  # are kept
 MOST_A_PAGE = 100
 PAGE_BYTES = 768 * 1024  # a page ends with the post that reaches them, below 1 MiB
 RETENTION = timedelta(days=30)
-SHORTEST_RETENTION = timedelta(hours=1)
-LONGEST_RETENTION = timedelta(days=90)
 
 
 class Role(IntEnum):

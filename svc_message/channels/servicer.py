@@ -5,20 +5,14 @@ from typing import Any
 import grpc
 
 from mesh.caller import caller_of
-from mesh.errors import InvalidArgument
 from svc_message.channels.channels import ChannelRules
 from svc_message.channels.model import MOST_A_PAGE
 from svc_message.channels.wire import (
     fill_channel,
     fill_post,
-    read_attributes,
     read_change,
-    read_ciphertext,
-    read_id,
-    read_key,
     read_key_version,
     read_retention,
-    read_sealed_key,
 )
 from svc_message.to_gateway import fill_time
 from whimbrel.channel.v1 import channel_pb2, channel_pb2_grpc
@@ -41,11 +35,11 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     ) -> channel_pb2.CreateChannelResponse:
         channel = await self._channels.create(
             caller_of(context),
-            read_id("creation_id", request.creation_id),
-            read_attributes(request.attributes),
+            request.creation_id,
+            request.attributes,
             read_retention(request),
-            link_hash=read_key("link_key_hash", request.link_key_hash),
-            sealed_key=read_sealed_key(request.sealed_key),
+            link_hash=request.link_key_hash,
+            sealed_key=request.sealed_key,
         )
         response = channel_pb2.CreateChannelResponse()
         fill_channel(response.channel, channel)
@@ -55,7 +49,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
         self, request: channel_pb2.ChangeChannelRequest, context: Any
     ) -> channel_pb2.ChangeChannelResponse:
         channel = await self._channels.change(
-            caller_of(context), read_id("channel_id", request.channel_id), read_change(request)
+            caller_of(context), request.channel_id, read_change(request)
         )
         response = channel_pb2.ChangeChannelResponse()
         fill_channel(response.channel, channel)
@@ -64,9 +58,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def GetChannel(
         self, request: channel_pb2.GetChannelRequest, context: Any
     ) -> channel_pb2.GetChannelResponse:
-        channel, admin_ids = await self._channels.get(
-            caller_of(context), read_id("channel_id", request.channel_id)
-        )
+        channel, admin_ids = await self._channels.get(caller_of(context), request.channel_id)
         response = channel_pb2.GetChannelResponse(admin_ids=admin_ids)
         fill_channel(response.channel, channel)
         return response
@@ -74,7 +66,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def DeleteChannel(
         self, request: channel_pb2.DeleteChannelRequest, context: Any
     ) -> channel_pb2.DeleteChannelResponse:
-        await self._channels.delete(caller_of(context), read_id("channel_id", request.channel_id))
+        await self._channels.delete(caller_of(context), request.channel_id)
         return channel_pb2.DeleteChannelResponse()
 
     async def Subscribe(
@@ -82,9 +74,9 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     ) -> channel_pb2.SubscribeResponse:
         channel = await self._channels.subscribe(
             caller_of(context),
-            read_id("channel_id", request.channel_id),
-            read_key("link_key", request.link_key),
-            read_sealed_key(request.sealed_key),
+            request.channel_id,
+            request.link_key,
+            request.sealed_key,
         )
         response = channel_pb2.SubscribeResponse()
         fill_channel(response.channel, channel)
@@ -93,9 +85,7 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def Unsubscribe(
         self, request: channel_pb2.UnsubscribeRequest, context: Any
     ) -> channel_pb2.UnsubscribeResponse:
-        await self._channels.unsubscribe(
-            caller_of(context), read_id("channel_id", request.channel_id)
-        )
+        await self._channels.unsubscribe(caller_of(context), request.channel_id)
         return channel_pb2.UnsubscribeResponse()
 
     async def ListSubscriptions(
@@ -113,10 +103,10 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     ) -> channel_pb2.CreatePostResponse:
         seq, posted_at = await self._channels.post(
             caller_of(context),
-            read_id("channel_id", request.channel_id),
-            read_id("post_id", request.post_id),
+            request.channel_id,
+            request.post_id,
             read_key_version(request.key_version),
-            read_ciphertext(request.ciphertext),
+            request.ciphertext,
         )
         response = channel_pb2.CreatePostResponse(seq=seq)
         fill_time(response.posted_at, posted_at)
@@ -125,13 +115,9 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
     async def ListPosts(
         self, request: channel_pb2.ListPostsRequest, context: Any
     ) -> channel_pb2.ListPostsResponse:
-        caller = caller_of(context)
-        if request.limit > MOST_A_PAGE:
-            allowed = f"at most {MOST_A_PAGE}"
-            raise InvalidArgument("a limit", metadata={"field": "limit", "allowed": allowed})
         page = await self._channels.posts(
-            caller,
-            read_id("channel_id", request.channel_id),
+            caller_of(context),
+            request.channel_id,
             min(request.after_seq, _MOST_SEQ),
             request.limit or MOST_A_PAGE,
         )
@@ -146,6 +132,6 @@ class ChannelServicer(channel_pb2_grpc.ChannelServiceServicer):
         self, request: channel_pb2.SetCursorRequest, context: Any
     ) -> channel_pb2.SetCursorResponse:
         cursor = await self._channels.set_cursor(
-            caller_of(context), read_id("channel_id", request.channel_id), request.cursor
+            caller_of(context), request.channel_id, request.cursor
         )
         return channel_pb2.SetCursorResponse(cursor=cursor)

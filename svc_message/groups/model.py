@@ -10,11 +10,7 @@ import grpc
 
 from mesh.errors import PermissionDenied, WhimbrelError
 
-MOST_ADDED = 256
 MOST_CHANGES = 100  # of a kind, in one answer
-MOST_ATTRIBUTE_BYTES = 4096
-KEY_BYTES = 32
-LONGEST_TIMER = timedelta(days=365)
 
 
 class Role(IntEnum):

@@ -14,7 +14,6 @@ from svc_message.groups.wire import (
     logged_change,
     logged_creation,
     logged_joining,
-    read_attributes,
     read_change,
     read_permissions,
     read_timer,
@@ -40,9 +39,7 @@ class GroupServicer(group_pb2_grpc.GroupServiceServicer):
         permissions = Permissions()
         if request.HasField("permissions"):
             permissions = read_permissions(request.permissions)
-        profile = Profile(
-            read_attributes(request.attributes), permissions, read_timer(request.disappear_after)
-        )
+        profile = Profile(request.attributes, permissions, read_timer(request.disappear_after))
         group = await self._groups.create(
             caller_of(context),
             request.creation_id,

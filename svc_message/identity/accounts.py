@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 
 from mesh.auth import TokenSigner
 from mesh.clock import Clock, SystemClock
-from mesh.errors import InvalidArgument
 from mesh.ids import ID_BYTES, ulid_text
-from svc_message.identity.model import PRIMARY, DeviceUnknown, NewAccount, SigningDevice
+from svc_message.identity.model import DeviceUnknown, NewAccount, SigningDevice
 from svc_message.identity.registering import Application, Registering
 from svc_message.identity.signing import check_fresh, check_signature, refresh_proof
 from svc_message.identity.store import AccountGone, AccountStore
 
 _USUAL_LIFETIME = timedelta(minutes=10)
-_MOST_DEVICE_ID = 127
 _SERVICE_PURPOSE = b"service"
 
 
@@ -55,9 +53,8 @@ class Accounts:
     ) -> Access:
         """The device's next token; `signed_at` in milliseconds.
 
-        Raises DeviceUnknown, SignatureInvalid, SignatureStale, InvalidArgument, Unavailable.
+        Raises DeviceUnknown, SignatureInvalid, SignatureStale, Unavailable.
         """
-        _check_length("user_id", user_id, ID_BYTES)
         check_fresh(signed_at, self._clock.now())
         device = await self._device(user_id, device_id)
         check_signature(device.public_key, signature, refresh_proof(user_id, device_id, signed_at))
@@ -72,12 +69,10 @@ class Accounts:
         return user_id
 
     async def _device(self, user_id: bytes, device_id: int) -> SigningDevice:
-        device = None
-        if PRIMARY <= device_id <= _MOST_DEVICE_ID:
-            try:
-                device = await self._store.signing_device(user_id, device_id)
-            except AccountGone:
-                device = None
+        try:
+            device = await self._store.signing_device(user_id, device_id)
+        except AccountGone:
+            device = None
         if device is None:
             raise DeviceUnknown("no such device")
         return device
@@ -90,11 +85,3 @@ class Accounts:
             lifetime=self._token_lifetime,
         )
         return Access(device.user_id, device.device_id, token, expires_at)
-
-
-def _check_length(name: str, value: bytes, length: int) -> None:
-    if len(value) != length:
-        allowed = f"{length} bytes"
-        raise InvalidArgument(
-            f"{name} has another length", metadata={"field": name, "allowed": allowed}
-        )

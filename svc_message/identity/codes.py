@@ -45,7 +45,7 @@ class Codes:
     async def request(self, phone_number: str) -> Issued:
         """Send the number its next code; whether it has an account makes no difference.
 
-        Raises InvalidArgument, RateLimited, CodeNotSent, Unavailable.
+        Raises RateLimited, CodeNotSent, Unavailable.
         """
         number = number_hash(phone_number)
         if self._sender is None:

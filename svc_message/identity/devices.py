@@ -11,15 +11,15 @@ import structlog
 from mesh.auth import TokenSigner
 from mesh.caller import Caller
 from mesh.clock import Clock, SystemClock
-from mesh.errors import InvalidArgument, PermissionDenied
-from mesh.ids import ID_BYTES, ulid_text
+from mesh.errors import PermissionDenied
+from mesh.ids import ulid_text
 from mesh.postgres import STORE_ERRORS
 from svc_message.identity.accounts import Access
-from svc_message.identity.devices_model import MOST_NAME_BYTES, LinkedDevice, LinkToken
+from svc_message.identity.devices_model import LinkedDevice, LinkToken
 from svc_message.identity.devices_store import DeviceStore, Unlinked
 from svc_message.identity.keys_model import DeviceKeys
-from svc_message.identity.model import PRIMARY, DeviceUnknown
-from svc_message.identity.signing import KEY_BYTES, check_fresh, check_signature, link_proof
+from svc_message.identity.model import PRIMARY
+from svc_message.identity.signing import check_fresh, check_signature, link_proof
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,6 @@ LINK_TOKEN_BYTES = 32
 
 _LINK_WITHIN = timedelta(minutes=2)
 _USUAL_LIFETIME = timedelta(minutes=10)
-_MOST_DEVICE_ID = 127
 _AT_ONCE = 200
 
 # Ends the sessions of a device below an epoch, wherever they are.
@@ -86,12 +85,8 @@ class Devices:
         """Link the device that signed; `signed_at` in milliseconds.
 
         Raises LinkTokenInvalid, TooManyDevices, KeyInvalid, KeySignatureInvalid, SignatureInvalid,
-        SignatureStale, InvalidArgument, Unavailable.
+        SignatureStale, Unavailable.
         """
-        _check_length("user_id", user_id, ID_BYTES)
-        _check_length("link_token", link_token, LINK_TOKEN_BYTES)
-        _check_length("device_public_key", public_key, KEY_BYTES)
-        _check_name(name)
         token_hash = hashlib.sha256(link_token).digest()
         check_fresh(signed_at, self._clock.now())
         check_signature(public_key, signature, link_proof(user_id, token_hash, signed_at))
@@ -112,10 +107,8 @@ class Devices:
     async def rename(self, caller: Caller, device_id: int, name: bytes) -> None:
         """Name a device of the caller's account.
 
-        Raises DeviceUnknown, InvalidArgument, DeviceRevoked, Unavailable.
+        Raises DeviceUnknown, DeviceRevoked, Unavailable.
         """
-        _check_name(name)
-        _check_known(device_id)
         await self._store.rename(caller, device_id, name)
 
     async def revoke(self, caller: Caller, device_id: int) -> None:
@@ -123,7 +116,6 @@ class Devices:
 
         Raises PermissionDenied, DeviceUnknown, DeviceRevoked, Unavailable.
         """
-        _check_known(device_id)
         if device_id == PRIMARY:
             raise PermissionDenied("the primary device is not unlinked: delete the account")
         if caller.device_id not in (PRIMARY, device_id):
@@ -155,24 +147,3 @@ class Devices:
 
     async def _tell(self, device: Unlinked) -> None:
         await self._revoke((device.user_id, device.device_id), device.below_epoch)
-
-
-def _check_known(device_id: int) -> None:
-    if not PRIMARY <= device_id <= _MOST_DEVICE_ID:
-        raise DeviceUnknown("the account has no such device")
-
-
-def _check_name(name: bytes) -> None:
-    if len(name) > MOST_NAME_BYTES:
-        raise _invalid("encrypted_name", f"at most {MOST_NAME_BYTES} bytes")
-
-
-def _check_length(name: str, value: bytes, length: int) -> None:
-    if len(value) != length:
-        raise _invalid(name, f"{length} bytes")
-
-
-def _invalid(name: str, allowed: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{name} has another length", metadata={"field": name, "allowed": allowed}
-    )

@@ -8,7 +8,6 @@ import grpc
 from mesh.errors import Unauthenticated, WhimbrelError
 
 MOST_DEVICES = 10
-MOST_NAME_BYTES = 256
 
 
 class DeviceRevoked(Unauthenticated):

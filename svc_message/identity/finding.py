@@ -14,10 +14,8 @@ from mesh.ids import ID_BYTES
 from svc_message.identity.budget import LookUpBudget
 from svc_message.identity.finding_store import FindingStore, Wanted
 from svc_message.identity.model import HandleUnknown, is_handle
-from svc_message.identity.numbers import HASH_BYTES, number_hash
+from svc_message.identity.numbers import number_hash
 from svc_message.identity.personal import may
-
-_MOST_CONTACTS = 500
 
 
 class Finding:
@@ -58,17 +56,9 @@ class Finding:
     async def discover(self, caller: bytes, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
         """Of these hashes of numbers, those whose accounts the caller may find.
 
-        Raises RateLimited, InvalidArgument, Unavailable.
+        Raises RateLimited, Unavailable.
         """
         numbers = list(dict.fromkeys(hashes))
-        if len(hashes) > _MOST_CONTACTS or any(len(number) != HASH_BYTES for number in numbers):
-            raise InvalidArgument(
-                "hashes of numbers",
-                metadata={
-                    "field": "number_hashes",
-                    "allowed": f"at most {_MOST_CONTACTS} of {HASH_BYTES} bytes",
-                },
-            )
         if not numbers:
             return {}
         await self._budget.spend(caller, numbers)

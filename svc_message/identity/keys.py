@@ -14,8 +14,7 @@ from datetime import timedelta
 import grpc
 
 from mesh.caller import Caller
-from mesh.errors import InvalidArgument, Unavailable, WhimbrelError
-from mesh.ids import ID_BYTES
+from mesh.errors import Unavailable, WhimbrelError
 from mesh.metrics import PREKEY_LIMITS, PREKEYS_TAKEN
 from mesh.telemetry import OFF, Telemetry
 from svc_message.identity.buckets import Buckets, Limit, RateLimited
@@ -23,10 +22,8 @@ from svc_message.identity.keys_model import Bundle, KeyInvalid, OneTimeKey, Uplo
 from svc_message.identity.keys_store import KeyStore, OwnKeys, Taken
 
 LOW = 20
-MOST_IDENTITIES = 1_000
 FINGERPRINT_BYTES = 4
 
-_MOST_DEVICE_ID = 127
 _REQUESTER = Limit(permits=6, every=timedelta(minutes=10))
 _TARGET = Limit(permits=100, every=timedelta(seconds=30))
 
@@ -92,9 +89,8 @@ class Keys:
 
         Of all, those are left out for which the caller has asked too often.
 
-        Raises KeysUnknown, RateLimited, DeviceRevoked, InvalidArgument, Unavailable.
+        Raises KeysUnknown, RateLimited, DeviceRevoked, Unavailable.
         """
-        _check_target(user_id, device_id)
         await self._store.check_caller(caller)
         devices = await self._store.keyed_devices(user_id, device_id)
         if not devices:
@@ -113,13 +109,8 @@ class Keys:
     ) -> dict[bytes, bytes]:
         """Of these accounts, the identity keys whose fingerprints are others.
 
-        Raises InvalidArgument, DeviceRevoked, Unavailable.
+        Raises DeviceRevoked, Unavailable.
         """
-        if len(known) > MOST_IDENTITIES:
-            raise _invalid("known", f"at most {MOST_IDENTITIES}")
-        for user_id, fingerprint in known.items():
-            if len(user_id) != ID_BYTES or len(fingerprint) != FINGERPRINT_BYTES:
-                raise _invalid("known", f"{ID_BYTES} and {FINGERPRINT_BYTES} bytes")
         await self._store.check_caller(caller)
         present = await self._store.identity_keys([*known])
         return {
@@ -179,18 +170,5 @@ def _numbered(key: OneTimeKey) -> bytes:
     return key.id.to_bytes(8, "big") + key.public_key
 
 
-def _check_target(user_id: bytes, device_id: int) -> None:
-    if len(user_id) != ID_BYTES:
-        raise _invalid("user_id", f"{ID_BYTES} bytes")
-    if device_id > _MOST_DEVICE_ID:
-        raise _unknown()
-
-
 def _unknown() -> KeysUnknown:
     return KeysUnknown("no such device has keys")
-
-
-def _invalid(name: str, allowed: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{name} is not as it has to be", metadata={"field": name, "allowed": allowed}
-    )

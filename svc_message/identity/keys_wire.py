@@ -1,21 +1,11 @@
 """Public keys on the wire: proto to model and back; decides nothing."""
 
-from svc_message.identity.keys_model import (
-    Bundle,
-    DeviceKeys,
-    KeyInvalid,
-    OneTimeKey,
-    SignedKey,
-    Upload,
-)
+from svc_message.identity.keys_model import Bundle, DeviceKeys, OneTimeKey, SignedKey, Upload
 from whimbrel.identity.v1 import keys_pb2
 
 
 def read_device_keys(message: keys_pb2.DeviceKeys) -> DeviceKeys:
-    """The keys of a new device. Raises KeyInvalid if a part is missing."""
-    for name in ("signed_prekey", "last_resort_prekey"):
-        if not message.HasField(name):
-            raise KeyInvalid(f"{name} is missing", metadata={"field": name, "allowed": "a key"})
+    """The keys of a new device."""
     return DeviceKeys(
         message.identity_key,
         message.registration_id,

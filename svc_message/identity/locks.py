@@ -12,14 +12,12 @@ from datetime import timedelta
 
 from mesh.caller import Caller
 from mesh.clock import Clock, SystemClock
-from mesh.errors import InvalidArgument
 from svc_message.identity.buckets import RateLimited
 from svc_message.identity.lock_store import LockStore, StoredLock
 from svc_message.identity.model import RegistrationLocked
 
 _TRIES = 5
 _SALT_BYTES = 16
-_LOCK_BYTES = 32
 # 16 MiB and some 50 ms a try.
 _COST = 2**14
 _BLOCK = 8
@@ -35,19 +33,14 @@ class RegistrationLocks:
     async def set(self, caller: Caller, lock: bytes) -> None:
         """Set the account's lock; empty removes it.
 
-        Raises InvalidArgument, PermissionDenied, DeviceRevoked, Unavailable.
+        Raises PermissionDenied, DeviceRevoked, Unavailable.
         """
         caller.demand_primary()
-        if not lock:
-            await self._store.put(caller, None)
-        elif len(lock) == _LOCK_BYTES:
+        stored = None
+        if lock:
             salt = secrets.token_bytes(_SALT_BYTES)
-            await self._store.put(caller, StoredLock(salt, await _slow_hash(lock, salt)))
-        else:
-            raise InvalidArgument(
-                "a lock is a hash",
-                metadata={"field": "registration_lock", "allowed": f"{_LOCK_BYTES} bytes"},
-            )
+            stored = StoredLock(salt, await _slow_hash(lock, salt))
+        await self._store.put(caller, stored)
 
     async def check(self, user_id: bytes, lock: bytes) -> None:
         """Return if the account has no lock, or this one.

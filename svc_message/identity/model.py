@@ -15,13 +15,6 @@ _HANDLE = re.compile(r"[a-z][a-z0-9_.]{2,31}")
 _REGISTRATION_BITS = 14
 
 
-class HandleInvalid(WhimbrelError):
-    """Not a handle."""
-
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    reason = "HANDLE_INVALID"
-
-
 class HandleTaken(WhimbrelError):
     """The handle belongs to an account with another device key."""
 
@@ -128,9 +121,3 @@ class EndedSession:
 def is_handle(text: str) -> bool:
     """Whether an account may be called so."""
     return _HANDLE.fullmatch(text) is not None
-
-
-def check_handle(text: str) -> None:
-    """Raise HandleInvalid unless an account may be called so."""
-    if not is_handle(text):
-        raise HandleInvalid("not a handle", metadata={"allowed": _HANDLE.pattern})

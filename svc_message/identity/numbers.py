@@ -5,12 +5,10 @@ between is settled by the sweep. The number itself is stored nowhere.
 """
 
 import hashlib
-import re
 from datetime import timedelta
 
 import structlog
 
-from mesh.errors import InvalidArgument
 from mesh.postgres import STORE_ERRORS
 from svc_message.identity.model import NumberTaken, Registered
 from svc_message.identity.number_store import NumberStore
@@ -18,19 +16,12 @@ from svc_message.identity.store import AccountStore
 
 log = structlog.get_logger(__name__)
 
-HASH_BYTES = 32
-
-_FORM = re.compile(r"\+[1-9][0-9]{7,14}")
 _AGE = timedelta(hours=1)
 _AT_ONCE = 500
 
 
 def number_hash(phone_number: str) -> bytes:
-    """What the number is known by. Raises InvalidArgument unless it is one."""
-    if _FORM.fullmatch(phone_number) is None:
-        raise InvalidArgument(
-            "not a phone number", metadata={"field": "phone_number", "allowed": _FORM.pattern}
-        )
+    """What the number is known by."""
     return hashlib.sha256(phone_number.encode()).digest()
 
 

@@ -6,11 +6,9 @@ from enum import IntEnum
 
 from mesh.caller import Caller
 from mesh.errors import InvalidArgument
-from mesh.ids import ID_BYTES
 from svc_message.conversations import direct_conversation
 from svc_message.identity.personal_store import PersonalStore
 
-_MOST_PROFILE_BYTES = 8 * 1024
 _MOST_BLOCKED = 10_000
 _MOST_MUTED = 10_000
 
@@ -61,13 +59,10 @@ class Personal:
     async def set_profile(self, caller: Caller, profile: bytes) -> None:
         """Replace the profile, which is a ciphertext; from the primary alone."""
         caller.demand_primary()
-        if len(profile) > _MOST_PROFILE_BYTES:
-            raise _invalid("encrypted_profile", f"at most {_MOST_PROFILE_BYTES} bytes")
         await self._store.set_profile(caller, profile)
 
     async def profile_of(self, user_id: bytes, reader: Caller) -> bytes:
         """The profile; empty if there is none, or none for this reader."""
-        _check_id(user_id)
         return await self._store.profile_of(user_id, reader.user_id)
 
     async def set_privacy(self, caller: Caller, privacy: Privacy) -> None:
@@ -77,7 +72,6 @@ class Personal:
 
     async def block(self, caller: Caller, user_id: bytes) -> None:
         """Keep the account's direct messages away; there need not be such an account."""
-        _check_id(user_id)
         if user_id == caller.user_id:
             raise _invalid("user_id", "another account")
         if not await self._store.block(caller, user_id, most=_MOST_BLOCKED):
@@ -85,7 +79,6 @@ class Personal:
 
     async def unblock(self, caller: Caller, user_id: bytes) -> None:
         """End a block, if there is one."""
-        _check_id(user_id)
         await self._store.unblock(caller, user_id)
 
     async def blocked(self, caller: Caller) -> list[bytes]:
@@ -94,23 +87,16 @@ class Personal:
 
     async def mute(self, caller: Caller, peer_id: bytes, until: datetime | None) -> None:
         """Silence the direct chat with the peer until then; None ends the silence."""
-        _check_id(peer_id)
         conversation_id, _ = direct_conversation(caller.user_id, peer_id)
         await self._mute(caller, conversation_id, until)
 
     async def mute_group(self, caller: Caller, group_id: bytes, until: datetime | None) -> None:
         """Silence the group until then; None ends the silence."""
-        _check_id(group_id, "group_id")
         await self._mute(caller, group_id, until)
 
     async def _mute(self, caller: Caller, conversation_id: bytes, until: datetime | None) -> None:
         if not await self._store.mute(caller, conversation_id, until, most=_MOST_MUTED):
             raise _invalid("conversation", f"at most {_MOST_MUTED} muted conversations")
-
-
-def _check_id(id_: bytes, name: str = "user_id") -> None:
-    if len(id_) != ID_BYTES:
-        raise _invalid(name, f"{ID_BYTES} bytes")
 
 
 def _invalid(name: str, allowed: str) -> InvalidArgument:

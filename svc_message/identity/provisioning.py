@@ -8,12 +8,9 @@ import hashlib
 from datetime import timedelta
 
 from mesh.clock import Clock, SystemClock
-from mesh.errors import InvalidArgument, ResourceExhausted
-from mesh.ids import ID_BYTES
+from mesh.errors import ResourceExhausted
 from svc_message.identity.devices_model import ProvisioningEmpty
 from svc_message.identity.devices_store import DeviceStore
-
-MOST_CIPHERTEXT_BYTES = 64 * 1024
 
 _LIFETIME = timedelta(minutes=2)
 _MOST_WAITING = 200  # a call that needs no token may cost little
@@ -31,23 +28,16 @@ class Provisioning:
     async def leave(self, address: bytes, ciphertext: bytes) -> None:
         """Leave a ciphertext for two minutes; the same again changes nothing.
 
-        Raises ProvisioningTaken, InvalidArgument, Unavailable.
+        Raises ProvisioningTaken, Unavailable.
         """
-        _check_address(address)
-        if not 1 <= len(ciphertext) <= MOST_CIPHERTEXT_BYTES:
-            raise InvalidArgument(
-                "the ciphertext is empty or too long",
-                metadata={"field": "ciphertext", "allowed": f"1 to {MOST_CIPHERTEXT_BYTES} bytes"},
-            )
         digest = hashlib.sha256(ciphertext).digest()
         await self._store.leave(address, digest, ciphertext, lifetime=_LIFETIME)
 
     async def take(self, address: bytes, *, within: timedelta) -> bytes:
         """Wait for what is left at an address, and take it from there.
 
-        Raises ProvisioningEmpty, InvalidArgument, ResourceExhausted, Unavailable.
+        Raises ProvisioningEmpty, ResourceExhausted, Unavailable.
         """
-        _check_address(address)
         if self._waiting >= _MOST_WAITING:
             raise ResourceExhausted("too many wait to be linked")
         self._waiting += 1
@@ -68,11 +58,3 @@ class Provisioning:
                 )
             await self._clock.sleep(pause)
         return ciphertext
-
-
-def _check_address(address: bytes) -> None:
-    if len(address) != ID_BYTES:
-        raise InvalidArgument(
-            "address has another length",
-            metadata={"field": "address", "allowed": f"{ID_BYTES} bytes"},
-        )

@@ -25,11 +25,9 @@ from svc_message.identity.model import (
     NumberTaken,
     Registered,
     SigningDevice,
-    check_handle,
 )
 from svc_message.identity.numbers import Numbers, number_hash
 from svc_message.identity.signing import (
-    KEY_BYTES,
     check_fresh,
     check_signature,
     register_proof,
@@ -78,7 +76,7 @@ class Registering:
     async def register(self, wanted: Application) -> SigningDevice:
         """The primary device of the account with this handle, key and number, new or not.
 
-        Raises HandleInvalid, HandleTaken, SignatureInvalid, SignatureStale, CodeInvalid,
+        Raises HandleTaken, SignatureInvalid, SignatureStale, CodeInvalid,
         NumberTaken, RegistrationLocked, RateLimited, KeyInvalid, InvalidArgument, Unavailable.
         """
         number = self._checked(wanted)
@@ -99,8 +97,7 @@ class Registering:
     async def change_number(self, caller: Caller, phone_number: str, code: str) -> None:
         """Move the caller's account to another number.
 
-        Raises PermissionDenied, DeviceRevoked, CodeInvalid, NumberTaken, InvalidArgument,
-        Unavailable.
+        Raises PermissionDenied, DeviceRevoked, CodeInvalid, NumberTaken, Unavailable.
         """
         caller.demand_primary()
         number = number_hash(phone_number)
@@ -115,12 +112,6 @@ class Registering:
 
     def _checked(self, wanted: Application) -> bytes | None:
         """The number, if there is one and all is as it has to be before any shard is asked."""
-        check_handle(wanted.handle)
-        if len(wanted.public_key) != KEY_BYTES:
-            raise InvalidArgument(
-                "device_public_key has another length",
-                metadata={"field": "device_public_key", "allowed": f"{KEY_BYTES} bytes"},
-            )
         number = number_hash(wanted.phone_number) if wanted.phone_number else None
         check_fresh(wanted.signed_at, self._clock.now())
         proof = register_proof(

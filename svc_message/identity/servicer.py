@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.caller import Caller, caller_of
-from mesh.errors import InvalidArgument
 from svc_message.identity.accounts import Accounts
 from svc_message.identity.codes import Codes
 from svc_message.identity.deleting import Deleting
@@ -113,11 +112,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self, request: identity_pb2.SetPrivacyRequest, context: Any
     ) -> identity_pb2.SetPrivacyResponse:
         privacy = Privacy(
-            _audience("findable_by_handle", request.findable_by_handle),
-            _audience("findable_by_number", request.findable_by_number),
-            _audience("addable_to_groups", request.addable_to_groups),
-            _audience("presence_visible_to", request.presence_visible_to),
-            _choice(LastSeen, "last_seen", request.last_seen),
+            _choice(Audience, request.findable_by_handle),
+            _choice(Audience, request.findable_by_number),
+            _choice(Audience, request.addable_to_groups),
+            _choice(Audience, request.presence_visible_to),
+            _choice(LastSeen, request.last_seen),
         )
         await self._identity.personal.set_privacy(caller_of(context), privacy)
         return identity_pb2.SetPrivacyResponse()
@@ -163,7 +162,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def SetMute(
         self, request: identity_pb2.SetMuteRequest, context: Any
     ) -> identity_pb2.SetMuteResponse:
-        until = _time("until", request.until) if request.HasField("until") else None
+        until = request.until.ToDatetime(tzinfo=UTC) if request.HasField("until") else None
         caller, personal = caller_of(context), self._identity.personal
         if request.WhichOneof("conversation") == "group_id":
             await personal.mute_group(caller, request.group_id, until)
@@ -191,28 +190,8 @@ def _read_application(request: identity_pb2.RegisterRequest) -> Application:
     )
 
 
-def _audience(name: str, value: int) -> Audience | None:
-    return _choice(Audience, name, value)
-
-
-def _choice(kind: type[E], name: str, value: int) -> E | None:
-    if not value:
-        return None
-    try:
-        return kind(value)
-    except ValueError:
-        raise InvalidArgument(
-            "not a choice", metadata={"field": name, "allowed": kind.__name__}
-        ) from None
-
-
-def _time(name: str, timestamp: Timestamp) -> datetime:
-    try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(
-            "not a time", metadata={"field": name, "allowed": "a Timestamp"}
-        ) from None
+def _choice(kind: type[E], value: int) -> E | None:
+    return kind(value) if value else None
 
 
 def _milliseconds(timestamp: Timestamp) -> int:

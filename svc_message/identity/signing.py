@@ -8,8 +8,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from svc_message.identity.keys_model import DeviceKeys
 from svc_message.identity.model import SignatureInvalid, SignatureStale
 
-KEY_BYTES = 32
-
 _TOLERANCE = timedelta(seconds=60)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

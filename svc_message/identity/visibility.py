@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mesh.errors import InvalidArgument
-from mesh.ids import ID_BYTES
 from svc_message.identity.contact_store import Pair
 from svc_message.identity.personal import Audience, LastSeen, may
 from svc_message.identity.visibility_store import Choice, VisibilityStore
-
-_MOST_QUESTIONS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +18,7 @@ class Terms:
 
 
 class Visibility:
-    """Answers in the order of the questions. Raises InvalidArgument, ShardUnavailable, SlotMoving.
+    """Answers in the order of the questions. Raises ShardUnavailable, SlotMoving.
 
     It is mutual: presence is seen only where each lets the other see it.
     """
@@ -32,7 +28,6 @@ class Visibility:
 
     async def terms(self, viewings: Sequence[Pair]) -> list[Terms]:
         """What the second of each pair may learn of the first."""
-        _check(viewings)
         # Both ways at once: those of the owner's, then those of the viewer's side.
         sides = [*viewings, *((viewer, user) for user, viewer in viewings)]
         choices = await self._store.choices(sides)
@@ -45,7 +40,6 @@ class Visibility:
 
     async def memberships(self, memberships: Sequence[Pair]) -> list[bool]:
         """Whether the second of each pair is a member of the group that is the first."""
-        _check(memberships)
         return await self._store.memberships(memberships)
 
     async def _allowed(self, sides: Sequence[Pair], choices: Sequence[Choice]) -> list[bool]:
@@ -63,14 +57,3 @@ class Visibility:
 def _terms(owner: Choice, viewer: Choice, is_allowed: bool) -> Terms:  # noqa: FBT001
     is_unblocked = not owner.is_blocking and not viewer.is_blocking
     return Terms(is_unblocked and is_allowed, is_unblocked, LastSeen(owner.last_seen or 1).seconds)
-
-
-def _check(pairs: Sequence[Pair]) -> None:
-    if len(pairs) > _MOST_QUESTIONS or any(len(id_) != ID_BYTES for pair in pairs for id_ in pair):
-        raise InvalidArgument(
-            "pairs of ids",
-            metadata={
-                "field": "viewings, memberships",
-                "allowed": f"at most {_MOST_QUESTIONS}, of {ID_BYTES} bytes",
-            },
-        )

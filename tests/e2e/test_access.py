@@ -1,13 +1,12 @@
 """Every rpc of every proto, by every wrong caller: nobody gets in whom the proto does not name."""
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 
 from mesh.access import Access, Caller, access_of
 from mesh.health import check
@@ -17,24 +16,14 @@ from tests.e2e.device import reason_of
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
 from tests.e2e.test_tokens import FORGERIES, bearer, claims_of, signed, token_keys  # noqa: F401
+from tests.requests import SERVICES, filled
 from tests.tls import calling_as, identity
-from whimbrel.identity.v1 import identity_pb2
 from whimbrel_cli.stack.mesh import Mesh
 
 Pair = tuple[Account, Account]
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
-def services() -> Iterator[ServiceDescriptor]:
-    """All services of all protos."""
-    root = Path(identity_pb2.__file__).parents[2]
-    for path in sorted(root.rglob("*_pb2.py")):
-        name = ".".join(("whimbrel", *path.relative_to(root).with_suffix("").parts))
-        file: Any = importlib.import_module(name)
-        yield from file.DESCRIPTOR.services_by_name.values()
-
-
-SERVICES = list(services())
 ACCESSES = {name: access for service in SERVICES for name, access in access_of(service).items()}
 RPCS = {
     f"/{service.full_name}/{method.name}": method
@@ -46,14 +35,15 @@ RPCS = {
 async def outcome(
     channel: grpc.aio.Channel, method: MethodDescriptor, name: str, metadata: Any
 ) -> tuple[Any, str]:
-    """The status and the reason that a call ends with; its request is empty."""
+    """The status and the reason that a call ends with; its request is within its bounds."""
     try:
         if method.client_streaming:
             stream: Any = channel.stream_stream(name)(metadata=metadata, timeout=5)
             await stream.read()
             return await stream.code(), ""
         unary: Any = channel.unary_unary(name)
-        await unary(b"", metadata=metadata, timeout=5)
+        request = filled(method.input_type).SerializeToString()
+        await unary(request, metadata=metadata, timeout=5)
     except grpc.aio.AioRpcError as error:
         return error.code(), reason_of(error)
     return grpc.StatusCode.OK, ""

@@ -9,6 +9,9 @@ import grpc
 import pytest
 
 from mesh.server import INTERNAL_LISTENER, Listener, bind, new_server, running
+from whimbrel.error.v1 import reason_pb2
+
+assert reason_pb2  # the table of statuses, which every service has loaded
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]

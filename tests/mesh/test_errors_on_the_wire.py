@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from mesh.errors import (
     Failure,
+    InvalidArgument,
     PermissionDenied,
     Unavailable,
     WhimbrelError,
@@ -23,7 +24,7 @@ SHAPES = ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"]
 
 class Full(WhimbrelError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    reason = "RECIPIENT_FULL"
+    reason = "RATE_LIMITED"
 
 
 async def raise_full(_request, _context):
@@ -52,7 +53,7 @@ async def test_an_expected_error_arrives_with_its_reason_whatever_the_shape(serv
     assert error.details() == "the queue is full"
     assert failure_of(error) == Failure(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "RECIPIENT_FULL",
+        "RATE_LIMITED",
         {"shard": "a"},
         timedelta(seconds=1.5),
     )
@@ -110,6 +111,38 @@ async def test_a_bug_beside_an_expected_error_is_logged_and_the_expected_one_tol
 
     assert reason_of(error)[0] == "CALLER_NOT_ALLOWED"
     assert len(logged) == 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_status_that_is_not_in_the_table_is_told_as_a_bug(serve, call, shape):
+    class Lost(WhimbrelError):
+        code = grpc.StatusCode.DATA_LOSS
+        reason = "RATE_LIMITED"
+
+    async def behaviour(_request, _context):
+        raise Lost("what was told")
+
+    channel = await serve(behaviour)
+
+    with capture_logs() as logged:
+        error = await call(channel, shape)
+
+    assert (error.code(), reason_of(error)[0]) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert error.details() == "internal error"
+    assert [(line["log_level"], line["reason"]) for line in logged] == [("error", "RATE_LIMITED")]
+
+
+async def test_a_field_that_is_refused_is_told_as_a_bad_request_too(serve, call):
+    async def behaviour(_request, _context):
+        raise InvalidArgument("no", metadata={"field": "name", "allowed": "3 bytes"})
+
+    status = rpc_status.from_call(await call(await serve(behaviour), "UnaryUnary"))
+
+    told = error_details_pb2.BadRequest()
+    assert status.details[1].Unpack(told)
+    [violation] = told.field_violations
+    assert (violation.field, violation.description) == ("name", "3 bytes")
+    assert violation.reason == "FIELD_INVALID"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

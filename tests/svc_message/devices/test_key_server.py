@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from mesh.caller import Caller
-from mesh.errors import InvalidArgument, Unavailable
+from mesh.errors import Unavailable
 from mesh.ids import new_ulid, slot_of
 from mesh.redis import open_redis
 from svc_message.identity.buckets import Buckets, RateLimited
@@ -102,8 +102,6 @@ async def test_nothing_that_is_forged_or_malformed_changes_anything(keys, keyed)
     with pytest.raises(KeySignatureInvalid):
         await keys.upload(ann.caller, Upload(one_time_kem=kem_keys(mallory.identity, 1)))
     with pytest.raises(KeyInvalid):
-        await keys.upload(ann.caller, Upload(one_time=one_time_keys(101)))
-    with pytest.raises(KeyInvalid):
         await keys.upload(ann.caller, Upload(one_time=[replace(good[0], public_key=b"short")]))
 
     assert await keys.count(ann.caller) == (2, 0)
@@ -128,14 +126,11 @@ async def test_a_device_that_was_registered_without_keys_has_nothing_to_give(
         (account.user_id, 0),
         (new_ulid(), 0),
         (ann.user_id, 2),
-        (ann.user_id, 999),
     ):
         with pytest.raises(KeysUnknown):
             await keys.fetch(ann.caller, target, device)
     with pytest.raises(KeyInvalid):
         await keys.upload(keyless, Upload(one_time=one_time_keys(1)))
-    with pytest.raises(InvalidArgument):
-        await keys.fetch(ann.caller, b"short", 0)
     assert await keys.count(keyless) == (0, 0)
     assert await keys.check(keyless, b"") is False
 
@@ -199,13 +194,6 @@ async def test_only_identities_that_differ_are_told(keys, keyed, bulk_accounts) 
     changed = await keys.changed_identities(people[0].caller, known)
 
     assert changed == {p.user_id: p.identity.public for p in (people[2], people[4])}
-    for wrong in (
-        {new_ulid(): b"none" for _ in range(1_001)},
-        {b"short": b"none"},
-        {new_ulid(): b"wrong"},
-    ):
-        with pytest.raises(InvalidArgument):
-            await keys.changed_identities(people[0].caller, wrong)
 
 
 async def test_a_seventh_fetch_of_one_device_is_refused_for_that_caller_only(keys, keyed) -> None:

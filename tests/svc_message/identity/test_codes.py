@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from mesh.errors import InvalidArgument, Unimplemented
+from mesh.errors import Unimplemented
 from svc_message.identity.buckets import RateLimited
 from svc_message.identity.code_senders import CodeNotSent
 from svc_message.identity.codes import Codes
@@ -47,15 +47,6 @@ async def test_a_code_that_was_sent_is_right(codes, phones) -> None:
 
     assert len(phones.codes[NUMBER]) == 6
     assert issued.expires_at - issued.next_at == timedelta(minutes=9)
-
-
-@pytest.mark.parametrize("number", ["", "+", "4915112345678", "+0151234567", "+123", "+1" * 20])
-async def test_what_is_not_a_number_gets_no_code(codes, phones, number) -> None:
-    with pytest.raises(InvalidArgument) as refusal:
-        await codes.request(number)
-
-    assert refusal.value.metadata["field"] == "phone_number"
-    assert phones.codes == {}
 
 
 async def test_a_wrong_code_and_the_code_of_another_number_are_refused(codes, phones) -> None:

@@ -220,11 +220,9 @@ async def test_the_pin_is_not_stored(strict, alice, register_by_number, in_its_s
     assert hashlib.sha256(PIN).hexdigest() not in row
 
 
-async def test_only_the_primary_locks_and_only_with_a_hash() -> None:
+async def test_only_the_primary_locks() -> None:
     locks = RegistrationLocks(None)
 
-    with pytest.raises(InvalidArgument):
-        await locks.set(Caller(bytes(16), 1, 1), b"1234")
     with pytest.raises(PermissionDenied):
         await locks.set(Caller(bytes(16), 2, 1), PIN)
 

@@ -5,6 +5,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.bounds import BoundsInterceptor
 from mesh.errors import reason_of
 from mesh.ids import ulid_text
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
@@ -20,7 +21,7 @@ _CALLER = (
 
 @pytest.fixture
 async def stub(identity) -> AsyncIterator[identity_pb2_grpc.IdentityServiceStub]:
-    server = new_server(INTERNAL_LISTENER)
+    server = new_server(INTERNAL_LISTENER, interceptors=[BoundsInterceptor()])
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(identity), server)
     address = bind(server, "127.0.0.1:0")
     async with running(server, timedelta()), grpc.aio.insecure_channel(address) as channel:

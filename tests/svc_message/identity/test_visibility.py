@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 
-from mesh.errors import InvalidArgument
 from mesh.ids import random_id, slot_of
 from svc_message.conversations import direct_conversation
 from svc_message.identity.personal import Audience, LastSeen, Privacy
@@ -109,13 +108,3 @@ async def test_members_are_those_who_have_not_left(visibility, shards) -> None:
 
     asked = [(group, member), (group, former), (group, random_id()), (random_id(), member)]
     assert await visibility.memberships(asked) == [True, False, False, False]
-
-
-async def test_what_is_malformed_is_refused_before_any_shard_is_asked() -> None:
-    visibility = Visibility(VisibilityStore(None))
-
-    for pairs in ([(b"short", random_id())], [(random_id(), random_id())] * 501):
-        with pytest.raises(InvalidArgument):
-            await visibility.terms(pairs)
-        with pytest.raises(InvalidArgument):
-            await visibility.memberships(pairs)

@@ -79,15 +79,6 @@ async def test_a_mesh_without_events_says_so(events, call_as):
         await fetched(EventServicer(events, readers=["billing"], is_on=False))
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "A", "x" * 65, "a\n"])
-@pytest.mark.parametrize("field", ["group", "consumer"])
-async def test_names_of_another_form_are_refused(servicer, field, name):
-    with pytest.raises(InvalidArgument) as refused:
-        await fetched(servicer, **{field: name})
-
-    assert refused.value.metadata["field"] == field
-
-
 async def test_positions_on_no_shard_are_refused(servicer):
     response = event_pb2.FetchResponse(positions=[event_pb2.Position(shard="no", up_to=1)])
 

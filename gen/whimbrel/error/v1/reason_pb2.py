@@ -22,15 +22,126 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from whimbrel.error.v1 import status_pb2 as whimbrel_dot_error_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/error/v1/reason.proto\x12\x11whimbrel.error.v1*\x86\x11\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_FIELD_INVALID\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_METHOD_UNKNOWN\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x12#\n\x1f\x45RROR_REASON_METADATA_TOO_LARGE\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_TOKEN_MISSING\x10\n\x12\x1e\n\x1a\x45RROR_REASON_TOKEN_INVALID\x10\x0b\x12\x1e\n\x1a\x45RROR_REASON_TOKEN_EXPIRED\x10\x0c\x12#\n\x1f\x45RROR_REASON_CALLER_NOT_ALLOWED\x10\r\x12\x1f\n\x1b\x45RROR_REASON_HANDLE_INVALID\x10\x14\x12\x1d\n\x19\x45RROR_REASON_HANDLE_TAKEN\x10\x15\x12\x1f\n\x1b\x45RROR_REASON_HANDLE_UNKNOWN\x10\x16\x12\"\n\x1e\x45RROR_REASON_SIGNATURE_INVALID\x10\x17\x12 \n\x1c\x45RROR_REASON_SIGNATURE_STALE\x10\x18\x12\x1f\n\x1b\x45RROR_REASON_DEVICE_UNKNOWN\x10\x19\x12\x1d\n\x19\x45RROR_REASON_CODE_INVALID\x10\x1a\x12\x1d\n\x19\x45RROR_REASON_NUMBER_TAKEN\x10\x1b\x12$\n ERROR_REASON_REGISTRATION_LOCKED\x10\x1c\x12!\n\x1d\x45RROR_REASON_TOO_MANY_DEVICES\x10\x1d\x12\"\n\x1e\x45RROR_REASON_RECIPIENT_UNKNOWN\x10\x1e\x12\x1b\n\x17\x45RROR_REASON_BODY_EMPTY\x10\x1f\x12\x1f\n\x1b\x45RROR_REASON_BODY_TOO_LARGE\x10 \x12%\n!ERROR_REASON_TOO_MANY_OUTSTANDING\x10!\x12+\n\'ERROR_REASON_CLIENT_MESSAGE_ID_CONFLICT\x10\"\x12\x1e\n\x1a\x45RROR_REASON_RETRY_TOO_OLD\x10#\x12&\n\"ERROR_REASON_PREVIOUS_NOT_ACCEPTED\x10$\x12\x1f\n\x1b\x45RROR_REASON_RECIPIENT_FULL\x10%\x12\"\n\x1e\x45RROR_REASON_SHARD_UNAVAILABLE\x10&\x12\x1c\n\x18\x45RROR_REASON_SLOT_MOVING\x10\'\x12\x1f\n\x1b\x45RROR_REASON_ACK_ABOVE_HEAD\x10(\x12\x1c\n\x18\x45RROR_REASON_KEY_INVALID\x10)\x12#\n\x1f\x45RROR_REASON_LINK_TOKEN_INVALID\x10*\x12#\n\x1f\x45RROR_REASON_PROVISIONING_EMPTY\x10+\x12#\n\x1f\x45RROR_REASON_PROVISIONING_TAKEN\x10,\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10-\x12 \n\x1c\x45RROR_REASON_STREAM_REPLACED\x10\x32\x12\x1f\n\x1b\x45RROR_REASON_DEVICE_REVOKED\x10\x33\x12 \n\x1c\x45RROR_REASON_SERVER_DRAINING\x10\x34\x12\x1e\n\x1a\x45RROR_REASON_SLOW_CONSUMER\x10\x35\x12#\n\x1f\x45RROR_REASON_PROTOCOL_VIOLATION\x10\x36\x12\x1e\n\x1a\x45RROR_REASON_GROUP_UNKNOWN\x10<\x12\x1f\n\x1b\x45RROR_REASON_MEMBER_UNKNOWN\x10=\x12\x1e\n\x1a\x45RROR_REASON_MEMBER_BANNED\x10>\x12\x1b\n\x17\x45RROR_REASON_GROUP_FULL\x10?\x12#\n\x1f\x45RROR_REASON_GROUP_LINK_INVALID\x10@\x12 \n\x1c\x45RROR_REASON_MESSAGE_UNKNOWN\x10\x41\x12#\n\x1f\x45RROR_REASON_MEMBER_NOT_ADDABLE\x10\x42\x12\x1e\n\x1a\x45RROR_REASON_MEDIA_UNKNOWN\x10P\x12 \n\x1c\x45RROR_REASON_MEDIA_TOO_LARGE\x10Q\x12%\n!ERROR_REASON_MEDIA_QUOTA_EXCEEDED\x10R\x12!\n\x1d\x45RROR_REASON_MEDIA_INCOMPLETE\x10S\x12\x1b\n\x17\x45RROR_REASON_EVENTS_OFF\x10\x46\x12\x1b\n\x17\x45RROR_REASON_CLAIM_LOST\x10G\x12#\n\x1f\x45RROR_REASON_PUSH_TOKEN_INVALID\x10\x64\x12\"\n\x1e\x45RROR_REASON_PUSH_PROVIDER_OFF\x10\x65\x12!\n\x1d\x45RROR_REASON_TOO_MANY_WATCHES\x10Z\x12 \n\x1c\x45RROR_REASON_CHANNEL_UNKNOWN\x10n\x12%\n!ERROR_REASON_CHANNEL_LINK_INVALID\x10o\x12\"\n\x1e\x45RROR_REASON_CHANNEL_KEY_STALE\x10p\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_CHANNELS\x10q\x12 \n\x1c\x45RROR_REASON_TOO_MANY_ADMINS\x10r\x12\"\n\x1e\x45RROR_REASON_CURSOR_ABOVE_HEAD\x10sb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/error/v1/reason.proto\x12\x11whimbrel.error.v1\x1a\x1ewhimbrel/error/v1/status.proto*\x89\x14\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x15\x45RROR_REASON_INTERNAL\x10\x01\x1a\x05\xa2\xb5\x18\x01\r\x12%\n\x1a\x45RROR_REASON_FIELD_INVALID\x10\x02\x1a\x05\xa2\xb5\x18\x01\x03\x12&\n\x1b\x45RROR_REASON_METHOD_UNKNOWN\x10\x03\x1a\x05\xa2\xb5\x18\x01\x0c\x12#\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x1a\x05\xa2\xb5\x18\x01\x0e\x12#\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x1a\x06\xa2\xb5\x18\x02\x08\x0e\x12*\n\x1f\x45RROR_REASON_METADATA_TOO_LARGE\x10\x06\x1a\x05\xa2\xb5\x18\x01\x03\x12%\n\x1a\x45RROR_REASON_TOKEN_MISSING\x10\n\x1a\x05\xa2\xb5\x18\x01\x10\x12%\n\x1a\x45RROR_REASON_TOKEN_INVALID\x10\x0b\x1a\x05\xa2\xb5\x18\x01\x10\x12%\n\x1a\x45RROR_REASON_TOKEN_EXPIRED\x10\x0c\x1a\x05\xa2\xb5\x18\x01\x10\x12*\n\x1f\x45RROR_REASON_CALLER_NOT_ALLOWED\x10\r\x1a\x05\xa2\xb5\x18\x01\x07\x12&\n\x1b\x45RROR_REASON_HANDLE_INVALID\x10\x14\x1a\x05\xa2\xb5\x18\x01\x03\x12$\n\x19\x45RROR_REASON_HANDLE_TAKEN\x10\x15\x1a\x05\xa2\xb5\x18\x01\x06\x12&\n\x1b\x45RROR_REASON_HANDLE_UNKNOWN\x10\x16\x1a\x05\xa2\xb5\x18\x01\x05\x12*\n\x1e\x45RROR_REASON_SIGNATURE_INVALID\x10\x17\x1a\x06\xa2\xb5\x18\x02\x03\x10\x12\'\n\x1c\x45RROR_REASON_SIGNATURE_STALE\x10\x18\x1a\x05\xa2\xb5\x18\x01\x10\x12&\n\x1b\x45RROR_REASON_DEVICE_UNKNOWN\x10\x19\x1a\x05\xa2\xb5\x18\x01\x05\x12$\n\x19\x45RROR_REASON_CODE_INVALID\x10\x1a\x1a\x05\xa2\xb5\x18\x01\x10\x12$\n\x19\x45RROR_REASON_NUMBER_TAKEN\x10\x1b\x1a\x05\xa2\xb5\x18\x01\x06\x12+\n ERROR_REASON_REGISTRATION_LOCKED\x10\x1c\x1a\x05\xa2\xb5\x18\x01\x07\x12(\n\x1d\x45RROR_REASON_TOO_MANY_DEVICES\x10\x1d\x1a\x05\xa2\xb5\x18\x01\t\x12)\n\x1e\x45RROR_REASON_RECIPIENT_UNKNOWN\x10\x1e\x1a\x05\xa2\xb5\x18\x01\x05\x12\x1b\n\x17\x45RROR_REASON_BODY_EMPTY\x10\x1f\x12\x1f\n\x1b\x45RROR_REASON_BODY_TOO_LARGE\x10 \x12%\n!ERROR_REASON_TOO_MANY_OUTSTANDING\x10!\x12\x32\n\'ERROR_REASON_CLIENT_MESSAGE_ID_CONFLICT\x10\"\x1a\x05\xa2\xb5\x18\x01\x06\x12\x1e\n\x1a\x45RROR_REASON_RETRY_TOO_OLD\x10#\x12&\n\"ERROR_REASON_PREVIOUS_NOT_ACCEPTED\x10$\x12\x1f\n\x1b\x45RROR_REASON_RECIPIENT_FULL\x10%\x12)\n\x1e\x45RROR_REASON_SHARD_UNAVAILABLE\x10&\x1a\x05\xa2\xb5\x18\x01\x0e\x12#\n\x18\x45RROR_REASON_SLOT_MOVING\x10\'\x1a\x05\xa2\xb5\x18\x01\x0e\x12\x1f\n\x1b\x45RROR_REASON_ACK_ABOVE_HEAD\x10(\x12#\n\x18\x45RROR_REASON_KEY_INVALID\x10)\x1a\x05\xa2\xb5\x18\x01\x03\x12*\n\x1f\x45RROR_REASON_LINK_TOKEN_INVALID\x10*\x1a\x05\xa2\xb5\x18\x01\x10\x12*\n\x1f\x45RROR_REASON_PROVISIONING_EMPTY\x10+\x1a\x05\xa2\xb5\x18\x01\x05\x12*\n\x1f\x45RROR_REASON_PROVISIONING_TAKEN\x10,\x1a\x05\xa2\xb5\x18\x01\x06\x12$\n\x19\x45RROR_REASON_RATE_LIMITED\x10-\x1a\x05\xa2\xb5\x18\x01\x08\x12\'\n\x1c\x45RROR_REASON_STREAM_REPLACED\x10\x32\x1a\x05\xa2\xb5\x18\x01\n\x12&\n\x1b\x45RROR_REASON_DEVICE_REVOKED\x10\x33\x1a\x05\xa2\xb5\x18\x01\x10\x12\'\n\x1c\x45RROR_REASON_SERVER_DRAINING\x10\x34\x1a\x05\xa2\xb5\x18\x01\x0e\x12%\n\x1a\x45RROR_REASON_SLOW_CONSUMER\x10\x35\x1a\x05\xa2\xb5\x18\x01\x08\x12*\n\x1f\x45RROR_REASON_PROTOCOL_VIOLATION\x10\x36\x1a\x05\xa2\xb5\x18\x01\x03\x12%\n\x1a\x45RROR_REASON_GROUP_UNKNOWN\x10<\x1a\x05\xa2\xb5\x18\x01\x05\x12&\n\x1b\x45RROR_REASON_MEMBER_UNKNOWN\x10=\x1a\x05\xa2\xb5\x18\x01\x05\x12%\n\x1a\x45RROR_REASON_MEMBER_BANNED\x10>\x1a\x05\xa2\xb5\x18\x01\x07\x12\"\n\x17\x45RROR_REASON_GROUP_FULL\x10?\x1a\x05\xa2\xb5\x18\x01\x08\x12*\n\x1f\x45RROR_REASON_GROUP_LINK_INVALID\x10@\x1a\x05\xa2\xb5\x18\x01\x07\x12\'\n\x1c\x45RROR_REASON_MESSAGE_UNKNOWN\x10\x41\x1a\x05\xa2\xb5\x18\x01\x05\x12*\n\x1f\x45RROR_REASON_MEMBER_NOT_ADDABLE\x10\x42\x1a\x05\xa2\xb5\x18\x01\x07\x12%\n\x1a\x45RROR_REASON_MEDIA_UNKNOWN\x10P\x1a\x05\xa2\xb5\x18\x01\x05\x12\'\n\x1c\x45RROR_REASON_MEDIA_TOO_LARGE\x10Q\x1a\x05\xa2\xb5\x18\x01\x03\x12,\n!ERROR_REASON_MEDIA_QUOTA_EXCEEDED\x10R\x1a\x05\xa2\xb5\x18\x01\x08\x12(\n\x1d\x45RROR_REASON_MEDIA_INCOMPLETE\x10S\x1a\x05\xa2\xb5\x18\x01\t\x12\"\n\x17\x45RROR_REASON_EVENTS_OFF\x10\x46\x1a\x05\xa2\xb5\x18\x01\t\x12\"\n\x17\x45RROR_REASON_CLAIM_LOST\x10G\x1a\x05\xa2\xb5\x18\x01\n\x12*\n\x1f\x45RROR_REASON_PUSH_TOKEN_INVALID\x10\x64\x1a\x05\xa2\xb5\x18\x01\x03\x12)\n\x1e\x45RROR_REASON_PUSH_PROVIDER_OFF\x10\x65\x1a\x05\xa2\xb5\x18\x01\t\x12!\n\x1d\x45RROR_REASON_TOO_MANY_WATCHES\x10Z\x12\'\n\x1c\x45RROR_REASON_CHANNEL_UNKNOWN\x10n\x1a\x05\xa2\xb5\x18\x01\x05\x12,\n!ERROR_REASON_CHANNEL_LINK_INVALID\x10o\x1a\x05\xa2\xb5\x18\x01\x07\x12)\n\x1e\x45RROR_REASON_CHANNEL_KEY_STALE\x10p\x1a\x05\xa2\xb5\x18\x01\t\x12)\n\x1e\x45RROR_REASON_TOO_MANY_CHANNELS\x10q\x1a\x05\xa2\xb5\x18\x01\x08\x12\'\n\x1c\x45RROR_REASON_TOO_MANY_ADMINS\x10r\x1a\x05\xa2\xb5\x18\x01\x08\x12)\n\x1e\x45RROR_REASON_CURSOR_ABOVE_HEAD\x10s\x1a\x05\xa2\xb5\x18\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.error.v1.reason_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=54
-  _globals['_ERRORREASON']._serialized_end=2236
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_INTERNAL"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_INTERNAL"]._serialized_options = b'\242\265\030\001\r'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_FIELD_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_FIELD_INVALID"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_METHOD_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_METHOD_UNKNOWN"]._serialized_options = b'\242\265\030\001\014'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_UNAVAILABLE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_UNAVAILABLE"]._serialized_options = b'\242\265\030\001\016'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_OVERLOADED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_OVERLOADED"]._serialized_options = b'\242\265\030\002\010\016'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_METADATA_TOO_LARGE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_METADATA_TOO_LARGE"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_MISSING"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_MISSING"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_INVALID"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_EXPIRED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOKEN_EXPIRED"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CALLER_NOT_ALLOWED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CALLER_NOT_ALLOWED"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_INVALID"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_TAKEN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_TAKEN"]._serialized_options = b'\242\265\030\001\006'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_HANDLE_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SIGNATURE_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SIGNATURE_INVALID"]._serialized_options = b'\242\265\030\002\003\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SIGNATURE_STALE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SIGNATURE_STALE"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_DEVICE_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_DEVICE_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CODE_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CODE_INVALID"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_NUMBER_TAKEN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_NUMBER_TAKEN"]._serialized_options = b'\242\265\030\001\006'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_REGISTRATION_LOCKED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_REGISTRATION_LOCKED"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_DEVICES"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_DEVICES"]._serialized_options = b'\242\265\030\001\t'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_RECIPIENT_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_RECIPIENT_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CLIENT_MESSAGE_ID_CONFLICT"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CLIENT_MESSAGE_ID_CONFLICT"]._serialized_options = b'\242\265\030\001\006'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SHARD_UNAVAILABLE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SHARD_UNAVAILABLE"]._serialized_options = b'\242\265\030\001\016'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SLOT_MOVING"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SLOT_MOVING"]._serialized_options = b'\242\265\030\001\016'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_KEY_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_KEY_INVALID"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_LINK_TOKEN_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_LINK_TOKEN_INVALID"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROVISIONING_EMPTY"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROVISIONING_EMPTY"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROVISIONING_TAKEN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROVISIONING_TAKEN"]._serialized_options = b'\242\265\030\001\006'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_RATE_LIMITED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_RATE_LIMITED"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_STREAM_REPLACED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_STREAM_REPLACED"]._serialized_options = b'\242\265\030\001\n'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_DEVICE_REVOKED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_DEVICE_REVOKED"]._serialized_options = b'\242\265\030\001\020'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SERVER_DRAINING"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SERVER_DRAINING"]._serialized_options = b'\242\265\030\001\016'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SLOW_CONSUMER"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SLOW_CONSUMER"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROTOCOL_VIOLATION"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PROTOCOL_VIOLATION"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_BANNED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_BANNED"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_FULL"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_FULL"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_LINK_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_GROUP_LINK_INVALID"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MESSAGE_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MESSAGE_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_NOT_ADDABLE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEMBER_NOT_ADDABLE"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_TOO_LARGE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_TOO_LARGE"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_QUOTA_EXCEEDED"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_QUOTA_EXCEEDED"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_INCOMPLETE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_MEDIA_INCOMPLETE"]._serialized_options = b'\242\265\030\001\t'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_EVENTS_OFF"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_EVENTS_OFF"]._serialized_options = b'\242\265\030\001\t'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CLAIM_LOST"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CLAIM_LOST"]._serialized_options = b'\242\265\030\001\n'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PUSH_TOKEN_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PUSH_TOKEN_INVALID"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PUSH_PROVIDER_OFF"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PUSH_PROVIDER_OFF"]._serialized_options = b'\242\265\030\001\t'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_UNKNOWN"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_UNKNOWN"]._serialized_options = b'\242\265\030\001\005'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_LINK_INVALID"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_LINK_INVALID"]._serialized_options = b'\242\265\030\001\007'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_KEY_STALE"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CHANNEL_KEY_STALE"]._serialized_options = b'\242\265\030\001\t'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_CHANNELS"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_CHANNELS"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_ADMINS"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_TOO_MANY_ADMINS"]._serialized_options = b'\242\265\030\001\010'
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CURSOR_ABOVE_HEAD"]._loaded_options = None
+  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CURSOR_ABOVE_HEAD"]._serialized_options = b'\242\265\030\001\003'
+  _globals['_ERRORREASON']._serialized_start=86
+  _globals['_ERRORREASON']._serialized_end=2655
 # @@protoc_insertion_point(module_scope)

@@ -24,43 +24,56 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/event/v1/event.proto\x12\x11whimbrel.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\"^\n\x0c\x46\x65tchRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\r\x12\x19\n\x11wait_milliseconds\x18\x04 \x01(\r\"o\n\rFetchResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.whimbrel.event.v1.DomainEvent\x12.\n\tpositions\x18\x02 \x03(\x0b\x32\x1b.whimbrel.event.v1.Position\"(\n\x08Position\x12\r\n\x05shard\x18\x01 \x01(\t\x12\r\n\x05up_to\x18\x02 \x01(\x04\"]\n\nAckRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12.\n\tpositions\x18\x03 \x03(\x0b\x32\x1b.whimbrel.event.v1.Position\"\r\n\x0b\x41\x63kResponse\"\xc8\x02\n\x0b\x44omainEvent\x12/\n\x0bhappened_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1b.whimbrel.event.v1.AcceptedH\x00\x12\x31\n\tdelivered\x18\x03 \x01(\x0b\x32\x1c.whimbrel.event.v1.DeliveredH\x00\x12\'\n\x04read\x18\x04 \x01(\x0b\x32\x17.whimbrel.event.v1.ReadH\x00\x12\x38\n\rgroup_changed\x18\x05 \x01(\x0b\x32\x1f.whimbrel.event.v1.GroupChangedH\x00\x12\x38\n\rdevice_linked\x18\x06 \x01(\x0b\x32\x1f.whimbrel.event.v1.DeviceLinkedH\x00\x42\x07\n\x05\x65vent\"q\n\x08\x41\x63\x63\x65pted\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\nmessage_id\x18\x03 \x01(\x0c\x12\x11\n\tsender_id\x18\x04 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x05 \x01(\r\"s\n\tDelivered\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x0c\x12\x11\n\tauthor_id\x18\x03 \x01(\x0c\x12\x11\n\tafter_seq\x18\x04 \x01(\x04\x12\x11\n\tup_to_seq\x18\x05 \x01(\x04\"X\n\x04Read\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x11\n\treader_id\x18\x02 \x01(\x0c\x12\x11\n\tauthor_id\x18\x03 \x01(\x0c\x12\x11\n\tup_to_seq\x18\x04 \x01(\x04\"D\n\x0cGroupChanged\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63tor_id\x18\x03 \x01(\x0c\"2\n\x0c\x44\x65viceLinked\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r2\xbf\x01\n\x0c\x45ventService\x12S\n\x05\x46\x65tch\x12\x1f.whimbrel.event.v1.FetchRequest\x1a .whimbrel.event.v1.FetchResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x12M\n\x03\x41\x63k\x12\x1d.whimbrel.event.v1.AckRequest\x1a\x1e.whimbrel.event.v1.AckResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/event/v1/event.proto\x12\x11whimbrel.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\x90\x01\n\x0c\x46\x65tchRequest\x12&\n\x05group\x18\x01 \x01(\tB\x17\x9a\xb5\x18\x13*\x11[a-z0-9._-]{1,64}\x12)\n\x08\x63onsumer\x18\x02 \x01(\tB\x17\x9a\xb5\x18\x13*\x11[a-z0-9._-]{1,64}\x12\x12\n\nmax_events\x18\x03 \x01(\r\x12\x19\n\x11wait_milliseconds\x18\x04 \x01(\r\"o\n\rFetchResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.whimbrel.event.v1.DomainEvent\x12.\n\tpositions\x18\x02 \x03(\x0b\x32\x1b.whimbrel.event.v1.Position\"2\n\x08Position\x12\x17\n\x05shard\x18\x01 \x01(\tB\x08\x9a\xb5\x18\x04\x10\x01\x18@\x12\r\n\x05up_to\x18\x02 \x01(\x04\"\x98\x01\n\nAckRequest\x12&\n\x05group\x18\x01 \x01(\tB\x17\x9a\xb5\x18\x13*\x11[a-z0-9._-]{1,64}\x12)\n\x08\x63onsumer\x18\x02 \x01(\tB\x17\x9a\xb5\x18\x13*\x11[a-z0-9._-]{1,64}\x12\x37\n\tpositions\x18\x03 \x03(\x0b\x32\x1b.whimbrel.event.v1.PositionB\x07\x9a\xb5\x18\x03H\xe8\x07\"\r\n\x0b\x41\x63kResponse\"\xc8\x02\n\x0b\x44omainEvent\x12/\n\x0bhappened_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1b.whimbrel.event.v1.AcceptedH\x00\x12\x31\n\tdelivered\x18\x03 \x01(\x0b\x32\x1c.whimbrel.event.v1.DeliveredH\x00\x12\'\n\x04read\x18\x04 \x01(\x0b\x32\x17.whimbrel.event.v1.ReadH\x00\x12\x38\n\rgroup_changed\x18\x05 \x01(\x0b\x32\x1f.whimbrel.event.v1.GroupChangedH\x00\x12\x38\n\rdevice_linked\x18\x06 \x01(\x0b\x32\x1f.whimbrel.event.v1.DeviceLinkedH\x00\x42\x07\n\x05\x65vent\"q\n\x08\x41\x63\x63\x65pted\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\nmessage_id\x18\x03 \x01(\x0c\x12\x11\n\tsender_id\x18\x04 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x05 \x01(\r\"s\n\tDelivered\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x14\n\x0crecipient_id\x18\x02 \x01(\x0c\x12\x11\n\tauthor_id\x18\x03 \x01(\x0c\x12\x11\n\tafter_seq\x18\x04 \x01(\x04\x12\x11\n\tup_to_seq\x18\x05 \x01(\x04\"X\n\x04Read\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\x0c\x12\x11\n\treader_id\x18\x02 \x01(\x0c\x12\x11\n\tauthor_id\x18\x03 \x01(\x0c\x12\x11\n\tup_to_seq\x18\x04 \x01(\x04\"D\n\x0cGroupChanged\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63tor_id\x18\x03 \x01(\x0c\"2\n\x0c\x44\x65viceLinked\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r2\xbf\x01\n\x0c\x45ventService\x12S\n\x05\x46\x65tch\x12\x1f.whimbrel.event.v1.FetchRequest\x1a .whimbrel.event.v1.FetchResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x12M\n\x03\x41\x63k\x12\x1d.whimbrel.event.v1.AckRequest\x1a\x1e.whimbrel.event.v1.AckResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.event.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FETCHREQUEST'].fields_by_name['group']._loaded_options = None
+  _globals['_FETCHREQUEST'].fields_by_name['group']._serialized_options = b'\232\265\030\023*\021[a-z0-9._-]{1,64}'
+  _globals['_FETCHREQUEST'].fields_by_name['consumer']._loaded_options = None
+  _globals['_FETCHREQUEST'].fields_by_name['consumer']._serialized_options = b'\232\265\030\023*\021[a-z0-9._-]{1,64}'
+  _globals['_POSITION'].fields_by_name['shard']._loaded_options = None
+  _globals['_POSITION'].fields_by_name['shard']._serialized_options = b'\232\265\030\004\020\001\030@'
+  _globals['_ACKREQUEST'].fields_by_name['group']._loaded_options = None
+  _globals['_ACKREQUEST'].fields_by_name['group']._serialized_options = b'\232\265\030\023*\021[a-z0-9._-]{1,64}'
+  _globals['_ACKREQUEST'].fields_by_name['consumer']._loaded_options = None
+  _globals['_ACKREQUEST'].fields_by_name['consumer']._serialized_options = b'\232\265\030\023*\021[a-z0-9._-]{1,64}'
+  _globals['_ACKREQUEST'].fields_by_name['positions']._loaded_options = None
+  _globals['_ACKREQUEST'].fields_by_name['positions']._serialized_options = b'\232\265\030\003H\350\007'
   _globals['_EVENTSERVICE']._loaded_options = None
   _globals['_EVENTSERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_EVENTSERVICE'].methods_by_name['Fetch']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['Fetch']._serialized_options = b'\212\265\030\003\n\001\004'
   _globals['_EVENTSERVICE'].methods_by_name['Ack']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['Ack']._serialized_options = b'\212\265\030\003\n\001\004'
-  _globals['_FETCHREQUEST']._serialized_start=118
-  _globals['_FETCHREQUEST']._serialized_end=212
-  _globals['_FETCHRESPONSE']._serialized_start=214
-  _globals['_FETCHRESPONSE']._serialized_end=325
-  _globals['_POSITION']._serialized_start=327
-  _globals['_POSITION']._serialized_end=367
-  _globals['_ACKREQUEST']._serialized_start=369
-  _globals['_ACKREQUEST']._serialized_end=462
-  _globals['_ACKRESPONSE']._serialized_start=464
-  _globals['_ACKRESPONSE']._serialized_end=477
-  _globals['_DOMAINEVENT']._serialized_start=480
-  _globals['_DOMAINEVENT']._serialized_end=808
-  _globals['_ACCEPTED']._serialized_start=810
-  _globals['_ACCEPTED']._serialized_end=923
-  _globals['_DELIVERED']._serialized_start=925
-  _globals['_DELIVERED']._serialized_end=1040
-  _globals['_READ']._serialized_start=1042
-  _globals['_READ']._serialized_end=1130
-  _globals['_GROUPCHANGED']._serialized_start=1132
-  _globals['_GROUPCHANGED']._serialized_end=1200
-  _globals['_DEVICELINKED']._serialized_start=1202
-  _globals['_DEVICELINKED']._serialized_end=1252
-  _globals['_EVENTSERVICE']._serialized_start=1255
-  _globals['_EVENTSERVICE']._serialized_end=1446
+  _globals['_FETCHREQUEST']._serialized_start=152
+  _globals['_FETCHREQUEST']._serialized_end=296
+  _globals['_FETCHRESPONSE']._serialized_start=298
+  _globals['_FETCHRESPONSE']._serialized_end=409
+  _globals['_POSITION']._serialized_start=411
+  _globals['_POSITION']._serialized_end=461
+  _globals['_ACKREQUEST']._serialized_start=464
+  _globals['_ACKREQUEST']._serialized_end=616
+  _globals['_ACKRESPONSE']._serialized_start=618
+  _globals['_ACKRESPONSE']._serialized_end=631
+  _globals['_DOMAINEVENT']._serialized_start=634
+  _globals['_DOMAINEVENT']._serialized_end=962
+  _globals['_ACCEPTED']._serialized_start=964
+  _globals['_ACCEPTED']._serialized_end=1077
+  _globals['_DELIVERED']._serialized_start=1079
+  _globals['_DELIVERED']._serialized_end=1194
+  _globals['_READ']._serialized_start=1196
+  _globals['_READ']._serialized_end=1284
+  _globals['_GROUPCHANGED']._serialized_start=1286
+  _globals['_GROUPCHANGED']._serialized_end=1354
+  _globals['_DEVICELINKED']._serialized_start=1356
+  _globals['_DEVICELINKED']._serialized_end=1406
+  _globals['_EVENTSERVICE']._serialized_start=1409
+  _globals['_EVENTSERVICE']._serialized_end=1600
 # @@protoc_insertion_point(module_scope)

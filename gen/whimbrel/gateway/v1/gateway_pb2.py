@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.channel.v1 import post_pb2 as whimbrel_dot_channel_dot_v1_dot_post__pb2
 from whimbrel.error.v1 import reason_pb2 as whimbrel_dot_error_dot_v1_dot_reason__pb2
 from whimbrel.message.v1 import envelope_pb2 as whimbrel_dot_message_dot_v1_dot_envelope__pb2
@@ -33,45 +34,69 @@ from whimbrel.message.v1 import send_pb2 as whimbrel_dot_message_dot_v1_dot_send
 from whimbrel.presence.v1 import state_pb2 as whimbrel_dot_presence_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/gateway/v1/gateway.proto\x12\x13whimbrel.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1ewhimbrel/channel/v1/post.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\x1a whimbrel/presence/v1/state.proto\"B\n\x0e\x43onnectRequest\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.DeviceEvent\"C\n\x0f\x43onnectResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.ServerEvent\"\x93\x03\n\x0b\x44\x65viceEvent\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.whimbrel.gateway.v1.HelloH\x00\x12)\n\x04send\x18\x02 \x01(\x0b\x32\x19.whimbrel.message.v1.SendH\x00\x12\'\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x18.whimbrel.gateway.v1.AckH\x00\x12)\n\x04read\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12=\n\x0ereauthenticate\x18\x05 \x01(\x0b\x32#.whimbrel.gateway.v1.ReauthenticateH\x00\x12.\n\x05watch\x18\x06 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.ChatListH\x00\x12\x30\n\x07unwatch\x18\x07 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.ChatListH\x00\x12.\n\x07writing\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.TypingH\x00\x42\x07\n\x05\x65vent\"\xa1\x07\n\x0bServerEvent\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.whimbrel.gateway.v1.WelcomeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x30\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.EnvelopeH\x00\x12\x32\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.CaughtUpH\x00\x12/\n\x07receipt\x18\x06 \x01(\x0b\x32\x1c.whimbrel.message.v1.ReceiptH\x00\x12\x32\n\rread_recorded\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12.\n\x07go_away\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.GoAwayH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\t \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12\x36\n\x0blow_prekeys\x18\n \x01(\x0b\x32\x1f.whimbrel.gateway.v1.LowPrekeysH\x00\x12:\n\rgroup_changed\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x12\x34\n\ngroup_news\x18\x0c \x01(\x0b\x32\x1e.whimbrel.message.v1.GroupNewsH\x00\x12\x32\n\x08presence\x18\r \x01(\x0b\x32\x1e.whimbrel.presence.v1.PresenceH\x00\x12\x35\n\x07writing\x18\x0e \x01(\x0b\x32\".whimbrel.presence.v1.TypingNoticeH\x00\x12:\n\rwatch_refused\x18\x0f \x01(\x0b\x32!.whimbrel.gateway.v1.WatchRefusedH\x00\x12\x31\n\x0c\x63hannel_post\x18\x10 \x01(\x0b\x32\x19.whimbrel.channel.v1.PostH\x00\x12\x33\n\rchannel_heads\x18\x11 \x01(\x0b\x32\x1a.whimbrel.channel.v1.HeadsH\x00\x42\x07\n\x05\x65vent\"D\n\x05Hello\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0bmax_unacked\x18\x02 \x01(\r\x12\x16\n\x0e\x61\x66ter_receipts\x18\x03 \x01(\x04\"\x1f\n\x0eReauthenticate\x12\r\n\x05token\x18\x01 \x01(\t\"/\n\x08\x43hatList\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\x12\x11\n\tgroup_ids\x18\x02 \x03(\x0c\"i\n\x06Typing\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x02 \x01(\x0cH\x00\x12\x30\n\x08\x61\x63tivity\x18\x03 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x06\n\x04\x63hat\"O\n\x0cWatchRefused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\r\"D\n\nLowPrekeys\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"\x88\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06limits\x18\x04 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.Limits\"\x8c\x01\n\x06Limits\x12\x13\n\x0bmax_unacked\x18\x01 \x01(\r\x12\x1d\n\x15max_outstanding_sends\x18\x02 \x01(\r\x12\x1d\n\x15max_outstanding_bytes\x18\x03 \x01(\r\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\r\"\x18\n\x03\x41\x63k\x12\x11\n\tup_to_pos\x18\x01 \x01(\x04\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03pos\x18\x01 \x01(\x04\"l\n\x06GoAway\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2s\n\x0eGatewayService\x12\x61\n\x07\x43onnect\x12#.whimbrel.gateway.v1.ConnectRequest\x1a$.whimbrel.gateway.v1.ConnectResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/gateway/v1/gateway.proto\x12\x13whimbrel.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a\x1ewhimbrel/channel/v1/post.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\"whimbrel/message/v1/envelope.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\x1a whimbrel/presence/v1/state.proto\"L\n\x0e\x43onnectRequest\x12:\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.DeviceEventB\x08\x9a\xb5\x18\x04@\x01`\x01\"C\n\x0f\x43onnectResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .whimbrel.gateway.v1.ServerEvent\"\xa3\x03\n\x0b\x44\x65viceEvent\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.whimbrel.gateway.v1.HelloH\x00\x12\x31\n\x04send\x18\x02 \x01(\x0b\x32\x19.whimbrel.message.v1.SendB\x06\x9a\xb5\x18\x02h\x01H\x00\x12\'\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x18.whimbrel.gateway.v1.AckH\x00\x12)\n\x04read\x18\x04 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12=\n\x0ereauthenticate\x18\x05 \x01(\x0b\x32#.whimbrel.gateway.v1.ReauthenticateH\x00\x12.\n\x05watch\x18\x06 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.ChatListH\x00\x12\x30\n\x07unwatch\x18\x07 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.ChatListH\x00\x12.\n\x07writing\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.TypingH\x00\x42\x0f\n\x05\x65vent\x12\x06\x9a\xb5\x18\x02\x08\x01\"\xa1\x07\n\x0bServerEvent\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.whimbrel.gateway.v1.WelcomeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x03 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12\x30\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1d.whimbrel.message.v1.EnvelopeH\x00\x12\x32\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1d.whimbrel.gateway.v1.CaughtUpH\x00\x12/\n\x07receipt\x18\x06 \x01(\x0b\x32\x1c.whimbrel.message.v1.ReceiptH\x00\x12\x32\n\rread_recorded\x18\x07 \x01(\x0b\x32\x19.whimbrel.message.v1.ReadH\x00\x12.\n\x07go_away\x18\x08 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.GoAwayH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\t \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12\x36\n\x0blow_prekeys\x18\n \x01(\x0b\x32\x1f.whimbrel.gateway.v1.LowPrekeysH\x00\x12:\n\rgroup_changed\x18\x0b \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x12\x34\n\ngroup_news\x18\x0c \x01(\x0b\x32\x1e.whimbrel.message.v1.GroupNewsH\x00\x12\x32\n\x08presence\x18\r \x01(\x0b\x32\x1e.whimbrel.presence.v1.PresenceH\x00\x12\x35\n\x07writing\x18\x0e \x01(\x0b\x32\".whimbrel.presence.v1.TypingNoticeH\x00\x12:\n\rwatch_refused\x18\x0f \x01(\x0b\x32!.whimbrel.gateway.v1.WatchRefusedH\x00\x12\x31\n\x0c\x63hannel_post\x18\x10 \x01(\x0b\x32\x19.whimbrel.channel.v1.PostH\x00\x12\x33\n\rchannel_heads\x18\x11 \x01(\x0b\x32\x1a.whimbrel.channel.v1.HeadsH\x00\x42\x07\n\x05\x65vent\"U\n\x05Hello\x12\x16\n\x06\x63lient\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\x12\x1c\n\x0bmax_unacked\x18\x02 \x01(\rB\x07\x9a\xb5\x18\x03\x38\x80\x02\x12\x16\n\x0e\x61\x66ter_receipts\x18\x03 \x01(\x04\"\'\n\x0eReauthenticate\x12\x15\n\x05token\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02`\x01\"C\n\x08\x43hatList\x12\x1a\n\x08user_ids\x18\x01 \x03(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10`\x01\x12\x1b\n\tgroup_ids\x18\x02 \x03(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10`\x01\"\x8b\x01\n\x06Typing\x12\x19\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x1a\n\x08group_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12:\n\x08\x61\x63tivity\x18\x03 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x08\x9a\xb5\x18\x04\x30\x01\x38\x03\x42\x0e\n\x04\x63hat\x12\x06\x9a\xb5\x18\x02\x08\x01\"O\n\x0cWatchRefused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\r\"D\n\nLowPrekeys\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"\x88\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08head_pos\x18\x02 \x01(\x04\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06limits\x18\x04 \x01(\x0b\x32\x1b.whimbrel.gateway.v1.Limits\"\x8c\x01\n\x06Limits\x12\x13\n\x0bmax_unacked\x18\x01 \x01(\r\x12\x1d\n\x15max_outstanding_sends\x18\x02 \x01(\r\x12\x1d\n\x15max_outstanding_bytes\x18\x03 \x01(\r\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\r\"\x18\n\x03\x41\x63k\x12\x11\n\tup_to_pos\x18\x01 \x01(\x04\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03pos\x18\x01 \x01(\x04\"l\n\x06GoAway\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2s\n\x0eGatewayService\x12\x61\n\x07\x43onnect\x12#.whimbrel.gateway.v1.ConnectRequest\x1a$.whimbrel.gateway.v1.ConnectResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.gateway.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CONNECTREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_CONNECTREQUEST'].fields_by_name['events']._serialized_options = b'\232\265\030\004@\001`\001'
+  _globals['_DEVICEEVENT'].oneofs_by_name['event']._loaded_options = None
+  _globals['_DEVICEEVENT'].oneofs_by_name['event']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_DEVICEEVENT'].fields_by_name['send']._loaded_options = None
+  _globals['_DEVICEEVENT'].fields_by_name['send']._serialized_options = b'\232\265\030\002h\001'
+  _globals['_HELLO'].fields_by_name['client']._loaded_options = None
+  _globals['_HELLO'].fields_by_name['client']._serialized_options = b'\232\265\030\002\030@'
+  _globals['_HELLO'].fields_by_name['max_unacked']._loaded_options = None
+  _globals['_HELLO'].fields_by_name['max_unacked']._serialized_options = b'\232\265\030\0038\200\002'
+  _globals['_REAUTHENTICATE'].fields_by_name['token']._loaded_options = None
+  _globals['_REAUTHENTICATE'].fields_by_name['token']._serialized_options = b'\232\265\030\002`\001'
+  _globals['_CHATLIST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_CHATLIST'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\004\010\020`\001'
+  _globals['_CHATLIST'].fields_by_name['group_ids']._loaded_options = None
+  _globals['_CHATLIST'].fields_by_name['group_ids']._serialized_options = b'\232\265\030\004\010\020`\001'
+  _globals['_TYPING'].oneofs_by_name['chat']._loaded_options = None
+  _globals['_TYPING'].oneofs_by_name['chat']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_TYPING'].fields_by_name['user_id']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_TYPING'].fields_by_name['group_id']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_TYPING'].fields_by_name['activity']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['activity']._serialized_options = b'\232\265\030\0040\0018\003'
   _globals['_GATEWAYSERVICE'].methods_by_name['Connect']._loaded_options = None
   _globals['_GATEWAYSERVICE'].methods_by_name['Connect']._serialized_options = b'\212\265\030\003\n\001\002'
-  _globals['_CONNECTREQUEST']._serialized_start=357
-  _globals['_CONNECTREQUEST']._serialized_end=423
-  _globals['_CONNECTRESPONSE']._serialized_start=425
-  _globals['_CONNECTRESPONSE']._serialized_end=492
-  _globals['_DEVICEEVENT']._serialized_start=495
-  _globals['_DEVICEEVENT']._serialized_end=898
-  _globals['_SERVEREVENT']._serialized_start=901
-  _globals['_SERVEREVENT']._serialized_end=1830
-  _globals['_HELLO']._serialized_start=1832
-  _globals['_HELLO']._serialized_end=1900
-  _globals['_REAUTHENTICATE']._serialized_start=1902
-  _globals['_REAUTHENTICATE']._serialized_end=1933
-  _globals['_CHATLIST']._serialized_start=1935
-  _globals['_CHATLIST']._serialized_end=1982
-  _globals['_TYPING']._serialized_start=1984
-  _globals['_TYPING']._serialized_end=2089
-  _globals['_WATCHREFUSED']._serialized_start=2091
-  _globals['_WATCHREFUSED']._serialized_end=2170
-  _globals['_LOWPREKEYS']._serialized_start=2172
-  _globals['_LOWPREKEYS']._serialized_end=2240
-  _globals['_WELCOME']._serialized_start=2243
-  _globals['_WELCOME']._serialized_end=2379
-  _globals['_LIMITS']._serialized_start=2382
-  _globals['_LIMITS']._serialized_end=2522
-  _globals['_ACK']._serialized_start=2524
-  _globals['_ACK']._serialized_end=2548
-  _globals['_CAUGHTUP']._serialized_start=2550
-  _globals['_CAUGHTUP']._serialized_end=2573
-  _globals['_GOAWAY']._serialized_start=2575
-  _globals['_GOAWAY']._serialized_end=2683
-  _globals['_GATEWAYSERVICE']._serialized_start=2685
-  _globals['_GATEWAYSERVICE']._serialized_end=2800
+  _globals['_CONNECTREQUEST']._serialized_start=390
+  _globals['_CONNECTREQUEST']._serialized_end=466
+  _globals['_CONNECTRESPONSE']._serialized_start=468
+  _globals['_CONNECTRESPONSE']._serialized_end=535
+  _globals['_DEVICEEVENT']._serialized_start=538
+  _globals['_DEVICEEVENT']._serialized_end=957
+  _globals['_SERVEREVENT']._serialized_start=960
+  _globals['_SERVEREVENT']._serialized_end=1889
+  _globals['_HELLO']._serialized_start=1891
+  _globals['_HELLO']._serialized_end=1976
+  _globals['_REAUTHENTICATE']._serialized_start=1978
+  _globals['_REAUTHENTICATE']._serialized_end=2017
+  _globals['_CHATLIST']._serialized_start=2019
+  _globals['_CHATLIST']._serialized_end=2086
+  _globals['_TYPING']._serialized_start=2089
+  _globals['_TYPING']._serialized_end=2228
+  _globals['_WATCHREFUSED']._serialized_start=2230
+  _globals['_WATCHREFUSED']._serialized_end=2309
+  _globals['_LOWPREKEYS']._serialized_start=2311
+  _globals['_LOWPREKEYS']._serialized_end=2379
+  _globals['_WELCOME']._serialized_start=2382
+  _globals['_WELCOME']._serialized_end=2518
+  _globals['_LIMITS']._serialized_start=2521
+  _globals['_LIMITS']._serialized_end=2661
+  _globals['_ACK']._serialized_start=2663
+  _globals['_ACK']._serialized_end=2687
+  _globals['_CAUGHTUP']._serialized_start=2689
+  _globals['_CAUGHTUP']._serialized_end=2712
+  _globals['_GOAWAY']._serialized_start=2714
+  _globals['_GOAWAY']._serialized_end=2822
+  _globals['_GATEWAYSERVICE']._serialized_start=2824
+  _globals['_GATEWAYSERVICE']._serialized_end=2939
 # @@protoc_insertion_point(module_scope)

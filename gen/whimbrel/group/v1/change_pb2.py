@@ -24,43 +24,76 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/group/v1/change.proto\x12\x11whimbrel.group.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x01\n\x0bPermissions\x12%\n\x04send\x18\x01 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\x12$\n\x03\x61\x64\x64\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\x12%\n\x04\x65\x64it\x18\x03 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\"\x8f\x01\n\nInviteLink\x12\x10\n\x08key_hash\x18\x01 \x01(\x0c\x12\x14\n\x0chas_password\x18\x02 \x01(\x08\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tuses_left\x18\x04 \x01(\r\x12\x16\n\x0eneeds_approval\x18\x05 \x01(\x08\"\x85\x05\n\x06\x43hange\x12\x14\n\nattributes\x18\x01 \x01(\x0cH\x00\x12\x35\n\x0bpermissions\x18\x02 \x01(\x0b\x32\x1e.whimbrel.group.v1.PermissionsH\x00\x12\x34\n\x0f\x64isappear_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12,\n\x03\x61\x64\x64\x18\x04 \x01(\x0b\x32\x1d.whimbrel.group.v1.AddMembersH\x00\x12\x31\n\x06remove\x18\x05 \x01(\x0b\x32\x1f.whimbrel.group.v1.RemoveMemberH\x00\x12)\n\x05unban\x18\x06 \x01(\x0b\x32\x18.whimbrel.group.v1.UnbanH\x00\x12)\n\x05leave\x18\x07 \x01(\x0b\x32\x18.whimbrel.group.v1.LeaveH\x00\x12.\n\x08set_role\x18\x08 \x01(\x0b\x32\x1a.whimbrel.group.v1.SetRoleH\x00\x12\x42\n\x12transfer_ownership\x18\t \x01(\x0b\x32$.whimbrel.group.v1.TransferOwnershipH\x00\x12\x31\n\x08set_link\x18\n \x01(\x0b\x32\x1d.whimbrel.group.v1.InviteLinkH\x00\x12\x34\n\x0bremove_link\x18\x0b \x01(\x0b\x32\x1d.whimbrel.group.v1.RemoveLinkH\x00\x12-\n\x07\x63reated\x18\x0c \x01(\x0b\x32\x1a.whimbrel.group.v1.CreatedH\x00\x12+\n\x06joined\x18\r \x01(\x0b\x32\x19.whimbrel.group.v1.JoinedH\x00\x42\x08\n\x06\x63hange\"\x1e\n\nAddMembers\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\",\n\x0cRemoveMember\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x0b\n\x03\x62\x61n\x18\x02 \x01(\x08\"\x18\n\x05Unban\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x07\n\x05Leave\"A\n\x07SetRole\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\"$\n\x11TransferOwnership\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\"\x0c\n\nRemoveLink\"\x1b\n\x07\x43reated\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"\x08\n\x06Joined\"\x8d\x01\n\x0cLoggedChange\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x0c\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x63hange\x18\x04 \x01(\x0b\x32\x19.whimbrel.group.v1.Change\"5\n\x0c\x44\x65viceChange\x12\x14\n\x0c\x64\x65vice_epoch\x18\x01 \x01(\x04\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c*]\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_MUTED\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/group/v1/change.proto\x12\x11whimbrel.group.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\x9f\x01\n\x0bPermissions\x12/\n\x04send\x18\x01 \x01(\x0e\x32\x17.whimbrel.group.v1.RoleB\x08\x9a\xb5\x18\x04\x30\x02\x38\x04\x12.\n\x03\x61\x64\x64\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.RoleB\x08\x9a\xb5\x18\x04\x30\x02\x38\x04\x12/\n\x04\x65\x64it\x18\x03 \x01(\x0e\x32\x17.whimbrel.group.v1.RoleB\x08\x9a\xb5\x18\x04\x30\x02\x38\x04\"\xa8\x01\n\nInviteLink\x12\x18\n\x08key_hash\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \x12\x14\n\x0chas_password\x18\x02 \x01(\x08\x12\x36\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\x9a\xb5\x18\x02X\x01\x12\x1a\n\tuses_left\x18\x04 \x01(\rB\x07\x9a\xb5\x18\x03\x38\x88\'\x12\x16\n\x0eneeds_approval\x18\x05 \x01(\x08\"\xa1\x05\n\x06\x43hange\x12\x1d\n\nattributes\x18\x01 \x01(\x0c\x42\x07\x9a\xb5\x18\x03\x18\x80 H\x00\x12\x35\n\x0bpermissions\x18\x02 \x01(\x0b\x32\x1e.whimbrel.group.v1.PermissionsH\x00\x12?\n\x0f\x64isappear_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\x9a\xb5\x18\x05\x38\x80\xe7\x84\x0fH\x00\x12,\n\x03\x61\x64\x64\x18\x04 \x01(\x0b\x32\x1d.whimbrel.group.v1.AddMembersH\x00\x12\x31\n\x06remove\x18\x05 \x01(\x0b\x32\x1f.whimbrel.group.v1.RemoveMemberH\x00\x12)\n\x05unban\x18\x06 \x01(\x0b\x32\x18.whimbrel.group.v1.UnbanH\x00\x12)\n\x05leave\x18\x07 \x01(\x0b\x32\x18.whimbrel.group.v1.LeaveH\x00\x12.\n\x08set_role\x18\x08 \x01(\x0b\x32\x1a.whimbrel.group.v1.SetRoleH\x00\x12\x42\n\x12transfer_ownership\x18\t \x01(\x0b\x32$.whimbrel.group.v1.TransferOwnershipH\x00\x12\x31\n\x08set_link\x18\n \x01(\x0b\x32\x1d.whimbrel.group.v1.InviteLinkH\x00\x12\x34\n\x0bremove_link\x18\x0b \x01(\x0b\x32\x1d.whimbrel.group.v1.RemoveLinkH\x00\x12-\n\x07\x63reated\x18\x0c \x01(\x0b\x32\x1a.whimbrel.group.v1.CreatedH\x00\x12+\n\x06joined\x18\r \x01(\x0b\x32\x19.whimbrel.group.v1.JoinedH\x00\x42\x10\n\x06\x63hange\x12\x06\x9a\xb5\x18\x02\x08\x01\"+\n\nAddMembers\x12\x1d\n\x08user_ids\x18\x01 \x03(\x0c\x42\x0b\x9a\xb5\x18\x07\x08\x10@\x01H\x80\x02\"4\n\x0cRemoveMember\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x0b\n\x03\x62\x61n\x18\x02 \x01(\x08\" \n\x05Unban\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"\x07\n\x05Leave\"S\n\x07SetRole\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12/\n\x04role\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.RoleB\x08\x9a\xb5\x18\x04\x30\x01\x38\x03\",\n\x11TransferOwnership\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"\x0c\n\nRemoveLink\"&\n\x07\x43reated\x12\x1b\n\x08user_ids\x18\x01 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08\x10H\x80\x02\"\x08\n\x06Joined\"\x8d\x01\n\x0cLoggedChange\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x0c\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x63hange\x18\x04 \x01(\x0b\x32\x19.whimbrel.group.v1.Change\"5\n\x0c\x44\x65viceChange\x12\x14\n\x0c\x64\x65vice_epoch\x18\x01 \x01(\x04\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c*]\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_MUTED\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.group.v1.change_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1514
-  _globals['_ROLE']._serialized_end=1607
-  _globals['_PERMISSIONS']._serialized_start=119
-  _globals['_PERMISSIONS']._serialized_end=248
-  _globals['_INVITELINK']._serialized_start=251
-  _globals['_INVITELINK']._serialized_end=394
-  _globals['_CHANGE']._serialized_start=397
-  _globals['_CHANGE']._serialized_end=1042
-  _globals['_ADDMEMBERS']._serialized_start=1044
-  _globals['_ADDMEMBERS']._serialized_end=1074
-  _globals['_REMOVEMEMBER']._serialized_start=1076
-  _globals['_REMOVEMEMBER']._serialized_end=1120
-  _globals['_UNBAN']._serialized_start=1122
-  _globals['_UNBAN']._serialized_end=1146
-  _globals['_LEAVE']._serialized_start=1148
-  _globals['_LEAVE']._serialized_end=1155
-  _globals['_SETROLE']._serialized_start=1157
-  _globals['_SETROLE']._serialized_end=1222
-  _globals['_TRANSFEROWNERSHIP']._serialized_start=1224
-  _globals['_TRANSFEROWNERSHIP']._serialized_end=1260
-  _globals['_REMOVELINK']._serialized_start=1262
-  _globals['_REMOVELINK']._serialized_end=1274
-  _globals['_CREATED']._serialized_start=1276
-  _globals['_CREATED']._serialized_end=1303
-  _globals['_JOINED']._serialized_start=1305
-  _globals['_JOINED']._serialized_end=1313
-  _globals['_LOGGEDCHANGE']._serialized_start=1316
-  _globals['_LOGGEDCHANGE']._serialized_end=1457
-  _globals['_DEVICECHANGE']._serialized_start=1459
-  _globals['_DEVICECHANGE']._serialized_end=1512
+  _globals['_PERMISSIONS'].fields_by_name['send']._loaded_options = None
+  _globals['_PERMISSIONS'].fields_by_name['send']._serialized_options = b'\232\265\030\0040\0028\004'
+  _globals['_PERMISSIONS'].fields_by_name['add']._loaded_options = None
+  _globals['_PERMISSIONS'].fields_by_name['add']._serialized_options = b'\232\265\030\0040\0028\004'
+  _globals['_PERMISSIONS'].fields_by_name['edit']._loaded_options = None
+  _globals['_PERMISSIONS'].fields_by_name['edit']._serialized_options = b'\232\265\030\0040\0028\004'
+  _globals['_INVITELINK'].fields_by_name['key_hash']._loaded_options = None
+  _globals['_INVITELINK'].fields_by_name['key_hash']._serialized_options = b'\232\265\030\002\010 '
+  _globals['_INVITELINK'].fields_by_name['expires_at']._loaded_options = None
+  _globals['_INVITELINK'].fields_by_name['expires_at']._serialized_options = b'\232\265\030\002X\001'
+  _globals['_INVITELINK'].fields_by_name['uses_left']._loaded_options = None
+  _globals['_INVITELINK'].fields_by_name['uses_left']._serialized_options = b'\232\265\030\0038\210\''
+  _globals['_CHANGE'].oneofs_by_name['change']._loaded_options = None
+  _globals['_CHANGE'].oneofs_by_name['change']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_CHANGE'].fields_by_name['attributes']._loaded_options = None
+  _globals['_CHANGE'].fields_by_name['attributes']._serialized_options = b'\232\265\030\003\030\200 '
+  _globals['_CHANGE'].fields_by_name['disappear_after']._loaded_options = None
+  _globals['_CHANGE'].fields_by_name['disappear_after']._serialized_options = b'\232\265\030\0058\200\347\204\017'
+  _globals['_ADDMEMBERS'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_ADDMEMBERS'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\007\010\020@\001H\200\002'
+  _globals['_REMOVEMEMBER'].fields_by_name['user_id']._loaded_options = None
+  _globals['_REMOVEMEMBER'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_UNBAN'].fields_by_name['user_id']._loaded_options = None
+  _globals['_UNBAN'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SETROLE'].fields_by_name['user_id']._loaded_options = None
+  _globals['_SETROLE'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SETROLE'].fields_by_name['role']._loaded_options = None
+  _globals['_SETROLE'].fields_by_name['role']._serialized_options = b'\232\265\030\0040\0018\003'
+  _globals['_TRANSFEROWNERSHIP'].fields_by_name['user_id']._loaded_options = None
+  _globals['_TRANSFEROWNERSHIP'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_CREATED'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_CREATED'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\005\010\020H\200\002'
+  _globals['_ROLE']._serialized_start=1696
+  _globals['_ROLE']._serialized_end=1789
+  _globals['_PERMISSIONS']._serialized_start=152
+  _globals['_PERMISSIONS']._serialized_end=311
+  _globals['_INVITELINK']._serialized_start=314
+  _globals['_INVITELINK']._serialized_end=482
+  _globals['_CHANGE']._serialized_start=485
+  _globals['_CHANGE']._serialized_end=1158
+  _globals['_ADDMEMBERS']._serialized_start=1160
+  _globals['_ADDMEMBERS']._serialized_end=1203
+  _globals['_REMOVEMEMBER']._serialized_start=1205
+  _globals['_REMOVEMEMBER']._serialized_end=1257
+  _globals['_UNBAN']._serialized_start=1259
+  _globals['_UNBAN']._serialized_end=1291
+  _globals['_LEAVE']._serialized_start=1293
+  _globals['_LEAVE']._serialized_end=1300
+  _globals['_SETROLE']._serialized_start=1302
+  _globals['_SETROLE']._serialized_end=1385
+  _globals['_TRANSFEROWNERSHIP']._serialized_start=1387
+  _globals['_TRANSFEROWNERSHIP']._serialized_end=1431
+  _globals['_REMOVELINK']._serialized_start=1433
+  _globals['_REMOVELINK']._serialized_end=1445
+  _globals['_CREATED']._serialized_start=1447
+  _globals['_CREATED']._serialized_end=1485
+  _globals['_JOINED']._serialized_start=1487
+  _globals['_JOINED']._serialized_end=1495
+  _globals['_LOGGEDCHANGE']._serialized_start=1498
+  _globals['_LOGGEDCHANGE']._serialized_end=1639
+  _globals['_DEVICECHANGE']._serialized_start=1641
+  _globals['_DEVICECHANGE']._serialized_end=1694
 # @@protoc_insertion_point(module_scope)

@@ -25,16 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.group.v1 import change_pb2 as whimbrel_dot_group_dot_v1_dot_change__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/group/v1/group.proto\x12\x11whimbrel.group.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\xb8\x01\n\x12\x43reateGroupRequest\x12\x13\n\x0b\x63reation_id\x18\x01 \x01(\x0c\x12\x12\n\nattributes\x18\x02 \x01(\x0c\x12\x10\n\x08user_ids\x18\x03 \x03(\x0c\x12\x33\n\x0bpermissions\x18\x04 \x01(\x0b\x32\x1e.whimbrel.group.v1.Permissions\x12\x32\n\x0f\x64isappear_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x13\x43reateGroupResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\"Q\n\x12\x43hangeGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12)\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x19.whimbrel.group.v1.Change\"\'\n\x13\x43hangeGroupResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"#\n\x0fGetGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\"\x94\x01\n\x10GetGroupResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.whimbrel.group.v1.Member\x12+\n\x04link\x18\x03 \x01(\x0b\x32\x1d.whimbrel.group.v1.InviteLink\"\xd4\x01\n\x05Group\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x12\n\nattributes\x18\x04 \x01(\x0c\x12\x33\n\x0bpermissions\x18\x05 \x01(\x0b\x32\x1e.whimbrel.group.v1.Permissions\x12\x32\n\x0f\x64isappear_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmember_count\x18\x07 \x01(\r\"Y\n\x06Member\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\x12\x17\n\x0fjoined_revision\x18\x03 \x01(\x04\"Z\n\x12ListChangesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\x12\x1a\n\x12\x61\x66ter_device_epoch\x18\x03 \x01(\x04\"\xa8\x01\n\x13ListChangesResponse\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x02 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x04 \x01(\x04\"\x13\n\x11ListGroupsRequest\">\n\x12ListGroupsResponse\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.whimbrel.group.v1.Group\"2\n\x11JoinByLinkRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"=\n\x12JoinByLinkResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\"+\n\x17ListJoinRequestsRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\"L\n\x18ListJoinRequestsResponse\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.whimbrel.group.v1.JoinRequest\"P\n\x0bJoinRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x30\n\x0crequested_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x19\x44\x65\x63lineJoinRequestRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\"\x1c\n\x1a\x44\x65\x63lineJoinRequestResponse\":\n\x19GetMessageReceiptsRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"P\n\x1aGetMessageReceiptsResponse\x12\x32\n\x08receipts\x18\x01 \x03(\x0b\x32 .whimbrel.group.v1.MemberReceipt\".\n\rMemberReceipt\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x0c\n\x04read\x18\x02 \x01(\x08\x32\xe4\x07\n\x0cGroupService\x12\x65\n\x0b\x43reateGroup\x12%.whimbrel.group.v1.CreateGroupRequest\x1a&.whimbrel.group.v1.CreateGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\x0b\x43hangeGroup\x12%.whimbrel.group.v1.ChangeGroupRequest\x1a&.whimbrel.group.v1.ChangeGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\\\n\x08GetGroup\x12\".whimbrel.group.v1.GetGroupRequest\x1a#.whimbrel.group.v1.GetGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\x0bListChanges\x12%.whimbrel.group.v1.ListChangesRequest\x1a&.whimbrel.group.v1.ListChangesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x62\n\nListGroups\x12$.whimbrel.group.v1.ListGroupsRequest\x1a%.whimbrel.group.v1.ListGroupsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x62\n\nJoinByLink\x12$.whimbrel.group.v1.JoinByLinkRequest\x1a%.whimbrel.group.v1.JoinByLinkResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12t\n\x10ListJoinRequests\x12*.whimbrel.group.v1.ListJoinRequestsRequest\x1a+.whimbrel.group.v1.ListJoinRequestsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12z\n\x12\x44\x65\x63lineJoinRequest\x12,.whimbrel.group.v1.DeclineJoinRequestRequest\x1a-.whimbrel.group.v1.DeclineJoinRequestResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12z\n\x12GetMessageReceipts\x12,.whimbrel.group.v1.GetMessageReceiptsRequest\x1a-.whimbrel.group.v1.GetMessageReceiptsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/group/v1/group.proto\x12\x11whimbrel.group.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\xdf\x01\n\x12\x43reateGroupRequest\x12\x1b\n\x0b\x63reation_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\nattributes\x18\x02 \x01(\x0c\x42\x07\x9a\xb5\x18\x03\x18\x80 \x12\x1b\n\x08user_ids\x18\x03 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08\x10H\x80\x02\x12\x33\n\x0bpermissions\x18\x04 \x01(\x0b\x32\x1e.whimbrel.group.v1.Permissions\x12=\n\x0f\x64isappear_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\x9a\xb5\x18\x05\x38\x80\xe7\x84\x0f\">\n\x13\x43reateGroupResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\"a\n\x12\x43hangeGroupRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x31\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x19.whimbrel.group.v1.ChangeB\x06\x9a\xb5\x18\x02P\x01\"\'\n\x13\x43hangeGroupResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"+\n\x0fGetGroupRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"\x94\x01\n\x10GetGroupResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.whimbrel.group.v1.Member\x12+\n\x04link\x18\x03 \x01(\x0b\x32\x1d.whimbrel.group.v1.InviteLink\"\xd4\x01\n\x05Group\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x12\n\nattributes\x18\x04 \x01(\x0c\x12\x33\n\x0bpermissions\x18\x05 \x01(\x0b\x32\x1e.whimbrel.group.v1.Permissions\x12\x32\n\x0f\x64isappear_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmember_count\x18\x07 \x01(\r\"Y\n\x06Member\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.whimbrel.group.v1.Role\x12\x17\n\x0fjoined_revision\x18\x03 \x01(\x04\"b\n\x12ListChangesRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\x12\x1a\n\x12\x61\x66ter_device_epoch\x18\x03 \x01(\x04\"\xa8\x01\n\x13ListChangesResponse\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x02 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x04 \x01(\x04\"\x13\n\x11ListGroupsRequest\">\n\x12ListGroupsResponse\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.whimbrel.group.v1.Group\"B\n\x11JoinByLinkRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x13\n\x03key\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \"=\n\x12JoinByLinkResponse\x12\'\n\x05group\x18\x01 \x01(\x0b\x32\x18.whimbrel.group.v1.Group\"3\n\x17ListJoinRequestsRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"L\n\x18ListJoinRequestsResponse\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.whimbrel.group.v1.JoinRequest\"P\n\x0bJoinRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x30\n\x0crequested_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x19\x44\x65\x63lineJoinRequestRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x17\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"\x1c\n\x1a\x44\x65\x63lineJoinRequestResponse\"B\n\x19GetMessageReceiptsRequest\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"P\n\x1aGetMessageReceiptsResponse\x12\x32\n\x08receipts\x18\x01 \x03(\x0b\x32 .whimbrel.group.v1.MemberReceipt\".\n\rMemberReceipt\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x0c\n\x04read\x18\x02 \x01(\x08\x32\xe4\x07\n\x0cGroupService\x12\x65\n\x0b\x43reateGroup\x12%.whimbrel.group.v1.CreateGroupRequest\x1a&.whimbrel.group.v1.CreateGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\x0b\x43hangeGroup\x12%.whimbrel.group.v1.ChangeGroupRequest\x1a&.whimbrel.group.v1.ChangeGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\\\n\x08GetGroup\x12\".whimbrel.group.v1.GetGroupRequest\x1a#.whimbrel.group.v1.GetGroupResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\x0bListChanges\x12%.whimbrel.group.v1.ListChangesRequest\x1a&.whimbrel.group.v1.ListChangesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x62\n\nListGroups\x12$.whimbrel.group.v1.ListGroupsRequest\x1a%.whimbrel.group.v1.ListGroupsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x62\n\nJoinByLink\x12$.whimbrel.group.v1.JoinByLinkRequest\x1a%.whimbrel.group.v1.JoinByLinkResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12t\n\x10ListJoinRequests\x12*.whimbrel.group.v1.ListJoinRequestsRequest\x1a+.whimbrel.group.v1.ListJoinRequestsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12z\n\x12\x44\x65\x63lineJoinRequest\x12,.whimbrel.group.v1.DeclineJoinRequestRequest\x1a-.whimbrel.group.v1.DeclineJoinRequestResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12z\n\x12GetMessageReceipts\x12,.whimbrel.group.v1.GetMessageReceiptsRequest\x1a-.whimbrel.group.v1.GetMessageReceiptsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.group.v1.group_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['creation_id']._loaded_options = None
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['creation_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['attributes']._loaded_options = None
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['attributes']._serialized_options = b'\232\265\030\003\030\200 '
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\005\010\020H\200\002'
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['disappear_after']._loaded_options = None
+  _globals['_CREATEGROUPREQUEST'].fields_by_name['disappear_after']._serialized_options = b'\232\265\030\0058\200\347\204\017'
+  _globals['_CHANGEGROUPREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_CHANGEGROUPREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_CHANGEGROUPREQUEST'].fields_by_name['change']._loaded_options = None
+  _globals['_CHANGEGROUPREQUEST'].fields_by_name['change']._serialized_options = b'\232\265\030\002P\001'
+  _globals['_GETGROUPREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_GETGROUPREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_LISTCHANGESREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_LISTCHANGESREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_JOINBYLINKREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_JOINBYLINKREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_JOINBYLINKREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_JOINBYLINKREQUEST'].fields_by_name['key']._serialized_options = b'\232\265\030\002\010 '
+  _globals['_LISTJOINREQUESTSREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_LISTJOINREQUESTSREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_DECLINEJOINREQUESTREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_DECLINEJOINREQUESTREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_DECLINEJOINREQUESTREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DECLINEJOINREQUESTREQUEST'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_GETMESSAGERECEIPTSREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_GETMESSAGERECEIPTSREQUEST'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
   _globals['_GROUPSERVICE']._loaded_options = None
   _globals['_GROUPSERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_GROUPSERVICE'].methods_by_name['CreateGroup']._loaded_options = None
@@ -55,50 +84,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUPSERVICE'].methods_by_name['DeclineJoinRequest']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_GROUPSERVICE'].methods_by_name['GetMessageReceipts']._loaded_options = None
   _globals['_GROUPSERVICE'].methods_by_name['GetMessageReceipts']._serialized_options = b'\212\265\030\003\n\001\002'
-  _globals['_CREATEGROUPREQUEST']._serialized_start=183
-  _globals['_CREATEGROUPREQUEST']._serialized_end=367
-  _globals['_CREATEGROUPRESPONSE']._serialized_start=369
-  _globals['_CREATEGROUPRESPONSE']._serialized_end=431
-  _globals['_CHANGEGROUPREQUEST']._serialized_start=433
-  _globals['_CHANGEGROUPREQUEST']._serialized_end=514
-  _globals['_CHANGEGROUPRESPONSE']._serialized_start=516
-  _globals['_CHANGEGROUPRESPONSE']._serialized_end=555
-  _globals['_GETGROUPREQUEST']._serialized_start=557
-  _globals['_GETGROUPREQUEST']._serialized_end=592
-  _globals['_GETGROUPRESPONSE']._serialized_start=595
-  _globals['_GETGROUPRESPONSE']._serialized_end=743
-  _globals['_GROUP']._serialized_start=746
-  _globals['_GROUP']._serialized_end=958
-  _globals['_MEMBER']._serialized_start=960
-  _globals['_MEMBER']._serialized_end=1049
-  _globals['_LISTCHANGESREQUEST']._serialized_start=1051
-  _globals['_LISTCHANGESREQUEST']._serialized_end=1141
-  _globals['_LISTCHANGESRESPONSE']._serialized_start=1144
-  _globals['_LISTCHANGESRESPONSE']._serialized_end=1312
-  _globals['_LISTGROUPSREQUEST']._serialized_start=1314
-  _globals['_LISTGROUPSREQUEST']._serialized_end=1333
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=1335
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=1397
-  _globals['_JOINBYLINKREQUEST']._serialized_start=1399
-  _globals['_JOINBYLINKREQUEST']._serialized_end=1449
-  _globals['_JOINBYLINKRESPONSE']._serialized_start=1451
-  _globals['_JOINBYLINKRESPONSE']._serialized_end=1512
-  _globals['_LISTJOINREQUESTSREQUEST']._serialized_start=1514
-  _globals['_LISTJOINREQUESTSREQUEST']._serialized_end=1557
-  _globals['_LISTJOINREQUESTSRESPONSE']._serialized_start=1559
-  _globals['_LISTJOINREQUESTSRESPONSE']._serialized_end=1635
-  _globals['_JOINREQUEST']._serialized_start=1637
-  _globals['_JOINREQUEST']._serialized_end=1717
-  _globals['_DECLINEJOINREQUESTREQUEST']._serialized_start=1719
-  _globals['_DECLINEJOINREQUESTREQUEST']._serialized_end=1781
-  _globals['_DECLINEJOINREQUESTRESPONSE']._serialized_start=1783
-  _globals['_DECLINEJOINREQUESTRESPONSE']._serialized_end=1811
-  _globals['_GETMESSAGERECEIPTSREQUEST']._serialized_start=1813
-  _globals['_GETMESSAGERECEIPTSREQUEST']._serialized_end=1871
-  _globals['_GETMESSAGERECEIPTSRESPONSE']._serialized_start=1873
-  _globals['_GETMESSAGERECEIPTSRESPONSE']._serialized_end=1953
-  _globals['_MEMBERRECEIPT']._serialized_start=1955
-  _globals['_MEMBERRECEIPT']._serialized_end=2001
-  _globals['_GROUPSERVICE']._serialized_start=2004
-  _globals['_GROUPSERVICE']._serialized_end=3000
+  _globals['_CREATEGROUPREQUEST']._serialized_start=216
+  _globals['_CREATEGROUPREQUEST']._serialized_end=439
+  _globals['_CREATEGROUPRESPONSE']._serialized_start=441
+  _globals['_CREATEGROUPRESPONSE']._serialized_end=503
+  _globals['_CHANGEGROUPREQUEST']._serialized_start=505
+  _globals['_CHANGEGROUPREQUEST']._serialized_end=602
+  _globals['_CHANGEGROUPRESPONSE']._serialized_start=604
+  _globals['_CHANGEGROUPRESPONSE']._serialized_end=643
+  _globals['_GETGROUPREQUEST']._serialized_start=645
+  _globals['_GETGROUPREQUEST']._serialized_end=688
+  _globals['_GETGROUPRESPONSE']._serialized_start=691
+  _globals['_GETGROUPRESPONSE']._serialized_end=839
+  _globals['_GROUP']._serialized_start=842
+  _globals['_GROUP']._serialized_end=1054
+  _globals['_MEMBER']._serialized_start=1056
+  _globals['_MEMBER']._serialized_end=1145
+  _globals['_LISTCHANGESREQUEST']._serialized_start=1147
+  _globals['_LISTCHANGESREQUEST']._serialized_end=1245
+  _globals['_LISTCHANGESRESPONSE']._serialized_start=1248
+  _globals['_LISTCHANGESRESPONSE']._serialized_end=1416
+  _globals['_LISTGROUPSREQUEST']._serialized_start=1418
+  _globals['_LISTGROUPSREQUEST']._serialized_end=1437
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=1439
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=1501
+  _globals['_JOINBYLINKREQUEST']._serialized_start=1503
+  _globals['_JOINBYLINKREQUEST']._serialized_end=1569
+  _globals['_JOINBYLINKRESPONSE']._serialized_start=1571
+  _globals['_JOINBYLINKRESPONSE']._serialized_end=1632
+  _globals['_LISTJOINREQUESTSREQUEST']._serialized_start=1634
+  _globals['_LISTJOINREQUESTSREQUEST']._serialized_end=1685
+  _globals['_LISTJOINREQUESTSRESPONSE']._serialized_start=1687
+  _globals['_LISTJOINREQUESTSRESPONSE']._serialized_end=1763
+  _globals['_JOINREQUEST']._serialized_start=1765
+  _globals['_JOINREQUEST']._serialized_end=1845
+  _globals['_DECLINEJOINREQUESTREQUEST']._serialized_start=1847
+  _globals['_DECLINEJOINREQUESTREQUEST']._serialized_end=1925
+  _globals['_DECLINEJOINREQUESTRESPONSE']._serialized_start=1927
+  _globals['_DECLINEJOINREQUESTRESPONSE']._serialized_end=1955
+  _globals['_GETMESSAGERECEIPTSREQUEST']._serialized_start=1957
+  _globals['_GETMESSAGERECEIPTSREQUEST']._serialized_end=2023
+  _globals['_GETMESSAGERECEIPTSRESPONSE']._serialized_start=2025
+  _globals['_GETMESSAGERECEIPTSRESPONSE']._serialized_end=2105
+  _globals['_MEMBERRECEIPT']._serialized_start=2107
+  _globals['_MEMBERRECEIPT']._serialized_end=2153
+  _globals['_GROUPSERVICE']._serialized_start=2156
+  _globals['_GROUPSERVICE']._serialized_end=3152
 # @@protoc_insertion_point(module_scope)

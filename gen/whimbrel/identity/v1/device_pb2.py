@@ -24,16 +24,41 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.identity.v1 import keys_pb2 as whimbrel_dot_identity_dot_v1_dot_keys__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/identity/v1/device.proto\x12\x14whimbrel.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/identity/v1/keys.proto\"+\n\x18\x41waitProvisioningRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\"/\n\x19\x41waitProvisioningResponse\x12\x12\n\nciphertext\x18\x01 \x01(\x0c\">\n\x17SendProvisioningRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"\x1a\n\x18SendProvisioningResponse\"\x18\n\x16\x43reateLinkTokenRequest\"]\n\x17\x43reateLinkTokenResponse\x12\x12\n\nlink_token\x18\x01 \x01(\x0c\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdd\x01\n\x11LinkDeviceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x12\n\nlink_token\x18\x02 \x01(\x0c\x12\x19\n\x11\x64\x65vice_public_key\x18\x03 \x01(\x0c\x12.\n\x04keys\x18\x04 \x01(\x0b\x32 .whimbrel.identity.v1.DeviceKeys\x12\x16\n\x0e\x65ncrypted_name\x18\x05 \x01(\x0c\x12-\n\tsigned_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"m\n\x12LinkDeviceResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListDevicesRequest\"J\n\x13ListDevicesResponse\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.identity.v1.LinkedDevice\"\xb3\x01\n\x0cLinkedDevice\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x16\n\x0e\x65ncrypted_name\x18\x03 \x01(\x0c\x12-\n\tlinked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x13RenameDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x16\n\x0e\x65ncrypted_name\x18\x02 \x01(\x0c\"\x16\n\x14RenameDeviceResponse\"(\n\x13RevokeDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\r\"\x16\n\x14RevokeDeviceResponse2\xc7\x06\n\rDeviceService\x12}\n\x11\x41waitProvisioning\x12..whimbrel.identity.v1.AwaitProvisioningRequest\x1a/.whimbrel.identity.v1.AwaitProvisioningResponse\"\x07\x8a\xb5\x18\x03\n\x01\x01\x12z\n\x10SendProvisioning\x12-.whimbrel.identity.v1.SendProvisioningRequest\x1a..whimbrel.identity.v1.SendProvisioningResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12w\n\x0f\x43reateLinkToken\x12,.whimbrel.identity.v1.CreateLinkTokenRequest\x1a-.whimbrel.identity.v1.CreateLinkTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12h\n\nLinkDevice\x12\'.whimbrel.identity.v1.LinkDeviceRequest\x1a(.whimbrel.identity.v1.LinkDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x01\x12k\n\x0bListDevices\x12(.whimbrel.identity.v1.ListDevicesRequest\x1a).whimbrel.identity.v1.ListDevicesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0cRenameDevice\x12).whimbrel.identity.v1.RenameDeviceRequest\x1a*.whimbrel.identity.v1.RenameDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0cRevokeDevice\x12).whimbrel.identity.v1.RevokeDeviceRequest\x1a*.whimbrel.identity.v1.RevokeDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/identity/v1/device.proto\x12\x14whimbrel.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a\x1fwhimbrel/identity/v1/keys.proto\"3\n\x18\x41waitProvisioningRequest\x12\x17\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"/\n\x19\x41waitProvisioningResponse\x12\x12\n\nciphertext\x18\x01 \x01(\x0c\"R\n\x17SendProvisioningRequest\x12\x17\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1e\n\nciphertext\x18\x02 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01\x18\x80\x80\x04\"\x1a\n\x18SendProvisioningResponse\"\x18\n\x16\x43reateLinkTokenRequest\"]\n\x17\x43reateLinkTokenResponse\x12\x12\n\nlink_token\x18\x01 \x01(\x0c\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x02\n\x11LinkDeviceRequest\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1a\n\nlink_token\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \x12!\n\x11\x64\x65vice_public_key\x18\x03 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \x12\x38\n\x04keys\x18\x04 \x01(\x0b\x32 .whimbrel.identity.v1.DeviceKeysB\x08\x9a\xb5\x18\x04P\x01p)\x12\x1f\n\x0e\x65ncrypted_name\x18\x05 \x01(\x0c\x42\x07\x9a\xb5\x18\x03\x18\x80\x02\x12-\n\tsigned_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\tsignature\x18\x07 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x18@\"m\n\x12LinkDeviceResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListDevicesRequest\"J\n\x13ListDevicesResponse\x12\x33\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\".whimbrel.identity.v1.LinkedDevice\"\xb3\x01\n\x0cLinkedDevice\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x16\n\x0e\x65ncrypted_name\x18\x03 \x01(\x0c\x12-\n\tlinked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x13RenameDeviceRequest\x12\x1b\n\tdevice_id\x18\x01 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\x12\x1f\n\x0e\x65ncrypted_name\x18\x02 \x01(\x0c\x42\x07\x9a\xb5\x18\x03\x18\x80\x02\"\x16\n\x14RenameDeviceResponse\"2\n\x13RevokeDeviceRequest\x12\x1b\n\tdevice_id\x18\x01 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\"\x16\n\x14RevokeDeviceResponse2\xc7\x06\n\rDeviceService\x12}\n\x11\x41waitProvisioning\x12..whimbrel.identity.v1.AwaitProvisioningRequest\x1a/.whimbrel.identity.v1.AwaitProvisioningResponse\"\x07\x8a\xb5\x18\x03\n\x01\x01\x12z\n\x10SendProvisioning\x12-.whimbrel.identity.v1.SendProvisioningRequest\x1a..whimbrel.identity.v1.SendProvisioningResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12w\n\x0f\x43reateLinkToken\x12,.whimbrel.identity.v1.CreateLinkTokenRequest\x1a-.whimbrel.identity.v1.CreateLinkTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12h\n\nLinkDevice\x12\'.whimbrel.identity.v1.LinkDeviceRequest\x1a(.whimbrel.identity.v1.LinkDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x01\x12k\n\x0bListDevices\x12(.whimbrel.identity.v1.ListDevicesRequest\x1a).whimbrel.identity.v1.ListDevicesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0cRenameDevice\x12).whimbrel.identity.v1.RenameDeviceRequest\x1a*.whimbrel.identity.v1.RenameDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0cRevokeDevice\x12).whimbrel.identity.v1.RevokeDeviceRequest\x1a*.whimbrel.identity.v1.RevokeDeviceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.identity.v1.device_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AWAITPROVISIONINGREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_AWAITPROVISIONINGREQUEST'].fields_by_name['address']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SENDPROVISIONINGREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_SENDPROVISIONINGREQUEST'].fields_by_name['address']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SENDPROVISIONINGREQUEST'].fields_by_name['ciphertext']._loaded_options = None
+  _globals['_SENDPROVISIONINGREQUEST'].fields_by_name['ciphertext']._serialized_options = b'\232\265\030\006\020\001\030\200\200\004'
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['link_token']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['link_token']._serialized_options = b'\232\265\030\002\010 '
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['device_public_key']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['device_public_key']._serialized_options = b'\232\265\030\002\010 '
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['keys']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['keys']._serialized_options = b'\232\265\030\004P\001p)'
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['encrypted_name']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['encrypted_name']._serialized_options = b'\232\265\030\003\030\200\002'
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['signature']._loaded_options = None
+  _globals['_LINKDEVICEREQUEST'].fields_by_name['signature']._serialized_options = b'\232\265\030\002\030@'
+  _globals['_RENAMEDEVICEREQUEST'].fields_by_name['device_id']._loaded_options = None
+  _globals['_RENAMEDEVICEREQUEST'].fields_by_name['device_id']._serialized_options = b'\232\265\030\0040\0018\177'
+  _globals['_RENAMEDEVICEREQUEST'].fields_by_name['encrypted_name']._loaded_options = None
+  _globals['_RENAMEDEVICEREQUEST'].fields_by_name['encrypted_name']._serialized_options = b'\232\265\030\003\030\200\002'
+  _globals['_REVOKEDEVICEREQUEST'].fields_by_name['device_id']._loaded_options = None
+  _globals['_REVOKEDEVICEREQUEST'].fields_by_name['device_id']._serialized_options = b'\232\265\030\0040\0018\177'
   _globals['_DEVICESERVICE']._loaded_options = None
   _globals['_DEVICESERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_DEVICESERVICE'].methods_by_name['AwaitProvisioning']._loaded_options = None
@@ -50,36 +75,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICESERVICE'].methods_by_name['RenameDevice']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_DEVICESERVICE'].methods_by_name['RevokeDevice']._loaded_options = None
   _globals['_DEVICESERVICE'].methods_by_name['RevokeDevice']._serialized_options = b'\212\265\030\003\n\001\002'
-  _globals['_AWAITPROVISIONINGREQUEST']._serialized_start=158
-  _globals['_AWAITPROVISIONINGREQUEST']._serialized_end=201
-  _globals['_AWAITPROVISIONINGRESPONSE']._serialized_start=203
-  _globals['_AWAITPROVISIONINGRESPONSE']._serialized_end=250
-  _globals['_SENDPROVISIONINGREQUEST']._serialized_start=252
-  _globals['_SENDPROVISIONINGREQUEST']._serialized_end=314
-  _globals['_SENDPROVISIONINGRESPONSE']._serialized_start=316
-  _globals['_SENDPROVISIONINGRESPONSE']._serialized_end=342
-  _globals['_CREATELINKTOKENREQUEST']._serialized_start=344
-  _globals['_CREATELINKTOKENREQUEST']._serialized_end=368
-  _globals['_CREATELINKTOKENRESPONSE']._serialized_start=370
-  _globals['_CREATELINKTOKENRESPONSE']._serialized_end=463
-  _globals['_LINKDEVICEREQUEST']._serialized_start=466
-  _globals['_LINKDEVICEREQUEST']._serialized_end=687
-  _globals['_LINKDEVICERESPONSE']._serialized_start=689
-  _globals['_LINKDEVICERESPONSE']._serialized_end=798
-  _globals['_LISTDEVICESREQUEST']._serialized_start=800
-  _globals['_LISTDEVICESREQUEST']._serialized_end=820
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=822
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=896
-  _globals['_LINKEDDEVICE']._serialized_start=899
-  _globals['_LINKEDDEVICE']._serialized_end=1078
-  _globals['_RENAMEDEVICEREQUEST']._serialized_start=1080
-  _globals['_RENAMEDEVICEREQUEST']._serialized_end=1144
-  _globals['_RENAMEDEVICERESPONSE']._serialized_start=1146
-  _globals['_RENAMEDEVICERESPONSE']._serialized_end=1168
-  _globals['_REVOKEDEVICEREQUEST']._serialized_start=1170
-  _globals['_REVOKEDEVICEREQUEST']._serialized_end=1210
-  _globals['_REVOKEDEVICERESPONSE']._serialized_start=1212
-  _globals['_REVOKEDEVICERESPONSE']._serialized_end=1234
-  _globals['_DEVICESERVICE']._serialized_start=1237
-  _globals['_DEVICESERVICE']._serialized_end=2076
+  _globals['_AWAITPROVISIONINGREQUEST']._serialized_start=191
+  _globals['_AWAITPROVISIONINGREQUEST']._serialized_end=242
+  _globals['_AWAITPROVISIONINGRESPONSE']._serialized_start=244
+  _globals['_AWAITPROVISIONINGRESPONSE']._serialized_end=291
+  _globals['_SENDPROVISIONINGREQUEST']._serialized_start=293
+  _globals['_SENDPROVISIONINGREQUEST']._serialized_end=375
+  _globals['_SENDPROVISIONINGRESPONSE']._serialized_start=377
+  _globals['_SENDPROVISIONINGRESPONSE']._serialized_end=403
+  _globals['_CREATELINKTOKENREQUEST']._serialized_start=405
+  _globals['_CREATELINKTOKENREQUEST']._serialized_end=429
+  _globals['_CREATELINKTOKENRESPONSE']._serialized_start=431
+  _globals['_CREATELINKTOKENRESPONSE']._serialized_end=524
+  _globals['_LINKDEVICEREQUEST']._serialized_start=527
+  _globals['_LINKDEVICEREQUEST']._serialized_end=799
+  _globals['_LINKDEVICERESPONSE']._serialized_start=801
+  _globals['_LINKDEVICERESPONSE']._serialized_end=910
+  _globals['_LISTDEVICESREQUEST']._serialized_start=912
+  _globals['_LISTDEVICESREQUEST']._serialized_end=932
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=934
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1008
+  _globals['_LINKEDDEVICE']._serialized_start=1011
+  _globals['_LINKEDDEVICE']._serialized_end=1190
+  _globals['_RENAMEDEVICEREQUEST']._serialized_start=1192
+  _globals['_RENAMEDEVICEREQUEST']._serialized_end=1275
+  _globals['_RENAMEDEVICERESPONSE']._serialized_start=1277
+  _globals['_RENAMEDEVICERESPONSE']._serialized_end=1299
+  _globals['_REVOKEDEVICEREQUEST']._serialized_start=1301
+  _globals['_REVOKEDEVICEREQUEST']._serialized_end=1351
+  _globals['_REVOKEDEVICERESPONSE']._serialized_start=1353
+  _globals['_REVOKEDEVICERESPONSE']._serialized_end=1375
+  _globals['_DEVICESERVICE']._serialized_start=1378
+  _globals['_DEVICESERVICE']._serialized_end=2217
 # @@protoc_insertion_point(module_scope)

@@ -23,15 +23,56 @@ _sym_db = _symbol_database.Default()
 
 
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwhimbrel/identity/v1/keys.proto\x12\x14whimbrel.identity.v1\x1a\x1fwhimbrel/access/v1/access.proto\".\n\x08\x45\x63Prekey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"G\n\x0eSignedEcPrekey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"B\n\tKemPrekey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xb5\x01\n\nDeviceKeys\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12;\n\rsigned_prekey\x18\x03 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekey\x12;\n\x12last_resort_prekey\x18\x04 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\"\x86\x02\n\x11UploadKeysRequest\x12;\n\rsigned_prekey\x18\x01 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekey\x12;\n\x12last_resort_prekey\x18\x02 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\x12\x38\n\x10one_time_prekeys\x18\x03 \x03(\x0b\x32\x1e.whimbrel.identity.v1.EcPrekey\x12=\n\x14one_time_kem_prekeys\x18\x04 \x03(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\"\x14\n\x12UploadKeysResponse\"\x12\n\x10\x43ountKeysRequest\"K\n\x11\x43ountKeysResponse\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"6\n\x10\x46\x65tchKeysRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"[\n\x11\x46\x65tchKeysResponse\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x30\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1f.whimbrel.identity.v1.KeyBundle\"\xe2\x01\n\tKeyBundle\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12;\n\rsigned_prekey\x18\x03 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekey\x12\x37\n\x0fone_time_prekey\x18\x04 \x01(\x0b\x32\x1e.whimbrel.identity.v1.EcPrekey\x12\x33\n\nkem_prekey\x18\x05 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\"\"\n\x10\x43heckKeysRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\"\n\x11\x43heckKeysResponse\x12\r\n\x05\x65qual\x18\x01 \x01(\x08\"L\n\x16\x43heckIdentitiesRequest\x12\x32\n\x05known\x18\x01 \x03(\x0b\x32#.whimbrel.identity.v1.KnownIdentity\"5\n\rKnownIdentity\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\"Q\n\x17\x43heckIdentitiesResponse\x12\x36\n\x07\x63hanged\x18\x01 \x03(\x0b\x32%.whimbrel.identity.v1.ChangedIdentity\"8\n\x0f\x43hangedIdentity\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x32\xb1\x04\n\nKeyService\x12h\n\nUploadKeys\x12\'.whimbrel.identity.v1.UploadKeysRequest\x1a(.whimbrel.identity.v1.UploadKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tCountKeys\x12&.whimbrel.identity.v1.CountKeysRequest\x1a\'.whimbrel.identity.v1.CountKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tFetchKeys\x12&.whimbrel.identity.v1.FetchKeysRequest\x1a\'.whimbrel.identity.v1.FetchKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tCheckKeys\x12&.whimbrel.identity.v1.CheckKeysRequest\x1a\'.whimbrel.identity.v1.CheckKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12w\n\x0f\x43heckIdentities\x12,.whimbrel.identity.v1.CheckIdentitiesRequest\x1a-.whimbrel.identity.v1.CheckIdentitiesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwhimbrel/identity/v1/keys.proto\x12\x14whimbrel.identity.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"F\n\x08\x45\x63Prekey\x12\x1c\n\x06key_id\x18\x01 \x01(\rB\x0c\x9a\xb5\x18\x08\x38\xff\xff\xff\xff\x07p)\x12\x1c\n\npublic_key\x18\x02 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08!p)\"i\n\x0eSignedEcPrekey\x12\x1c\n\x06key_id\x18\x01 \x01(\rB\x0c\x9a\xb5\x18\x08\x38\xff\xff\xff\xff\x07p)\x12\x1c\n\npublic_key\x18\x02 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08!p)\x12\x1b\n\tsignature\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08@p\x17\"e\n\tKemPrekey\x12\x1c\n\x06key_id\x18\x01 \x01(\rB\x0c\x9a\xb5\x18\x08\x38\xff\xff\xff\xff\x07p)\x12\x1d\n\npublic_key\x18\x02 \x01(\x0c\x42\t\x9a\xb5\x18\x05\x08\xa1\x0cp)\x12\x1b\n\tsignature\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08@p\x17\"\xe0\x01\n\nDeviceKeys\x12\x1e\n\x0cidentity_key\x18\x01 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08!p)\x12$\n\x0fregistration_id\x18\x02 \x01(\rB\x0b\x9a\xb5\x18\x07\x30\x01\x38\xfc\x7fp)\x12\x45\n\rsigned_prekey\x18\x03 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekeyB\x08\x9a\xb5\x18\x04P\x01p)\x12\x45\n\x12last_resort_prekey\x18\x04 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekeyB\x08\x9a\xb5\x18\x04P\x01p)\"\x9a\x02\n\x11UploadKeysRequest\x12;\n\rsigned_prekey\x18\x01 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekey\x12;\n\x12last_resort_prekey\x18\x02 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\x12\x42\n\x10one_time_prekeys\x18\x03 \x03(\x0b\x32\x1e.whimbrel.identity.v1.EcPrekeyB\x08\x9a\xb5\x18\x04Hdp)\x12G\n\x14one_time_kem_prekeys\x18\x04 \x03(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekeyB\x08\x9a\xb5\x18\x04Hdp)\"\x14\n\x12UploadKeysResponse\"\x12\n\x10\x43ountKeysRequest\"K\n\x11\x43ountKeysResponse\x12\x18\n\x10one_time_prekeys\x18\x01 \x01(\r\x12\x1c\n\x14one_time_kem_prekeys\x18\x02 \x01(\r\"F\n\x10\x46\x65tchKeysRequest\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x19\n\tdevice_id\x18\x02 \x01(\rB\x06\x9a\xb5\x18\x02\x38\x7f\"[\n\x11\x46\x65tchKeysResponse\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x30\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1f.whimbrel.identity.v1.KeyBundle\"\xe2\x01\n\tKeyBundle\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12;\n\rsigned_prekey\x18\x03 \x01(\x0b\x32$.whimbrel.identity.v1.SignedEcPrekey\x12\x37\n\x0fone_time_prekey\x18\x04 \x01(\x0b\x32\x1e.whimbrel.identity.v1.EcPrekey\x12\x33\n\nkem_prekey\x18\x05 \x01(\x0b\x32\x1f.whimbrel.identity.v1.KemPrekey\"*\n\x10\x43heckKeysRequest\x12\x16\n\x06\x64igest\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \"\"\n\x11\x43heckKeysResponse\x12\r\n\x05\x65qual\x18\x01 \x01(\x08\"U\n\x16\x43heckIdentitiesRequest\x12;\n\x05known\x18\x01 \x03(\x0b\x32#.whimbrel.identity.v1.KnownIdentityB\x07\x9a\xb5\x18\x03H\xe8\x07\"E\n\rKnownIdentity\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x04\"Q\n\x17\x43heckIdentitiesResponse\x12\x36\n\x07\x63hanged\x18\x01 \x03(\x0b\x32%.whimbrel.identity.v1.ChangedIdentity\"8\n\x0f\x43hangedIdentity\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x32\xb1\x04\n\nKeyService\x12h\n\nUploadKeys\x12\'.whimbrel.identity.v1.UploadKeysRequest\x1a(.whimbrel.identity.v1.UploadKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tCountKeys\x12&.whimbrel.identity.v1.CountKeysRequest\x1a\'.whimbrel.identity.v1.CountKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tFetchKeys\x12&.whimbrel.identity.v1.FetchKeysRequest\x1a\'.whimbrel.identity.v1.FetchKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x65\n\tCheckKeys\x12&.whimbrel.identity.v1.CheckKeysRequest\x1a\'.whimbrel.identity.v1.CheckKeysResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12w\n\x0f\x43heckIdentities\x12,.whimbrel.identity.v1.CheckIdentitiesRequest\x1a-.whimbrel.identity.v1.CheckIdentitiesResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.identity.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ECPREKEY'].fields_by_name['key_id']._loaded_options = None
+  _globals['_ECPREKEY'].fields_by_name['key_id']._serialized_options = b'\232\265\030\0108\377\377\377\377\007p)'
+  _globals['_ECPREKEY'].fields_by_name['public_key']._loaded_options = None
+  _globals['_ECPREKEY'].fields_by_name['public_key']._serialized_options = b'\232\265\030\004\010!p)'
+  _globals['_SIGNEDECPREKEY'].fields_by_name['key_id']._loaded_options = None
+  _globals['_SIGNEDECPREKEY'].fields_by_name['key_id']._serialized_options = b'\232\265\030\0108\377\377\377\377\007p)'
+  _globals['_SIGNEDECPREKEY'].fields_by_name['public_key']._loaded_options = None
+  _globals['_SIGNEDECPREKEY'].fields_by_name['public_key']._serialized_options = b'\232\265\030\004\010!p)'
+  _globals['_SIGNEDECPREKEY'].fields_by_name['signature']._loaded_options = None
+  _globals['_SIGNEDECPREKEY'].fields_by_name['signature']._serialized_options = b'\232\265\030\004\010@p\027'
+  _globals['_KEMPREKEY'].fields_by_name['key_id']._loaded_options = None
+  _globals['_KEMPREKEY'].fields_by_name['key_id']._serialized_options = b'\232\265\030\0108\377\377\377\377\007p)'
+  _globals['_KEMPREKEY'].fields_by_name['public_key']._loaded_options = None
+  _globals['_KEMPREKEY'].fields_by_name['public_key']._serialized_options = b'\232\265\030\005\010\241\014p)'
+  _globals['_KEMPREKEY'].fields_by_name['signature']._loaded_options = None
+  _globals['_KEMPREKEY'].fields_by_name['signature']._serialized_options = b'\232\265\030\004\010@p\027'
+  _globals['_DEVICEKEYS'].fields_by_name['identity_key']._loaded_options = None
+  _globals['_DEVICEKEYS'].fields_by_name['identity_key']._serialized_options = b'\232\265\030\004\010!p)'
+  _globals['_DEVICEKEYS'].fields_by_name['registration_id']._loaded_options = None
+  _globals['_DEVICEKEYS'].fields_by_name['registration_id']._serialized_options = b'\232\265\030\0070\0018\374\177p)'
+  _globals['_DEVICEKEYS'].fields_by_name['signed_prekey']._loaded_options = None
+  _globals['_DEVICEKEYS'].fields_by_name['signed_prekey']._serialized_options = b'\232\265\030\004P\001p)'
+  _globals['_DEVICEKEYS'].fields_by_name['last_resort_prekey']._loaded_options = None
+  _globals['_DEVICEKEYS'].fields_by_name['last_resort_prekey']._serialized_options = b'\232\265\030\004P\001p)'
+  _globals['_UPLOADKEYSREQUEST'].fields_by_name['one_time_prekeys']._loaded_options = None
+  _globals['_UPLOADKEYSREQUEST'].fields_by_name['one_time_prekeys']._serialized_options = b'\232\265\030\004Hdp)'
+  _globals['_UPLOADKEYSREQUEST'].fields_by_name['one_time_kem_prekeys']._loaded_options = None
+  _globals['_UPLOADKEYSREQUEST'].fields_by_name['one_time_kem_prekeys']._serialized_options = b'\232\265\030\004Hdp)'
+  _globals['_FETCHKEYSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_FETCHKEYSREQUEST'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_FETCHKEYSREQUEST'].fields_by_name['device_id']._loaded_options = None
+  _globals['_FETCHKEYSREQUEST'].fields_by_name['device_id']._serialized_options = b'\232\265\030\0028\177'
+  _globals['_CHECKKEYSREQUEST'].fields_by_name['digest']._loaded_options = None
+  _globals['_CHECKKEYSREQUEST'].fields_by_name['digest']._serialized_options = b'\232\265\030\002\010 '
+  _globals['_CHECKIDENTITIESREQUEST'].fields_by_name['known']._loaded_options = None
+  _globals['_CHECKIDENTITIESREQUEST'].fields_by_name['known']._serialized_options = b'\232\265\030\003H\350\007'
+  _globals['_KNOWNIDENTITY'].fields_by_name['user_id']._loaded_options = None
+  _globals['_KNOWNIDENTITY'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_KNOWNIDENTITY'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_KNOWNIDENTITY'].fields_by_name['fingerprint']._serialized_options = b'\232\265\030\002\010\004'
   _globals['_KEYSERVICE']._loaded_options = None
   _globals['_KEYSERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_KEYSERVICE'].methods_by_name['UploadKeys']._loaded_options = None
@@ -44,40 +85,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['CheckKeys']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_KEYSERVICE'].methods_by_name['CheckIdentities']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CheckIdentities']._serialized_options = b'\212\265\030\003\n\001\002'
-  _globals['_ECPREKEY']._serialized_start=90
-  _globals['_ECPREKEY']._serialized_end=136
-  _globals['_SIGNEDECPREKEY']._serialized_start=138
-  _globals['_SIGNEDECPREKEY']._serialized_end=209
-  _globals['_KEMPREKEY']._serialized_start=211
-  _globals['_KEMPREKEY']._serialized_end=277
-  _globals['_DEVICEKEYS']._serialized_start=280
-  _globals['_DEVICEKEYS']._serialized_end=461
-  _globals['_UPLOADKEYSREQUEST']._serialized_start=464
-  _globals['_UPLOADKEYSREQUEST']._serialized_end=726
-  _globals['_UPLOADKEYSRESPONSE']._serialized_start=728
-  _globals['_UPLOADKEYSRESPONSE']._serialized_end=748
-  _globals['_COUNTKEYSREQUEST']._serialized_start=750
-  _globals['_COUNTKEYSREQUEST']._serialized_end=768
-  _globals['_COUNTKEYSRESPONSE']._serialized_start=770
-  _globals['_COUNTKEYSRESPONSE']._serialized_end=845
-  _globals['_FETCHKEYSREQUEST']._serialized_start=847
-  _globals['_FETCHKEYSREQUEST']._serialized_end=901
-  _globals['_FETCHKEYSRESPONSE']._serialized_start=903
-  _globals['_FETCHKEYSRESPONSE']._serialized_end=994
-  _globals['_KEYBUNDLE']._serialized_start=997
-  _globals['_KEYBUNDLE']._serialized_end=1223
-  _globals['_CHECKKEYSREQUEST']._serialized_start=1225
-  _globals['_CHECKKEYSREQUEST']._serialized_end=1259
-  _globals['_CHECKKEYSRESPONSE']._serialized_start=1261
-  _globals['_CHECKKEYSRESPONSE']._serialized_end=1295
-  _globals['_CHECKIDENTITIESREQUEST']._serialized_start=1297
-  _globals['_CHECKIDENTITIESREQUEST']._serialized_end=1373
-  _globals['_KNOWNIDENTITY']._serialized_start=1375
-  _globals['_KNOWNIDENTITY']._serialized_end=1428
-  _globals['_CHECKIDENTITIESRESPONSE']._serialized_start=1430
-  _globals['_CHECKIDENTITIESRESPONSE']._serialized_end=1511
-  _globals['_CHANGEDIDENTITY']._serialized_start=1513
-  _globals['_CHANGEDIDENTITY']._serialized_end=1569
-  _globals['_KEYSERVICE']._serialized_start=1572
-  _globals['_KEYSERVICE']._serialized_end=2133
+  _globals['_ECPREKEY']._serialized_start=123
+  _globals['_ECPREKEY']._serialized_end=193
+  _globals['_SIGNEDECPREKEY']._serialized_start=195
+  _globals['_SIGNEDECPREKEY']._serialized_end=300
+  _globals['_KEMPREKEY']._serialized_start=302
+  _globals['_KEMPREKEY']._serialized_end=403
+  _globals['_DEVICEKEYS']._serialized_start=406
+  _globals['_DEVICEKEYS']._serialized_end=630
+  _globals['_UPLOADKEYSREQUEST']._serialized_start=633
+  _globals['_UPLOADKEYSREQUEST']._serialized_end=915
+  _globals['_UPLOADKEYSRESPONSE']._serialized_start=917
+  _globals['_UPLOADKEYSRESPONSE']._serialized_end=937
+  _globals['_COUNTKEYSREQUEST']._serialized_start=939
+  _globals['_COUNTKEYSREQUEST']._serialized_end=957
+  _globals['_COUNTKEYSRESPONSE']._serialized_start=959
+  _globals['_COUNTKEYSRESPONSE']._serialized_end=1034
+  _globals['_FETCHKEYSREQUEST']._serialized_start=1036
+  _globals['_FETCHKEYSREQUEST']._serialized_end=1106
+  _globals['_FETCHKEYSRESPONSE']._serialized_start=1108
+  _globals['_FETCHKEYSRESPONSE']._serialized_end=1199
+  _globals['_KEYBUNDLE']._serialized_start=1202
+  _globals['_KEYBUNDLE']._serialized_end=1428
+  _globals['_CHECKKEYSREQUEST']._serialized_start=1430
+  _globals['_CHECKKEYSREQUEST']._serialized_end=1472
+  _globals['_CHECKKEYSRESPONSE']._serialized_start=1474
+  _globals['_CHECKKEYSRESPONSE']._serialized_end=1508
+  _globals['_CHECKIDENTITIESREQUEST']._serialized_start=1510
+  _globals['_CHECKIDENTITIESREQUEST']._serialized_end=1595
+  _globals['_KNOWNIDENTITY']._serialized_start=1597
+  _globals['_KNOWNIDENTITY']._serialized_end=1666
+  _globals['_CHECKIDENTITIESRESPONSE']._serialized_start=1668
+  _globals['_CHECKIDENTITIESRESPONSE']._serialized_end=1749
+  _globals['_CHANGEDIDENTITY']._serialized_start=1751
+  _globals['_CHANGEDIDENTITY']._serialized_end=1807
+  _globals['_KEYSERVICE']._serialized_start=1810
+  _globals['_KEYSERVICE']._serialized_end=2371
 # @@protoc_insertion_point(module_scope)

@@ -23,29 +23,42 @@ _sym_db = _symbol_database.Default()
 
 
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"whimbrel/message/v1/audience.proto\x12\x13whimbrel.message.v1\x1a\x1fwhimbrel/access/v1/access.proto\"|\n\x14\x43heckAudienceRequest\x12.\n\x08viewings\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.Viewing\x12\x34\n\x0bmemberships\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.Membership\"-\n\x07Viewing\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tviewer_id\x18\x02 \x01(\x0c\"/\n\nMembership\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\"a\n\x15\x43heckAudienceResponse\x12\x33\n\x08viewings\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.ViewingTerms\x12\x13\n\x0bmemberships\x18\x02 \x03(\x08\"M\n\x0cViewingTerms\x12\x0f\n\x07visible\x18\x01 \x01(\x08\x12\x11\n\tunblocked\x18\x02 \x01(\x08\x12\x19\n\x11last_seen_seconds\x18\x03 \x01(\r2\x99\x01\n\x0f\x41udienceService\x12y\n\rCheckAudience\x12).whimbrel.message.v1.CheckAudienceRequest\x1a*.whimbrel.message.v1.CheckAudienceResponse\"\x11\x8a\xb5\x18\r\n\x01\x03\x12\x08presence\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"whimbrel/message/v1/audience.proto\x12\x13whimbrel.message.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\x8e\x01\n\x14\x43heckAudienceRequest\x12\x37\n\x08viewings\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.ViewingB\x07\x9a\xb5\x18\x03H\xf4\x03\x12=\n\x0bmemberships\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.MembershipB\x07\x9a\xb5\x18\x03H\xf4\x03\"=\n\x07Viewing\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x19\n\tviewer_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"?\n\nMembership\x12\x18\n\x08group_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x17\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\"a\n\x15\x43heckAudienceResponse\x12\x33\n\x08viewings\x18\x01 \x03(\x0b\x32!.whimbrel.message.v1.ViewingTerms\x12\x13\n\x0bmemberships\x18\x02 \x03(\x08\"M\n\x0cViewingTerms\x12\x0f\n\x07visible\x18\x01 \x01(\x08\x12\x11\n\tunblocked\x18\x02 \x01(\x08\x12\x19\n\x11last_seen_seconds\x18\x03 \x01(\r2\x99\x01\n\x0f\x41udienceService\x12y\n\rCheckAudience\x12).whimbrel.message.v1.CheckAudienceRequest\x1a*.whimbrel.message.v1.CheckAudienceResponse\"\x11\x8a\xb5\x18\r\n\x01\x03\x12\x08presence\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.audience_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHECKAUDIENCEREQUEST'].fields_by_name['viewings']._loaded_options = None
+  _globals['_CHECKAUDIENCEREQUEST'].fields_by_name['viewings']._serialized_options = b'\232\265\030\003H\364\003'
+  _globals['_CHECKAUDIENCEREQUEST'].fields_by_name['memberships']._loaded_options = None
+  _globals['_CHECKAUDIENCEREQUEST'].fields_by_name['memberships']._serialized_options = b'\232\265\030\003H\364\003'
+  _globals['_VIEWING'].fields_by_name['user_id']._loaded_options = None
+  _globals['_VIEWING'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_VIEWING'].fields_by_name['viewer_id']._loaded_options = None
+  _globals['_VIEWING'].fields_by_name['viewer_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_MEMBERSHIP'].fields_by_name['group_id']._loaded_options = None
+  _globals['_MEMBERSHIP'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_MEMBERSHIP'].fields_by_name['user_id']._loaded_options = None
+  _globals['_MEMBERSHIP'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
   _globals['_AUDIENCESERVICE']._loaded_options = None
   _globals['_AUDIENCESERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_AUDIENCESERVICE'].methods_by_name['CheckAudience']._loaded_options = None
   _globals['_AUDIENCESERVICE'].methods_by_name['CheckAudience']._serialized_options = b'\212\265\030\r\n\001\003\022\010presence'
-  _globals['_CHECKAUDIENCEREQUEST']._serialized_start=92
-  _globals['_CHECKAUDIENCEREQUEST']._serialized_end=216
-  _globals['_VIEWING']._serialized_start=218
-  _globals['_VIEWING']._serialized_end=263
-  _globals['_MEMBERSHIP']._serialized_start=265
-  _globals['_MEMBERSHIP']._serialized_end=312
-  _globals['_CHECKAUDIENCERESPONSE']._serialized_start=314
-  _globals['_CHECKAUDIENCERESPONSE']._serialized_end=411
-  _globals['_VIEWINGTERMS']._serialized_start=413
-  _globals['_VIEWINGTERMS']._serialized_end=490
-  _globals['_AUDIENCESERVICE']._serialized_start=493
-  _globals['_AUDIENCESERVICE']._serialized_end=646
+  _globals['_CHECKAUDIENCEREQUEST']._serialized_start=126
+  _globals['_CHECKAUDIENCEREQUEST']._serialized_end=268
+  _globals['_VIEWING']._serialized_start=270
+  _globals['_VIEWING']._serialized_end=331
+  _globals['_MEMBERSHIP']._serialized_start=333
+  _globals['_MEMBERSHIP']._serialized_end=396
+  _globals['_CHECKAUDIENCERESPONSE']._serialized_start=398
+  _globals['_CHECKAUDIENCERESPONSE']._serialized_end=495
+  _globals['_VIEWINGTERMS']._serialized_start=497
+  _globals['_VIEWINGTERMS']._serialized_end=574
+  _globals['_AUDIENCESERVICE']._serialized_start=577
+  _globals['_AUDIENCESERVICE']._serialized_end=730
 # @@protoc_insertion_point(module_scope)

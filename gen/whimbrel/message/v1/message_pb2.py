@@ -24,18 +24,21 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.message.v1 import attach_pb2 as whimbrel_dot_message_dot_v1_dot_attach__pb2
 from whimbrel.message.v1 import receipt_pb2 as whimbrel_dot_message_dot_v1_dot_receipt__pb2
 from whimbrel.message.v1 import send_pb2 as whimbrel_dot_message_dot_v1_dot_send__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/message.proto\x12\x13whimbrel.message.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a whimbrel/message/v1/attach.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"6\n\x0bSendRequest\x12\'\n\x04send\x18\x01 \x01(\x0b\x32\x19.whimbrel.message.v1.Send\"\xfb\x01\n\x0cSendResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\x03 \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12:\n\rgroup_changed\x18\x04 \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x42\t\n\x07outcome\"A\n\x12GetReceiptsRequest\x12\x15\n\rafter_version\x18\x01 \x01(\x04\x12\x14\n\x0cmax_receipts\x18\x02 \x01(\r\"v\n\x13GetReceiptsResponse\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.Receipt\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc7\x02\n\x0eMessageService\x12g\n\x06\x41ttach\x12\".whimbrel.message.v1.AttachRequest\x1a#.whimbrel.message.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12T\n\x04Send\x12 .whimbrel.message.v1.SendRequest\x1a!.whimbrel.message.v1.SendResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x12i\n\x0bGetReceipts\x12\'.whimbrel.message.v1.GetReceiptsRequest\x1a(.whimbrel.message.v1.GetReceiptsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/message.proto\x12\x13whimbrel.message.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a whimbrel/message/v1/attach.proto\x1a!whimbrel/message/v1/receipt.proto\x1a\x1ewhimbrel/message/v1/send.proto\"@\n\x0bSendRequest\x12\x31\n\x04send\x18\x01 \x01(\x0b\x32\x19.whimbrel.message.v1.SendB\x08\x9a\xb5\x18\x04P\x01h\x01\"\xfb\x01\n\x0cSendResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1d.whimbrel.message.v1.AcceptedH\x00\x12\x31\n\x08rejected\x18\x02 \x01(\x0b\x32\x1d.whimbrel.message.v1.RejectedH\x00\x12>\n\x0f\x64\x65vice_mismatch\x18\x03 \x01(\x0b\x32#.whimbrel.message.v1.DeviceMismatchH\x00\x12:\n\rgroup_changed\x18\x04 \x01(\x0b\x32!.whimbrel.message.v1.GroupChangedH\x00\x42\t\n\x07outcome\"A\n\x12GetReceiptsRequest\x12\x15\n\rafter_version\x18\x01 \x01(\x04\x12\x14\n\x0cmax_receipts\x18\x02 \x01(\r\"v\n\x13GetReceiptsResponse\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.whimbrel.message.v1.Receipt\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc7\x02\n\x0eMessageService\x12g\n\x06\x41ttach\x12\".whimbrel.message.v1.AttachRequest\x1a#.whimbrel.message.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12T\n\x04Send\x12 .whimbrel.message.v1.SendRequest\x1a!.whimbrel.message.v1.SendResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x12i\n\x0bGetReceipts\x12\'.whimbrel.message.v1.GetReceiptsRequest\x1a(.whimbrel.message.v1.GetReceiptsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0b\x92\xb5\x18\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SENDREQUEST'].fields_by_name['send']._loaded_options = None
+  _globals['_SENDREQUEST'].fields_by_name['send']._serialized_options = b'\232\265\030\004P\001h\001'
   _globals['_MESSAGESERVICE']._loaded_options = None
   _globals['_MESSAGESERVICE']._serialized_options = b'\222\265\030\007message'
   _globals['_MESSAGESERVICE'].methods_by_name['Attach']._loaded_options = None
@@ -44,14 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGESERVICE'].methods_by_name['Send']._serialized_options = b'\212\265\030\003\n\001\004'
   _globals['_MESSAGESERVICE'].methods_by_name['GetReceipts']._loaded_options = None
   _globals['_MESSAGESERVICE'].methods_by_name['GetReceipts']._serialized_options = b'\212\265\030\003\n\001\004'
-  _globals['_SENDREQUEST']._serialized_start=225
-  _globals['_SENDREQUEST']._serialized_end=279
-  _globals['_SENDRESPONSE']._serialized_start=282
-  _globals['_SENDRESPONSE']._serialized_end=533
-  _globals['_GETRECEIPTSREQUEST']._serialized_start=535
-  _globals['_GETRECEIPTSREQUEST']._serialized_end=600
-  _globals['_GETRECEIPTSRESPONSE']._serialized_start=602
-  _globals['_GETRECEIPTSRESPONSE']._serialized_end=720
-  _globals['_MESSAGESERVICE']._serialized_start=723
-  _globals['_MESSAGESERVICE']._serialized_end=1050
+  _globals['_SENDREQUEST']._serialized_start=258
+  _globals['_SENDREQUEST']._serialized_end=322
+  _globals['_SENDRESPONSE']._serialized_start=325
+  _globals['_SENDRESPONSE']._serialized_end=576
+  _globals['_GETRECEIPTSREQUEST']._serialized_start=578
+  _globals['_GETRECEIPTSREQUEST']._serialized_end=643
+  _globals['_GETRECEIPTSRESPONSE']._serialized_start=645
+  _globals['_GETRECEIPTSRESPONSE']._serialized_end=763
+  _globals['_MESSAGESERVICE']._serialized_start=766
+  _globals['_MESSAGESERVICE']._serialized_end=1093
 # @@protoc_insertion_point(module_scope)

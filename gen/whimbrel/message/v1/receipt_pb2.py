@@ -22,21 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/receipt.proto\x12\x13whimbrel.message.v1\"\xc4\x01\n\x07Receipt\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x05 \x01(\x0cH\x00\x12\x30\n\tdelivered\x18\x03 \x03(\x0b\x32\x1d.whimbrel.message.v1.SeqRange\x12\x12\n\nread_up_to\x18\x04 \x01(\x04\x12+\n\x07tallies\x18\x06 \x03(\x0b\x32\x1a.whimbrel.message.v1.TallyB\x0e\n\x0c\x63onversation\";\n\x05Tally\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x14\n\x0c\x64\x65livered_to\x18\x02 \x01(\r\x12\x0f\n\x07read_by\x18\x03 \x01(\r\"\'\n\x08SeqRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"P\n\x04Read\x12\x11\n\x07user_id\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x03 \x01(\x0cH\x00\x12\x11\n\tup_to_seq\x18\x02 \x01(\x04\x42\x0e\n\x0c\x63onversationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whimbrel/message/v1/receipt.proto\x12\x13whimbrel.message.v1\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xc4\x01\n\x07Receipt\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x05 \x01(\x0cH\x00\x12\x30\n\tdelivered\x18\x03 \x03(\x0b\x32\x1d.whimbrel.message.v1.SeqRange\x12\x12\n\nread_up_to\x18\x04 \x01(\x04\x12+\n\x07tallies\x18\x06 \x03(\x0b\x32\x1a.whimbrel.message.v1.TallyB\x0e\n\x0c\x63onversation\";\n\x05Tally\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x14\n\x0c\x64\x65livered_to\x18\x02 \x01(\r\x12\x0f\n\x07read_by\x18\x03 \x01(\r\"\'\n\x08SeqRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"h\n\x04Read\x12\x19\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x1a\n\x08group_id\x18\x03 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x11\n\tup_to_seq\x18\x02 \x01(\x04\x42\x16\n\x0c\x63onversation\x12\x06\x9a\xb5\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.receipt_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECEIPT']._serialized_start=59
-  _globals['_RECEIPT']._serialized_end=255
-  _globals['_TALLY']._serialized_start=257
-  _globals['_TALLY']._serialized_end=316
-  _globals['_SEQRANGE']._serialized_start=318
-  _globals['_SEQRANGE']._serialized_end=357
-  _globals['_READ']._serialized_start=359
-  _globals['_READ']._serialized_end=439
+  _globals['_READ'].oneofs_by_name['conversation']._loaded_options = None
+  _globals['_READ'].oneofs_by_name['conversation']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_READ'].fields_by_name['user_id']._loaded_options = None
+  _globals['_READ'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_READ'].fields_by_name['group_id']._loaded_options = None
+  _globals['_READ'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_RECEIPT']._serialized_start=92
+  _globals['_RECEIPT']._serialized_end=288
+  _globals['_TALLY']._serialized_start=290
+  _globals['_TALLY']._serialized_end=349
+  _globals['_SEQRANGE']._serialized_start=351
+  _globals['_SEQRANGE']._serialized_end=390
+  _globals['_READ']._serialized_start=392
+  _globals['_READ']._serialized_end=496
 # @@protoc_insertion_point(module_scope)

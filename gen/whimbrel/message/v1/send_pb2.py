@@ -24,41 +24,70 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.error.v1 import reason_pb2 as whimbrel_dot_error_dot_v1_dot_reason__pb2
 from whimbrel.group.v1 import change_pb2 as whimbrel_dot_group_dot_v1_dot_change__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/message/v1/send.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\xd2\x02\n\x04Send\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x11\n\x07user_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x07 \x01(\x0cH\x00\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x0c\x12\x32\n\x0e\x66irst_tried_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06shared\x18\x05 \x01(\x0b\x32\x1f.whimbrel.message.v1.SharedBodyH\x01\x12\x37\n\nper_device\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.DeviceBodiesH\x01\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\t \x01(\x04\x12\x11\n\tmedia_ids\x18\n \x03(\t\x12\x0e\n\x06urgent\x18\x0b \x01(\x08\x42\x04\n\x02toB\x08\n\x06\x62odies\"S\n\nSharedBody\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"?\n\x0c\x44\x65viceBodies\x12/\n\x06\x62odies\x18\x01 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceBody\"\x90\x01\n\nDeviceBody\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\x12\x17\n\x0fregistration_id\x18\x03 \x01(\r\x12\x31\n\x04type\x18\x04 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextType\x12\x12\n\nciphertext\x18\x05 \x01(\x0c\"w\n\x08\x41\x63\x63\x65pted\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x08Rejected\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12.\n\x06reason\x18\x02 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12=\n\x08metadata\x18\x03 \x03(\x0b\x32+.whimbrel.message.v1.Rejected.MetadataEntry\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0c\x66irst_answer\x18\x05 \x01(\x0b\x32\x1d.whimbrel.message.v1.Accepted\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x0e\x44\x65viceMismatch\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x30\n\x07missing\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05\x65xtra\x18\x03 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05stale\x18\x04 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\"0\n\nDeviceName\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"\xbc\x01\n\x0cGroupChanged\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x05 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\"/\n\tGroupNews\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04*\xa5\x01\n\x0e\x43iphertextType\x12\x1f\n\x1b\x43IPHERTEXT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43IPHERTEXT_TYPE_PLAIN\x10\x01\x12\x1b\n\x17\x43IPHERTEXT_TYPE_RATCHET\x10\x02\x12\x1a\n\x16\x43IPHERTEXT_TYPE_PREKEY\x10\x03\x12\x1e\n\x1a\x43IPHERTEXT_TYPE_SENDER_KEY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/message/v1/send.proto\x12\x13whimbrel.message.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a\x1ewhimbrel/error/v1/reason.proto\x1a\x1ewhimbrel/group/v1/change.proto\"\x90\x03\n\x04Send\x12!\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x19\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x1a\n\x08group_id\x18\x07 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x17\n\x05\x61\x66ter\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10 \x01\x12\x32\n\x0e\x66irst_tried_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06shared\x18\x05 \x01(\x0b\x32\x1f.whimbrel.message.v1.SharedBodyH\x01\x12\x37\n\nper_device\x18\x06 \x01(\x0b\x32!.whimbrel.message.v1.DeviceBodiesH\x01\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\t \x01(\x04\x12\x1b\n\tmedia_ids\x18\n \x03(\tB\x08\x9a\xb5\x18\x04\x08\x1aH\n\x12\x0e\n\x06urgent\x18\x0b \x01(\x08\x42\x0c\n\x02to\x12\x06\x9a\xb5\x18\x02\x08\x01\x42\x12\n\x06\x62odies\x12\x08\x9a\xb5\x18\x04\x08\x01\x10\x1f\"g\n\nSharedBody\x12\x39\n\x04type\x18\x01 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextTypeB\x06\x9a\xb5\x18\x02\x30\x01\x12\x1e\n\nciphertext\x18\x02 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01`\x01p\x1f\"I\n\x0c\x44\x65viceBodies\x12\x39\n\x06\x62odies\x18\x01 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceBodyB\x08\x9a\xb5\x18\x04@\x01H\x14\"\xb6\x01\n\nDeviceBody\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\tdevice_id\x18\x02 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\x12\x17\n\x0fregistration_id\x18\x03 \x01(\r\x12\x39\n\x04type\x18\x04 \x01(\x0e\x32#.whimbrel.message.v1.CiphertextTypeB\x06\x9a\xb5\x18\x02\x30\x01\x12\x1e\n\nciphertext\x18\x05 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01`\x01p\x1f\"w\n\x08\x41\x63\x63\x65pted\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x08Rejected\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12.\n\x06reason\x18\x02 \x01(\x0e\x32\x1e.whimbrel.error.v1.ErrorReason\x12=\n\x08metadata\x18\x03 \x03(\x0b\x32+.whimbrel.message.v1.Rejected.MetadataEntry\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0c\x66irst_answer\x18\x05 \x01(\x0b\x32\x1d.whimbrel.message.v1.Accepted\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x0e\x44\x65viceMismatch\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x30\n\x07missing\x18\x02 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05\x65xtra\x18\x03 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\x12.\n\x05stale\x18\x04 \x03(\x0b\x32\x1f.whimbrel.message.v1.DeviceName\"0\n\nDeviceName\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\tdevice_id\x18\x02 \x01(\r\"\xbc\x01\n\x0cGroupChanged\x12\x19\n\x11\x63lient_message_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_epoch\x18\x03 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1f.whimbrel.group.v1.LoggedChange\x12\x37\n\x0e\x64\x65vice_changes\x18\x05 \x03(\x0b\x32\x1f.whimbrel.group.v1.DeviceChange\"/\n\tGroupNews\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04*\xa5\x01\n\x0e\x43iphertextType\x12\x1f\n\x1b\x43IPHERTEXT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43IPHERTEXT_TYPE_PLAIN\x10\x01\x12\x1b\n\x17\x43IPHERTEXT_TYPE_RATCHET\x10\x02\x12\x1a\n\x16\x43IPHERTEXT_TYPE_PREKEY\x10\x03\x12\x1e\n\x1a\x43IPHERTEXT_TYPE_SENDER_KEY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.message.v1.send_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SEND'].oneofs_by_name['to']._loaded_options = None
+  _globals['_SEND'].oneofs_by_name['to']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_SEND'].oneofs_by_name['bodies']._loaded_options = None
+  _globals['_SEND'].oneofs_by_name['bodies']._serialized_options = b'\232\265\030\004\010\001\020\037'
+  _globals['_SEND'].fields_by_name['client_message_id']._loaded_options = None
+  _globals['_SEND'].fields_by_name['client_message_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SEND'].fields_by_name['user_id']._loaded_options = None
+  _globals['_SEND'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SEND'].fields_by_name['group_id']._loaded_options = None
+  _globals['_SEND'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_SEND'].fields_by_name['after']._loaded_options = None
+  _globals['_SEND'].fields_by_name['after']._serialized_options = b'\232\265\030\004\010\020 \001'
+  _globals['_SEND'].fields_by_name['media_ids']._loaded_options = None
+  _globals['_SEND'].fields_by_name['media_ids']._serialized_options = b'\232\265\030\004\010\032H\n'
+  _globals['_SHAREDBODY'].fields_by_name['type']._loaded_options = None
+  _globals['_SHAREDBODY'].fields_by_name['type']._serialized_options = b'\232\265\030\0020\001'
+  _globals['_SHAREDBODY'].fields_by_name['ciphertext']._loaded_options = None
+  _globals['_SHAREDBODY'].fields_by_name['ciphertext']._serialized_options = b'\232\265\030\006\020\001`\001p\037'
+  _globals['_DEVICEBODIES'].fields_by_name['bodies']._loaded_options = None
+  _globals['_DEVICEBODIES'].fields_by_name['bodies']._serialized_options = b'\232\265\030\004@\001H\024'
+  _globals['_DEVICEBODY'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DEVICEBODY'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_DEVICEBODY'].fields_by_name['device_id']._loaded_options = None
+  _globals['_DEVICEBODY'].fields_by_name['device_id']._serialized_options = b'\232\265\030\0040\0018\177'
+  _globals['_DEVICEBODY'].fields_by_name['type']._loaded_options = None
+  _globals['_DEVICEBODY'].fields_by_name['type']._serialized_options = b'\232\265\030\0020\001'
+  _globals['_DEVICEBODY'].fields_by_name['ciphertext']._loaded_options = None
+  _globals['_DEVICEBODY'].fields_by_name['ciphertext']._serialized_options = b'\232\265\030\006\020\001`\001p\037'
   _globals['_REJECTED_METADATAENTRY']._loaded_options = None
   _globals['_REJECTED_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CIPHERTEXTTYPE']._serialized_start=1727
-  _globals['_CIPHERTEXTTYPE']._serialized_end=1892
-  _globals['_SEND']._serialized_start=185
-  _globals['_SEND']._serialized_end=523
-  _globals['_SHAREDBODY']._serialized_start=525
-  _globals['_SHAREDBODY']._serialized_end=608
-  _globals['_DEVICEBODIES']._serialized_start=610
-  _globals['_DEVICEBODIES']._serialized_end=673
-  _globals['_DEVICEBODY']._serialized_start=676
-  _globals['_DEVICEBODY']._serialized_end=820
-  _globals['_ACCEPTED']._serialized_start=822
-  _globals['_ACCEPTED']._serialized_end=941
-  _globals['_REJECTED']._serialized_start=944
-  _globals['_REJECTED']._serialized_end=1242
-  _globals['_REJECTED_METADATAENTRY']._serialized_start=1195
-  _globals['_REJECTED_METADATAENTRY']._serialized_end=1242
-  _globals['_DEVICEMISMATCH']._serialized_start=1245
-  _globals['_DEVICEMISMATCH']._serialized_end=1434
-  _globals['_DEVICENAME']._serialized_start=1436
-  _globals['_DEVICENAME']._serialized_end=1484
-  _globals['_GROUPCHANGED']._serialized_start=1487
-  _globals['_GROUPCHANGED']._serialized_end=1675
-  _globals['_GROUPNEWS']._serialized_start=1677
-  _globals['_GROUPNEWS']._serialized_end=1724
+  _globals['_CIPHERTEXTTYPE']._serialized_start=1890
+  _globals['_CIPHERTEXTTYPE']._serialized_end=2055
+  _globals['_SEND']._serialized_start=218
+  _globals['_SEND']._serialized_end=618
+  _globals['_SHAREDBODY']._serialized_start=620
+  _globals['_SHAREDBODY']._serialized_end=723
+  _globals['_DEVICEBODIES']._serialized_start=725
+  _globals['_DEVICEBODIES']._serialized_end=798
+  _globals['_DEVICEBODY']._serialized_start=801
+  _globals['_DEVICEBODY']._serialized_end=983
+  _globals['_ACCEPTED']._serialized_start=985
+  _globals['_ACCEPTED']._serialized_end=1104
+  _globals['_REJECTED']._serialized_start=1107
+  _globals['_REJECTED']._serialized_end=1405
+  _globals['_REJECTED_METADATAENTRY']._serialized_start=1358
+  _globals['_REJECTED_METADATAENTRY']._serialized_end=1405
+  _globals['_DEVICEMISMATCH']._serialized_start=1408
+  _globals['_DEVICEMISMATCH']._serialized_end=1597
+  _globals['_DEVICENAME']._serialized_start=1599
+  _globals['_DEVICENAME']._serialized_end=1647
+  _globals['_GROUPCHANGED']._serialized_start=1650
+  _globals['_GROUPCHANGED']._serialized_end=1838
+  _globals['_GROUPNEWS']._serialized_start=1840
+  _globals['_GROUPNEWS']._serialized_end=1887
 # @@protoc_insertion_point(module_scope)

@@ -23,48 +23,73 @@ _sym_db = _symbol_database.Default()
 
 
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 from whimbrel.presence.v1 import state_pb2 as whimbrel_dot_presence_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/presence/v1/presence.proto\x12\x14whimbrel.presence.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a whimbrel/presence/v1/state.proto\"C\n\rAttachRequest\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".whimbrel.presence.v1.GatewayEvent\"E\n\x0e\x41ttachResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.whimbrel.presence.v1.PresenceEvent\"\xc7\x02\n\x0cGatewayEvent\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.GatewayHelloH\x00\x12\x34\n\theartbeat\x18\x02 \x01(\x0b\x32\x1f.whimbrel.presence.v1.HeartbeatH\x00\x12*\n\x04gone\x18\x03 \x01(\x0b\x32\x1a.whimbrel.presence.v1.GoneH\x00\x12\x31\n\x05watch\x18\x04 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12\x33\n\x07unwatch\x18\x05 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12/\n\x07writing\x18\x06 \x01(\x0b\x32\x1c.whimbrel.presence.v1.TypingH\x00\x42\x07\n\x05\x65vent\"\x87\x01\n\rPresenceEvent\x12\x38\n\x07\x63hanged\x18\x01 \x01(\x0b\x32%.whimbrel.presence.v1.PresenceChangedH\x00\x12\x33\n\x07writing\x18\x02 \x01(\x0b\x32 .whimbrel.presence.v1.TypingPushH\x00\x42\x07\n\x05\x65vent\"#\n\x0cGatewayHello\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x1d\n\tHeartbeat\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"\x18\n\x04Gone\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"E\n\nWatchChats\x12\x12\n\nwatcher_id\x18\x01 \x01(\x0c\x12\x10\n\x08user_ids\x18\x02 \x03(\x0c\x12\x11\n\tgroup_ids\x18\x03 \x03(\x0c\"z\n\x06Typing\x12\x0f\n\x07user_id\x18\x01 \x01(\x0c\x12\x11\n\x07peer_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08group_id\x18\x03 \x01(\x0cH\x00\x12\x30\n\x08\x61\x63tivity\x18\x04 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x06\n\x04\x63hat\"X\n\x0fPresenceChanged\x12\x30\n\x08presence\x18\x01 \x01(\x0b\x32\x1e.whimbrel.presence.v1.Presence\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"U\n\nTypingPush\x12\x32\n\x06notice\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.TypingNotice\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"&\n\x12GetPresenceRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\x0c\"H\n\x13GetPresenceResponse\x12\x31\n\tpresences\x18\x01 \x03(\x0b\x32\x1e.whimbrel.presence.v1.Presence2\xf7\x01\n\x0fPresenceService\x12i\n\x06\x41ttach\x12#.whimbrel.presence.v1.AttachRequest\x1a$.whimbrel.presence.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12k\n\x0bGetPresence\x12(.whimbrel.presence.v1.GetPresenceRequest\x1a).whimbrel.presence.v1.GetPresenceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0c\x92\xb5\x18\x08presenceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whimbrel/presence/v1/presence.proto\x12\x14whimbrel.presence.v1\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\x1a whimbrel/presence/v1/state.proto\"K\n\rAttachRequest\x12:\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".whimbrel.presence.v1.GatewayEventB\x06\x9a\xb5\x18\x02`\x01\"E\n\x0e\x41ttachResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.whimbrel.presence.v1.PresenceEvent\"\xc7\x02\n\x0cGatewayEvent\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.GatewayHelloH\x00\x12\x34\n\theartbeat\x18\x02 \x01(\x0b\x32\x1f.whimbrel.presence.v1.HeartbeatH\x00\x12*\n\x04gone\x18\x03 \x01(\x0b\x32\x1a.whimbrel.presence.v1.GoneH\x00\x12\x31\n\x05watch\x18\x04 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12\x33\n\x07unwatch\x18\x05 \x01(\x0b\x32 .whimbrel.presence.v1.WatchChatsH\x00\x12/\n\x07writing\x18\x06 \x01(\x0b\x32\x1c.whimbrel.presence.v1.TypingH\x00\x42\x07\n\x05\x65vent\"\x87\x01\n\rPresenceEvent\x12\x38\n\x07\x63hanged\x18\x01 \x01(\x0b\x32%.whimbrel.presence.v1.PresenceChangedH\x00\x12\x33\n\x07writing\x18\x02 \x01(\x0b\x32 .whimbrel.presence.v1.TypingPushH\x00\x42\x07\n\x05\x65vent\"-\n\x0cGatewayHello\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\x9a\xb5\x18\x04\x10\x01\x18@\"(\n\tHeartbeat\x12\x1b\n\x08user_ids\x18\x01 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08\x10H\xe8\x07\"#\n\x04Gone\x12\x1b\n\x08user_ids\x18\x01 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08\x10H\xe8\x07\"a\n\nWatchChats\x12\x1a\n\nwatcher_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1a\n\x08user_ids\x18\x02 \x03(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10`\x01\x12\x1b\n\tgroup_ids\x18\x03 \x03(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10`\x01\"\x9a\x01\n\x06Typing\x12\x17\n\x07user_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x19\n\x07peer_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x1a\n\x08group_id\x18\x03 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10H\x00\x12\x30\n\x08\x61\x63tivity\x18\x04 \x01(\x0e\x32\x1e.whimbrel.presence.v1.ActivityB\x0e\n\x04\x63hat\x12\x06\x9a\xb5\x18\x02\x08\x01\"X\n\x0fPresenceChanged\x12\x30\n\x08presence\x18\x01 \x01(\x0b\x32\x1e.whimbrel.presence.v1.Presence\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"U\n\nTypingPush\x12\x32\n\x06notice\x18\x01 \x01(\x0b\x32\".whimbrel.presence.v1.TypingNotice\x12\x13\n\x0bwatcher_ids\x18\x02 \x03(\x0c\"3\n\x12GetPresenceRequest\x12\x1d\n\x08user_ids\x18\x01 \x03(\x0c\x42\x0b\x9a\xb5\x18\x07\x08\x10@\x01H\xf4\x03\"H\n\x13GetPresenceResponse\x12\x31\n\tpresences\x18\x01 \x03(\x0b\x32\x1e.whimbrel.presence.v1.Presence2\xf7\x01\n\x0fPresenceService\x12i\n\x06\x41ttach\x12#.whimbrel.presence.v1.AttachRequest\x1a$.whimbrel.presence.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07gateway(\x01\x30\x01\x12k\n\x0bGetPresence\x12(.whimbrel.presence.v1.GetPresenceRequest\x1a).whimbrel.presence.v1.GetPresenceResponse\"\x07\x8a\xb5\x18\x03\n\x01\x04\x1a\x0c\x92\xb5\x18\x08presenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.presence.v1.presence_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ATTACHREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_ATTACHREQUEST'].fields_by_name['events']._serialized_options = b'\232\265\030\002`\001'
+  _globals['_GATEWAYHELLO'].fields_by_name['instance_id']._loaded_options = None
+  _globals['_GATEWAYHELLO'].fields_by_name['instance_id']._serialized_options = b'\232\265\030\004\020\001\030@'
+  _globals['_HEARTBEAT'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_HEARTBEAT'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\005\010\020H\350\007'
+  _globals['_GONE'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_GONE'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\005\010\020H\350\007'
+  _globals['_WATCHCHATS'].fields_by_name['watcher_id']._loaded_options = None
+  _globals['_WATCHCHATS'].fields_by_name['watcher_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_WATCHCHATS'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_WATCHCHATS'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\004\010\020`\001'
+  _globals['_WATCHCHATS'].fields_by_name['group_ids']._loaded_options = None
+  _globals['_WATCHCHATS'].fields_by_name['group_ids']._serialized_options = b'\232\265\030\004\010\020`\001'
+  _globals['_TYPING'].oneofs_by_name['chat']._loaded_options = None
+  _globals['_TYPING'].oneofs_by_name['chat']._serialized_options = b'\232\265\030\002\010\001'
+  _globals['_TYPING'].fields_by_name['user_id']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_TYPING'].fields_by_name['peer_id']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['peer_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_TYPING'].fields_by_name['group_id']._loaded_options = None
+  _globals['_TYPING'].fields_by_name['group_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_GETPRESENCEREQUEST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_GETPRESENCEREQUEST'].fields_by_name['user_ids']._serialized_options = b'\232\265\030\007\010\020@\001H\364\003'
   _globals['_PRESENCESERVICE']._loaded_options = None
   _globals['_PRESENCESERVICE']._serialized_options = b'\222\265\030\010presence'
   _globals['_PRESENCESERVICE'].methods_by_name['Attach']._loaded_options = None
   _globals['_PRESENCESERVICE'].methods_by_name['Attach']._serialized_options = b'\212\265\030\014\n\001\003\022\007gateway'
   _globals['_PRESENCESERVICE'].methods_by_name['GetPresence']._loaded_options = None
   _globals['_PRESENCESERVICE'].methods_by_name['GetPresence']._serialized_options = b'\212\265\030\003\n\001\004'
-  _globals['_ATTACHREQUEST']._serialized_start=128
-  _globals['_ATTACHREQUEST']._serialized_end=195
-  _globals['_ATTACHRESPONSE']._serialized_start=197
-  _globals['_ATTACHRESPONSE']._serialized_end=266
-  _globals['_GATEWAYEVENT']._serialized_start=269
-  _globals['_GATEWAYEVENT']._serialized_end=596
-  _globals['_PRESENCEEVENT']._serialized_start=599
-  _globals['_PRESENCEEVENT']._serialized_end=734
-  _globals['_GATEWAYHELLO']._serialized_start=736
-  _globals['_GATEWAYHELLO']._serialized_end=771
-  _globals['_HEARTBEAT']._serialized_start=773
-  _globals['_HEARTBEAT']._serialized_end=802
-  _globals['_GONE']._serialized_start=804
-  _globals['_GONE']._serialized_end=828
-  _globals['_WATCHCHATS']._serialized_start=830
-  _globals['_WATCHCHATS']._serialized_end=899
-  _globals['_TYPING']._serialized_start=901
-  _globals['_TYPING']._serialized_end=1023
-  _globals['_PRESENCECHANGED']._serialized_start=1025
-  _globals['_PRESENCECHANGED']._serialized_end=1113
-  _globals['_TYPINGPUSH']._serialized_start=1115
-  _globals['_TYPINGPUSH']._serialized_end=1200
-  _globals['_GETPRESENCEREQUEST']._serialized_start=1202
-  _globals['_GETPRESENCEREQUEST']._serialized_end=1240
-  _globals['_GETPRESENCERESPONSE']._serialized_start=1242
-  _globals['_GETPRESENCERESPONSE']._serialized_end=1314
-  _globals['_PRESENCESERVICE']._serialized_start=1317
-  _globals['_PRESENCESERVICE']._serialized_end=1564
+  _globals['_ATTACHREQUEST']._serialized_start=161
+  _globals['_ATTACHREQUEST']._serialized_end=236
+  _globals['_ATTACHRESPONSE']._serialized_start=238
+  _globals['_ATTACHRESPONSE']._serialized_end=307
+  _globals['_GATEWAYEVENT']._serialized_start=310
+  _globals['_GATEWAYEVENT']._serialized_end=637
+  _globals['_PRESENCEEVENT']._serialized_start=640
+  _globals['_PRESENCEEVENT']._serialized_end=775
+  _globals['_GATEWAYHELLO']._serialized_start=777
+  _globals['_GATEWAYHELLO']._serialized_end=822
+  _globals['_HEARTBEAT']._serialized_start=824
+  _globals['_HEARTBEAT']._serialized_end=864
+  _globals['_GONE']._serialized_start=866
+  _globals['_GONE']._serialized_end=901
+  _globals['_WATCHCHATS']._serialized_start=903
+  _globals['_WATCHCHATS']._serialized_end=1000
+  _globals['_TYPING']._serialized_start=1003
+  _globals['_TYPING']._serialized_end=1157
+  _globals['_PRESENCECHANGED']._serialized_start=1159
+  _globals['_PRESENCECHANGED']._serialized_end=1247
+  _globals['_TYPINGPUSH']._serialized_start=1249
+  _globals['_TYPINGPUSH']._serialized_end=1334
+  _globals['_GETPRESENCEREQUEST']._serialized_start=1336
+  _globals['_GETPRESENCEREQUEST']._serialized_end=1387
+  _globals['_GETPRESENCERESPONSE']._serialized_start=1389
+  _globals['_GETPRESENCERESPONSE']._serialized_end=1461
+  _globals['_PRESENCESERVICE']._serialized_start=1464
+  _globals['_PRESENCESERVICE']._serialized_end=1711
 # @@protoc_insertion_point(module_scope)

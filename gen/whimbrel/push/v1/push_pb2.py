@@ -24,15 +24,34 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_access__pb2
+from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\"t\n\x0fSetTokenRequest\x12\x0e\n\x04\x61pns\x18\x01 \x01(\x0cH\x00\x12\r\n\x03\x66\x63m\x18\x02 \x01(\tH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x07\n\x05token\"\x12\n\x10SetTokenResponse\"E\n\x13WebPushSubscription\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0e\n\x06p256dh\x18\x02 \x01(\x0c\x12\x0c\n\x04\x61uth\x18\x03 \x01(\x0c\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\rAttachRequest\x12$\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.News\"\xc8\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07user_id\x18\x02 \x01(\x0c\x12\x11\n\tdevice_id\x18\x03 \x01(\r\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"8\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x08Unlinked\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x32\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xa1\x01\n\x0fSetTokenRequest\x12\x1a\n\x04\x61pns\x18\x01 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01\x18\x64pdH\x00\x12$\n\x03\x66\x63m\x18\x02 \x01(\tB\x15\x9a\xb5\x18\x11*\r[ -~]{1,1024}pdH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x11\n\x05token\x12\x08\x9a\xb5\x18\x04\x08\x01\x10\x64\"\x12\n\x10SetTokenResponse\"f\n\x13WebPushSubscription\x12\x1d\n\x08\x65ndpoint\x18\x01 \x01(\tB\x0b\x9a\xb5\x18\x07\x10\x01\x18\x80\x08pd\x12\x18\n\x06p256dh\x18\x02 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x41pd\x12\x16\n\x04\x61uth\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10pd\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"=\n\rAttachRequest\x12,\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.NewsB\x06\x9a\xb5\x18\x02`\x01\"\xda\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x17\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\tdevice_id\x18\x03 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"8\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x08Unlinked\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x32\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.push.v1.push_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SETTOKENREQUEST'].oneofs_by_name['token']._loaded_options = None
+  _globals['_SETTOKENREQUEST'].oneofs_by_name['token']._serialized_options = b'\232\265\030\004\010\001\020d'
+  _globals['_SETTOKENREQUEST'].fields_by_name['apns']._loaded_options = None
+  _globals['_SETTOKENREQUEST'].fields_by_name['apns']._serialized_options = b'\232\265\030\006\020\001\030dpd'
+  _globals['_SETTOKENREQUEST'].fields_by_name['fcm']._loaded_options = None
+  _globals['_SETTOKENREQUEST'].fields_by_name['fcm']._serialized_options = b'\232\265\030\021*\r[ -~]{1,1024}pd'
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['endpoint']._loaded_options = None
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['endpoint']._serialized_options = b'\232\265\030\007\020\001\030\200\010pd'
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['p256dh']._loaded_options = None
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['p256dh']._serialized_options = b'\232\265\030\004\010Apd'
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['auth']._loaded_options = None
+  _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['auth']._serialized_options = b'\232\265\030\004\010\020pd'
+  _globals['_ATTACHREQUEST'].fields_by_name['news']._loaded_options = None
+  _globals['_ATTACHREQUEST'].fields_by_name['news']._serialized_options = b'\232\265\030\002`\001'
+  _globals['_NEWS'].fields_by_name['user_id']._loaded_options = None
+  _globals['_NEWS'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
+  _globals['_NEWS'].fields_by_name['device_id']._loaded_options = None
+  _globals['_NEWS'].fields_by_name['device_id']._serialized_options = b'\232\265\030\0040\0018\177'
   _globals['_PUSHSERVICE']._loaded_options = None
   _globals['_PUSHSERVICE']._serialized_options = b'\222\265\030\004push'
   _globals['_PUSHSERVICE'].methods_by_name['SetToken']._loaded_options = None
@@ -43,32 +62,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUSHSERVICE'].methods_by_name['GetVapidKey']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_PUSHSERVICE'].methods_by_name['Attach']._loaded_options = None
   _globals['_PUSHSERVICE'].methods_by_name['Attach']._serialized_options = b'\212\265\030\014\n\001\003\022\007message'
-  _globals['_SETTOKENREQUEST']._serialized_start=115
-  _globals['_SETTOKENREQUEST']._serialized_end=231
-  _globals['_SETTOKENRESPONSE']._serialized_start=233
-  _globals['_SETTOKENRESPONSE']._serialized_end=251
-  _globals['_WEBPUSHSUBSCRIPTION']._serialized_start=253
-  _globals['_WEBPUSHSUBSCRIPTION']._serialized_end=322
-  _globals['_REMOVETOKENREQUEST']._serialized_start=324
-  _globals['_REMOVETOKENREQUEST']._serialized_end=344
-  _globals['_REMOVETOKENRESPONSE']._serialized_start=346
-  _globals['_REMOVETOKENRESPONSE']._serialized_end=367
-  _globals['_GETVAPIDKEYREQUEST']._serialized_start=369
-  _globals['_GETVAPIDKEYREQUEST']._serialized_end=389
-  _globals['_GETVAPIDKEYRESPONSE']._serialized_start=391
-  _globals['_GETVAPIDKEYRESPONSE']._serialized_end=432
-  _globals['_ATTACHREQUEST']._serialized_start=434
-  _globals['_ATTACHREQUEST']._serialized_end=487
-  _globals['_NEWS']._serialized_start=490
-  _globals['_NEWS']._serialized_end=690
-  _globals['_WAKE']._serialized_start=692
-  _globals['_WAKE']._serialized_end=748
-  _globals['_CONNECTED']._serialized_start=750
-  _globals['_CONNECTED']._serialized_end=776
-  _globals['_UNLINKED']._serialized_start=778
-  _globals['_UNLINKED']._serialized_end=828
-  _globals['_ATTACHRESPONSE']._serialized_start=830
-  _globals['_ATTACHRESPONSE']._serialized_end=860
-  _globals['_PUSHSERVICE']._serialized_start=863
-  _globals['_PUSHSERVICE']._serialized_end=1279
+  _globals['_SETTOKENREQUEST']._serialized_start=149
+  _globals['_SETTOKENREQUEST']._serialized_end=310
+  _globals['_SETTOKENRESPONSE']._serialized_start=312
+  _globals['_SETTOKENRESPONSE']._serialized_end=330
+  _globals['_WEBPUSHSUBSCRIPTION']._serialized_start=332
+  _globals['_WEBPUSHSUBSCRIPTION']._serialized_end=434
+  _globals['_REMOVETOKENREQUEST']._serialized_start=436
+  _globals['_REMOVETOKENREQUEST']._serialized_end=456
+  _globals['_REMOVETOKENRESPONSE']._serialized_start=458
+  _globals['_REMOVETOKENRESPONSE']._serialized_end=479
+  _globals['_GETVAPIDKEYREQUEST']._serialized_start=481
+  _globals['_GETVAPIDKEYREQUEST']._serialized_end=501
+  _globals['_GETVAPIDKEYRESPONSE']._serialized_start=503
+  _globals['_GETVAPIDKEYRESPONSE']._serialized_end=544
+  _globals['_ATTACHREQUEST']._serialized_start=546
+  _globals['_ATTACHREQUEST']._serialized_end=607
+  _globals['_NEWS']._serialized_start=610
+  _globals['_NEWS']._serialized_end=828
+  _globals['_WAKE']._serialized_start=830
+  _globals['_WAKE']._serialized_end=886
+  _globals['_CONNECTED']._serialized_start=888
+  _globals['_CONNECTED']._serialized_end=914
+  _globals['_UNLINKED']._serialized_start=916
+  _globals['_UNLINKED']._serialized_end=966
+  _globals['_ATTACHRESPONSE']._serialized_start=968
+  _globals['_ATTACHRESPONSE']._serialized_end=998
+  _globals['_PUSHSERVICE']._serialized_start=1001
+  _globals['_PUSHSERVICE']._serialized_end=1417
 # @@protoc_insertion_point(module_scope)

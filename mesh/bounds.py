@@ -1,0 +1,316 @@
+"""Holds requests to the bounds that their protos state; knows no field by name.
+
+A descriptor is compiled once, into a tuple of closures that each look at one field and say what is
+wrong with it. What was sent is in no error: only the field, and what would have been allowed.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
+
+from mesh.errors import InvalidArgument
+from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
+from mesh.options import option
+
+# The options of proto/whimbrel/bounds/v1/bounds.proto.
+_BOUNDS = "whimbrel.bounds.v1.bounds"
+_CHOICE = "whimbrel.bounds.v1.choice"
+_DURATION, _TIMESTAMP = "google.protobuf.Duration", "google.protobuf.Timestamp"
+# The seconds of the first moment of the year 1, and of the last second of the year 9999.
+_CALENDAR = range(-62135596800, 253402300800)
+_SECOND = 1_000_000_000
+_FIELD_INVALID = 2  # of whimbrel.error.v1.ErrorReason
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that is out of bounds, what it may hold, and the reason for which it is refused."""
+
+    field: str
+    allowed: str
+    reason: str = "FIELD_INVALID"
+
+    def within(self, outer: str) -> "Violation":
+        """The same, as seen from the message around."""
+        return Violation(f"{outer}.{self.field}", self.allowed, self.reason)
+
+
+class OutOfBounds(InvalidArgument):
+    """A request with a field that holds what it may not."""
+
+    def __init__(self, violation: Violation) -> None:
+        super().__init__(
+            f"{violation.field} is out of bounds",
+            metadata={"field": violation.field, "allowed": violation.allowed},
+        )
+        self.reason = violation.reason
+
+
+Check = Callable[[Any], Violation | None]
+# Whether a value is allowed.
+_Allows = Callable[[Any], bool]
+
+
+class Checker:
+    """The bounds of one kind of message."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._checks: tuple[Check, ...] = tuple(_checks_of(descriptor))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self._checks)
+
+    def violation(self, message: Any) -> Violation | None:
+        """The first field that is out of bounds, if there is one."""
+        for check in self._checks:
+            found = check(message)
+            if found is not None:
+                return found
+        return None
+
+    def demand(self, message: Any) -> None:
+        """Raise OutOfBounds unless all is within its bounds."""
+        found = self.violation(message)
+        if found is not None:
+            raise OutOfBounds(found)
+
+
+@functools.cache
+def checker_of(descriptor: Descriptor) -> Checker:
+    """The checker of a message, made once."""
+    return Checker(descriptor)
+
+
+class BoundsInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses unary requests that are out of bounds, before their handler sees them."""
+
+    def __init__(self) -> None:
+        self._checkers: dict[str, Checker | None] = {}
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        method = handler_call_details.method
+        if method not in self._checkers:  # it has a handler: such methods are few
+            self._checkers[method] = _checker_of_method(method)
+        checker = self._checkers[method]
+        return handler if checker is None else wrapped(handler, functools.partial(_held, checker))
+
+
+def described(bounds: Any, *, type_: int, type_name: str = "", is_repeated: bool = False) -> str:
+    """What a field may hold, in words; `type_` and `type_name` as descriptors have them."""
+    each = _describe_value(bounds, type_, type_name)
+    if not is_repeated:
+        return each
+    counted = _range(bounds.min_items, bounds.max_items, "items")
+    if bounds.framed and not bounds.max_items:
+        counted = ", ".join(filter(None, (counted, "as many as a frame holds")))
+    return ", each of ".join(filter(None, (counted, each)))
+
+
+def _held(checker: Checker, behaviour: Behaviour) -> Behaviour:
+    @functools.wraps(behaviour)
+    async def held(request: Any, context: Any) -> Any:
+        checker.demand(request)
+        return await behaviour(request, context)
+
+    return held
+
+
+def _checker_of_method(method: str) -> Checker | None:
+    _, service, name = method.split("/")
+    try:
+        descriptor = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:  # made without a proto
+        return None
+    checker = checker_of(descriptor.methods_by_name[name].input_type)
+    return checker if checker.is_needed else None
+
+
+def _checks_of(descriptor: Descriptor) -> Iterator[Check]:
+    for oneof in descriptor.oneofs:
+        choice = option(oneof, _CHOICE)
+        if choice is not None and choice.required:
+            yield _one_of(oneof, _reason_of(choice))
+    for field in descriptor.fields:
+        bounds = option(field, _BOUNDS)
+        check = _check_of(field, bounds)
+        if check is not None:
+            yield check
+
+
+def _check_of(field: FieldDescriptor, bounds: Any) -> Check | None:
+    allows = None if bounds is None else _allows(field, bounds)
+    nested = None
+    if _is_our_message(field) and not (bounds is not None and bounds.answered):
+        nested = checker_of(field.message_type)
+        nested = nested if nested.is_needed else None
+    if bounds is None and nested is None:
+        return None
+    wrong = _violation_of(field, bounds)
+    if field.is_repeated:
+        return _repeated(field.name, bounds, allows, nested, wrong)
+    if field.has_presence:
+        is_required = bounds is not None and bounds.required
+        return _present(field.name, allows, nested, wrong, is_required=is_required)
+    return _plain(field.name, bounds, allows, wrong)
+
+
+def _one_of(oneof: OneofDescriptor, reason: str) -> Check:
+    name = oneof.name
+    wrong = Violation(name, " or ".join(field.name for field in oneof.fields), reason)
+    return lambda message: wrong if message.WhichOneof(name) is None else None
+
+
+def _plain(name: str, bounds: Any, allows: _Allows | None, wrong: Violation) -> Check | None:
+    if allows is None:
+        return None
+    if bounds.length and not bounds.or_empty:  # most of all fields: the ids
+        length = bounds.length
+        return lambda message: None if len(getattr(message, name)) == length else wrong
+    return lambda message: None if allows(getattr(message, name)) else wrong
+
+
+def _present(
+    name: str,
+    allows: _Allows | None,
+    nested: Checker | None,
+    wrong: Violation,
+    *,
+    is_required: bool,
+) -> Check:
+    def check(message: Any) -> Violation | None:
+        if not message.HasField(name):
+            return wrong if is_required else None
+        value = getattr(message, name)
+        if allows is not None and not allows(value):
+            return wrong
+        found = None if nested is None else nested.violation(value)
+        return None if found is None else found.within(name)
+
+    return check
+
+
+def _repeated(
+    name: str, bounds: Any, allows: _Allows | None, nested: Checker | None, wrong: Violation
+) -> Check:
+    least = 0 if bounds is None else bounds.min_items
+    most = 0 if bounds is None else bounds.max_items
+
+    def check(message: Any) -> Violation | None:
+        values = getattr(message, name)
+        if len(values) < least or 0 < most < len(values):
+            return wrong
+        if allows is not None and not all(map(allows, values)):
+            return wrong
+        if nested is not None:
+            for place, value in enumerate(values):
+                found = nested.violation(value)
+                if found is not None:
+                    return found.within(f"{name}[{place}]")
+        return None
+
+    return check
+
+
+def _allows(field: FieldDescriptor, bounds: Any) -> _Allows | None:
+    """What tells an allowed value of the field, or item of it; None if all are."""
+    if field.message_type is not None:
+        return _allows_time(field.message_type.full_name, bounds)
+    if field.type not in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
+        least, most = bounds.min, bounds.max
+        if least or most:
+            return lambda value: value >= least and (not most or value <= most)
+        return None
+    allows = _allows_text(bounds)
+    if allows is None or not bounds.or_empty:
+        return allows
+    return lambda value: not value or allows(value)
+
+
+def _allows_text(bounds: Any) -> _Allows | None:
+    if bounds.pattern:
+        form = re.compile(bounds.pattern)
+        return lambda value: form.fullmatch(value) is not None
+    if bounds.length:
+        length = bounds.length
+        return lambda value: len(value) == length
+    least, most = bounds.min_length, bounds.max_length
+    if least or most:
+        return lambda value: len(value) >= least and (not most or len(value) <= most)
+    return None
+
+
+def _allows_time(kind: str, bounds: Any) -> _Allows | None:
+    if kind == _DURATION:
+        least, most = bounds.min, bounds.max
+        return lambda span: not span.nanos and least <= span.seconds <= (most or span.seconds)
+    if kind == _TIMESTAMP and bounds.calendar:
+        return lambda time: time.seconds in _CALENDAR and 0 <= time.nanos < _SECOND
+    return None
+
+
+def _is_our_message(field: FieldDescriptor) -> bool:
+    message = field.message_type
+    return message is not None and not message.full_name.startswith("google.protobuf.")
+
+
+def _violation_of(field: FieldDescriptor, bounds: Any) -> Violation:
+    if bounds is None:
+        return Violation(field.name, "")
+    name = "" if field.message_type is None else field.message_type.full_name
+    allowed = described(bounds, type_=field.type, type_name=name, is_repeated=field.is_repeated)
+    return Violation(field.name, allowed, _reason_of(bounds))
+
+
+def _reason_of(bounds: Any) -> str:
+    reasons = bounds.DESCRIPTOR.fields_by_name["reason"].enum_type.values_by_number
+    return str(reasons[bounds.reason or _FIELD_INVALID].name).removeprefix("ERROR_REASON_")
+
+
+def _describe_value(bounds: Any, type_: int, type_name: str) -> str:
+    if type_name.lstrip(".") == _DURATION:
+        return _range(bounds.min, bounds.max, "whole seconds")
+    if bounds.calendar:
+        return "a time from the year 1 to the year 9999"
+    if bounds.required:
+        return "required"
+    if bounds.pattern:
+        return _or_empty(bounds, bounds.pattern)
+    if type_ in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
+        return _describe_text(bounds, type_)
+    return _range(bounds.min, bounds.max, "")
+
+
+def _describe_text(bounds: Any, type_: int) -> str:
+    unit = "bytes" if type_ == FieldDescriptor.TYPE_BYTES else "characters"
+    if bounds.length:
+        return _or_empty(bounds, f"{bounds.length} {unit}")
+    ranged = _range(bounds.min_length, bounds.max_length, unit)
+    return ", ".join(filter(None, (ranged, "as a frame holds" if bounds.framed else "")))
+
+
+def _or_empty(bounds: Any, allowed: str) -> str:
+    return f"{allowed}, or empty" if bounds.or_empty else allowed
+
+
+def _range(least: int, most: int, unit: str) -> str:
+    said = ""
+    if least and most:
+        said = str(least) if least == most else f"{least} to {most}"
+    elif most:
+        said = f"at most {most}"
+    elif least:
+        said = f"at least {least}"
+    return f"{said} {unit}".strip() if said else ""
