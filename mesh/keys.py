@@ -7,9 +7,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import FilePath
+
+from mesh.settings import Holds
 
 _OWNER_ONLY = 0o600
 
@@ -37,6 +40,14 @@ class KeySet:
         except (KeyError, TypeError, ValueError):
             # The cause may quote the file, so it is dropped.
             raise ValueError(f"{path} is not a set of Ed25519 keys") from None
+
+    @classmethod
+    def load_signing(cls, path: Path) -> Self:
+        """Read a set that can sign. Raises ValueError, OSError."""
+        keys = cls.load(path)
+        if keys.private_key is None:
+            raise ValueError(f"{path} holds no private key")
+        return keys
 
     @classmethod
     def joined(cls, sets: Iterable["KeySet"]) -> Self:
@@ -93,3 +104,8 @@ def _based(raw: bytes) -> str:
 
 def _unbased(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+# Settings that name such files.
+KeySetFile = Annotated[FilePath, Holds(KeySet.load)]
+SigningKeyFile = Annotated[FilePath, Holds(KeySet.load_signing)]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import structlog
@@ -49,7 +50,7 @@ class ServiceSettings(Settings):
     """What is in flight gets so long to end when the instance is taken down."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
     @field_validator("tls")
@@ -169,7 +170,6 @@ async def opened(settings: ServiceSettings, service: str) -> AsyncIterator[Proce
 
 def signer_of(key_file: Path) -> TokenSigner:
     """Who signs with the file's private key. Raises ValueError if it holds none."""
-    keys = KeySet.load(key_file)
-    if keys.private_key is None:
-        raise ValueError(f"{key_file} holds no private key")
+    keys = KeySet.load_signing(key_file)
+    assert keys.private_key is not None  # noqa: S101  the type checker cannot see it
     return TokenSigner(keys.private_key, keys.key_id)

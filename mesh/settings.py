@@ -5,7 +5,9 @@ Nothing else reads the environment. A value that is not understood stops the sta
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -40,6 +42,13 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=Settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Beside a knob that names a file: `load` raises if it is bad, without quoting it."""
+
+    load: Callable[[Path], object]
+
+
 def load(settings: type[S], *, part_of: type[Settings] | None = None) -> S:
     """Read the settings, or name everything that is wrong with them and exit with 2.
 
@@ -47,6 +56,7 @@ def load(settings: type[S], *, part_of: type[Settings] | None = None) -> S:
     service knows, `part_of`, is no mistake there.
     """
     complaints = [f"{name}: no such setting" for name in _unknown(part_of or settings, os.environ)]
+    complaints += _misfilled(settings, os.environ)
     try:
         loaded = settings()
     except ValidationError as error:
@@ -78,6 +88,21 @@ def _unknown(settings: type[Settings], environment: Mapping[str, str]) -> list[s
     known = {name for name, _ in _knobs(settings)} | _sections(settings)
     present = (name for name in environment if name.upper().startswith(prefix))
     return sorted(name for name in present if name.upper() not in known)
+
+
+def _misfilled(settings: type[Settings], environment: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with what files hold; that one is not there is told by its setting."""
+    given = {name.upper(): Path(value) for name, value in environment.items() if value}
+    for name, field in _knobs(settings):
+        path = given.get(name)
+        if path is None or not path.is_file():
+            continue
+        for holds in field.metadata:
+            if isinstance(holds, Holds):
+                try:
+                    holds.load(path)
+                except (OSError, ValueError) as error:
+                    yield f"{name}: {error}"
 
 
 def _complaints(settings: type[Settings], error: ValidationError) -> Iterator[str]:

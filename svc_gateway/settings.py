@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt
-from pydantic import AfterValidator, FilePath, PositiveInt, SecretStr, model_validator
+from pydantic import AfterValidator, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.keys import KeySetFile
 from mesh.limits import read_overrides
 from mesh.service import ServiceSettings
 from svc_gateway.limits import DEFAULTS, Networks
@@ -37,7 +38,7 @@ class Settings(ServiceSettings):
     """URL of Redis or Valkey; may hold a password."""
     redis_prefix: str = "whimbrel:"
     """What every key of this mesh begins with in Redis."""
-    token_keys: FilePath
+    token_keys: KeySetFile
     """File with the public keys that verify devices' tokens."""
 
     max_sessions: PositiveInt = 10_000

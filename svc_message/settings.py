@@ -2,13 +2,16 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import FilePath, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.keys import SigningKeyFile
 from mesh.service import ServiceSettings
+from mesh.settings import Holds
 from mesh.settings import Settings as MeshSettings
+from svc_message.migrating import read_shards
 from svc_message.queue.settings import EventSettings, KafkaSettings
 
 _CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_MESSAGE_")
@@ -19,7 +22,7 @@ class StoreSettings(MeshSettings):
 
     model_config = _CONFIG
 
-    shards: FilePath
+    shards: Annotated[FilePath, Holds(read_shards)]
     """A mounted file, {"shard": "dsn"}, in the order in which the slots are first shared out.
     It holds passwords and is never printed."""
     direct_shards: FilePath | None = None
@@ -39,7 +42,7 @@ class Settings(StoreSettings, ServiceSettings):
 
     model_config = _CONFIG
 
-    token_key: FilePath
+    token_key: SigningKeyFile
     """Key set that signs the access tokens of devices."""
     listen: str = "127.0.0.1:50061"
     """Address and port of the internal listener."""

@@ -3,10 +3,6 @@
 import asyncio
 import contextlib
 from datetime import timedelta
-from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mesh.clock import Clock, SystemClock
 from mesh.failpoints import Failpoints
@@ -19,6 +15,7 @@ from svc_push.model import Provider
 from svc_push.providers.apns import Apns
 from svc_push.providers.fcm import Fcm, ServiceAccount
 from svc_push.providers.http import HttpClient
+from svc_push.providers.key_files import load_p256_key
 from svc_push.providers.webpush import WebPush
 from svc_push.sealing import Seal
 from svc_push.servicer import PushServicer
@@ -88,7 +85,7 @@ async def open_providers(
             clock,
             url=settings.apns_url,
             topic=settings.apns_topic,
-            key=_private_key(settings.apns_key),
+            key=load_p256_key(settings.apns_key),
             key_id=settings.apns_key_id,
             team_id=settings.apns_team_id,
             keep=keep,
@@ -102,21 +99,11 @@ async def open_providers(
         providers[Provider.WEB_PUSH] = WebPush(
             await stack.enter_async_context(guarded),
             clock,
-            key=_private_key(settings.vapid_key),
+            key=load_p256_key(settings.vapid_key),
             subject=settings.vapid_subject,
             keep=keep,
         )
     return providers
-
-
-def _private_key(path: Path) -> EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except (TypeError, ValueError):
-        key = None  # the cause may quote the file, so it is dropped
-    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-        raise ValueError(f"{path} is not a private key on P-256")
-    return key
 
 
 async def _open_jobs(

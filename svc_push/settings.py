@@ -1,13 +1,17 @@
 """Every knob of svc_push."""
 
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import FilePath, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.service import ServiceSettings
+from mesh.settings import Holds
 from mesh.settings import Settings as MeshSettings
+from svc_push.providers.fcm import ServiceAccount
+from svc_push.providers.key_files import check_authorities, load_p256_key
+from svc_push.sealing import Seal
 
 _CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_PUSH_")
 
@@ -28,7 +32,7 @@ class Settings(StoreSettings, ServiceSettings):
 
     model_config = _CONFIG
 
-    token_keys: FilePath
+    token_keys: Annotated[FilePath, Holds(Seal.load)]
     """Keys that tokens are stored under: {"id": "64 hexadecimal digits", ...}. The first one
     encrypts; what is under another is encrypted anew by the next sweep, after which that may go."""
     listen: str = "127.0.0.1:50063"
@@ -39,7 +43,7 @@ class Settings(StoreSettings, ServiceSettings):
     """What every key in Redis begins with."""
     connections: PositiveInt = 8
     """Most connections to the database."""
-    apns_key: FilePath | None = None
+    apns_key: Annotated[FilePath | None, Holds(load_p256_key)] = None
     """Key of the team for Apple's push service (.p8); without it there is no APNs."""
     apns_key_id: str = ""
     """The key's id."""
@@ -49,17 +53,17 @@ class Settings(StoreSettings, ServiceSettings):
     """The app's bundle id."""
     apns_url: str = "https://api.push.apple.com"
     """Where APNs is; https://api.sandbox.push.apple.com for builds from Xcode."""
-    fcm_account: FilePath | None = None
+    fcm_account: Annotated[FilePath | None, Holds(ServiceAccount.load)] = None
     """JSON key of a service account that may send; without it there is no FCM."""
     fcm_url: str = "https://fcm.googleapis.com"
     """Where FCM is."""
-    vapid_key: FilePath | None = None
+    vapid_key: Annotated[FilePath | None, Holds(load_p256_key)] = None
     """Private key on P-256, PEM, that signs Web Push; without it there is none."""
     vapid_subject: str = ""
     """Whom the operators of push servers may write to: a mailto: or https: URL."""
     web_push_private: bool = False
     """Whether Web Push may lead into private networks; for development."""
-    provider_ca: FilePath | None = None
+    provider_ca: Annotated[FilePath | None, Holds(check_authorities)] = None
     """Authorities, PEM, to trust beside the system's."""
     provider_rate: PositiveFloat = 500.0
     """Most requests a second of this instance to one provider."""
