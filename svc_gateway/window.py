@@ -43,10 +43,6 @@ class DeliveryWindow:
     def most(self) -> int:
         return self._most
 
-    @property
-    def used_bytes(self) -> int:
-        return self._used_bytes
-
     def narrow(self, most: int) -> None:
         """Take the device's own bound, where it is the lower one."""
         self._most = min(self._most, most)

@@ -42,7 +42,6 @@ FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) AND state <
 ORDER BY cursor LIMIT ?2
 """
 _WAITING = "SELECT conversation, MAX(id) FROM outgoing WHERE state = 0 GROUP BY conversation"
-_COUNT_WAITING = "SELECT COUNT(*) FROM outgoing WHERE state = 0"
 _LOAD_OUTGOING = """
 SELECT id, conversation, client_message_id, send, first_tried_at FROM outgoing
 WHERE conversation = ? AND id > ? AND id <= ? AND state = 0 ORDER BY id LIMIT ?
@@ -132,11 +131,6 @@ class Store:
     async def queues(self) -> list[tuple[bytes, int]]:
         """Conversations with sends that wait, each with its last local id."""
         return await self._database.run(lambda c: c.execute(_WAITING).fetchall())
-
-    async def count_waiting(self) -> int:
-        """How many sends wait to be accepted."""
-        rows = await self._database.run(lambda c: c.execute(_COUNT_WAITING).fetchall())
-        return int(rows[0][0])
 
     async def load(self, wanted: Sequence[Wanted]) -> list[list[Sending]]:
         """For each that is wanted, the sends that wait, in order of queueing."""

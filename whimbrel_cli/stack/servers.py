@@ -79,7 +79,6 @@ class Server:
     def __init__(self, recipe: Recipe, *, log: Path, port: int | None = None) -> None:
         self._recipe = recipe
         self._log = log
-        self._fixed_port = port
         self._port: int | None = port
         self._program: Program | None = None
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from mesh.errors import InvalidArgument, Unavailable
+from mesh.errors import Unavailable
 from mesh.ids import slot_of, ulid_text
 from svc_message.identity.model import (
     HandleTaken,
@@ -97,13 +97,6 @@ async def test_of_rivals_one_wins_and_the_others_leave_nothing(
 async def test_handles_at_the_bounds_are_taken(accounts, alice) -> None:
     for handle in ("abc", "a" * 32, "a.b_9"):
         assert (await alice.register(accounts, handle)).device_id == 1
-
-
-async def test_a_key_of_another_length_is_refused(unstored, alice) -> None:
-    with pytest.raises(InvalidArgument) as refusal:
-        await alice.register(unstored, "alice", public_key=b"\1" * 31)
-
-    assert refusal.value.metadata == {"field": "device_public_key", "allowed": "32 bytes"}
 
 
 async def test_a_signature_over_something_else_is_refused(unstored, alice, mallory) -> None:
