@@ -28,13 +28,13 @@ from svc_message.identity.visibility_servicer import AudienceServicer
 from svc_message.identity.visibility_store import VisibilityStore
 from svc_message.identity.wiring import build_identity, open_sender
 from svc_message.media.link import ReferenceFeed
-from svc_message.migrating import read_shards
 from svc_message.pushing.wiring import Pushing, open_pushing
 from svc_message.queue.settings import session_variables
 from svc_message.queue.wiring import build_queue
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
+from svc_message.shards.dsns import read_shards
 from svc_message.stock import STOCK_EVERY
 from svc_message.uplink import Uplink
 from whimbrel.identity.v1 import identity_pb2_grpc

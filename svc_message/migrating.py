@@ -5,10 +5,8 @@ refused.
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import structlog
 
@@ -24,6 +22,7 @@ from mesh.migrations import (
 from mesh.postgres import STORE_ERRORS, Connection
 from svc_message.queue.settings import session_variables
 from svc_message.settings import StoreSettings
+from svc_message.shards.dsns import read_shards
 from svc_message.shards.layout import (
     SlotRow,
     SlotState,
@@ -54,19 +53,6 @@ async def migrate(shards: Mapping[str, str], *, steps: Sequence[Migration] | Non
     for shard, dsn in shards.items():
         await apply(shard, dsn, steps)
     await _fill_slots(shards)
-
-
-def read_shards(path: Path) -> dict[str, str]:
-    """The shards' DSNs by name. Raises ValueError without quoting the file: it holds passwords."""
-    try:
-        shards = json.loads(path.read_bytes())
-    except ValueError:
-        raise ValueError(f"{path} is not JSON") from None
-    if not isinstance(shards, dict) or not shards:
-        raise ValueError(f"{path} is not an object of shards")
-    if not all(isinstance(dsn, str) and name for name, dsn in shards.items()):
-        raise ValueError(f"{path}: each shard has a name and a DSN")
-    return shards
 
 
 async def run(settings: StoreSettings) -> int:

@@ -11,8 +11,8 @@ from mesh.keys import SigningKeyFile
 from mesh.service import ServiceSettings
 from mesh.settings import Holds
 from mesh.settings import Settings as MeshSettings
-from svc_message.migrating import read_shards
 from svc_message.queue.settings import EventSettings, KafkaSettings
+from svc_message.shards.dsns import read_shards
 
 _CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_MESSAGE_")
 
@@ -25,7 +25,7 @@ class StoreSettings(MeshSettings):
     shards: Annotated[FilePath, Holds(read_shards)]
     """A mounted file, {"shard": "dsn"}, in the order in which the slots are first shared out.
     It holds passwords and is never printed."""
-    direct_shards: FilePath | None = None
+    direct_shards: Annotated[FilePath | None, Holds(read_shards)] = None
     """The same without a pooler, where the DSNs in `shards` are PgBouncer's: for `migrate` and
     `move-slot`."""
     events: EventSettings = EventSettings()

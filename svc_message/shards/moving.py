@@ -24,7 +24,7 @@ import structlog
 
 from mesh.ids import SLOTS
 from mesh.postgres import STORE_ERRORS, Connection, Limits, acquired, open_pool
-from svc_message.migrating import read_shards
+from svc_message.shards.dsns import read_shards
 from svc_message.shards.layout import Owner, SlotRow, SlotState, owner_of
 from svc_message.shards.slot_rows import (
     TABLES,

@@ -25,19 +25,13 @@ SERVICES = {
 }
 # The settings of each service that name a file, and those of them that it must have.
 FILES = {
-    "GATEWAY": ({"TOKEN_KEYS", "SERVICE_KEY"}, {"TOKEN_KEYS", "SERVICE_KEY"}),
-    "MEDIA": ({"SERVICE_KEYS", "MESSAGE_KEYS"}, {"SERVICE_KEYS", "MESSAGE_KEYS"}),
-    "MESSAGE": (
-        {"SHARDS", "TOKEN_KEY", "SERVICE_KEYS", "SERVICE_KEY"},
-        {"SHARDS", "TOKEN_KEY", "SERVICE_KEYS"},
-    ),
-    "PRESENCE": ({"SERVICE_KEYS", "SERVICE_KEY"}, {"SERVICE_KEYS", "SERVICE_KEY"}),
+    "GATEWAY": ({"TOKEN_KEYS"}, {"TOKEN_KEYS"}),
+    "MEDIA": (set[str](), set[str]()),
+    "MESSAGE": ({"SHARDS", "DIRECT_SHARDS", "TOKEN_KEY"}, {"SHARDS", "TOKEN_KEY"}),
+    "PRESENCE": (set[str](), set[str]()),
     "PUSH": (
-        {
-            *("SERVICE_KEYS", "MESSAGE_KEYS", "TOKEN_KEYS"),
-            *("APNS_KEY", "FCM_ACCOUNT", "VAPID_KEY", "PROVIDER_CA"),
-        },
-        {"SERVICE_KEYS", "MESSAGE_KEYS", "TOKEN_KEYS"},
+        {"TOKEN_KEYS", "APNS_KEY", "FCM_ACCOUNT", "VAPID_KEY", "PROVIDER_CA"},
+        {"TOKEN_KEYS"},
     ),
 }
 
@@ -78,7 +72,7 @@ def test_every_bad_file_and_every_bad_value_is_named_at_once_and_not_quoted(
 
     lines = complaints(service, capsys)
 
-    assert named(lines, service) >= {*files, "DRAIN", "LOG_LEVEL", "NO_SUCH"}
+    assert named(lines, service) >= {*files, "DRAIN", "LOG_LEVEL", "NO_SUCH", "TLS"}
     assert "hunter2" not in "".join(lines)
 
 
@@ -96,19 +90,18 @@ def test_a_public_key_is_none_to_sign_with(
 ) -> None:
     public = tmp_path / "public.json"
     KeySet.generate().save_public(public)
-    for name in ("TOKEN_KEYS", "SERVICE_KEY"):
-        monkeypatch.setenv(f"WHIMBREL_GATEWAY_{name}", str(public))
+    monkeypatch.setenv("WHIMBREL_MESSAGE_TOKEN_KEY", str(public))
 
-    lines = complaints("GATEWAY", capsys)
+    lines = complaints("MESSAGE", capsys)
 
-    assert lines == [f"WHIMBREL_GATEWAY_SERVICE_KEY: {public} holds no private key"]
+    assert f"WHIMBREL_MESSAGE_TOKEN_KEY: {public} holds no private key" in lines
 
 
 def test_a_process_exits_with_2_before_it_listens(tmp_path: Path) -> None:
     shards, keys = tmp_path / "shards.json", tmp_path / "keys.json"
     shards.write_text(json.dumps({"a": 5}))
     KeySet.generate().save(keys)
-    told = {"SHARDS": shards, "TOKEN_KEY": keys, "SERVICE_KEYS": keys, "LANES_PER_SHARD": "none"}
+    told = {"SHARDS": shards, "TOKEN_KEY": keys, "LANES_PER_SHARD": "none"}
 
     ended = subprocess.run(
         [sys.executable, "-m", "svc_message"],
@@ -124,4 +117,4 @@ def test_a_process_exits_with_2_before_it_listens(tmp_path: Path) -> None:
     )
 
     assert ended.returncode == 2
-    assert named(ended.stderr.splitlines(), "MESSAGE") == {"SHARDS", "LANES_PER_SHARD"}
+    assert named(ended.stderr.splitlines(), "MESSAGE") == {"SHARDS", "LANES_PER_SHARD", "TLS"}

@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from mesh.ids import SLOTS
-from svc_message.migrating import Migration, MigrationRefused, migrate, migrations, read_shards, run
+from svc_message.migrating import Migration, MigrationRefused, migrate, migrations, run
 from svc_message.settings import StoreSettings
+from svc_message.shards.dsns import read_shards
 
 OWNED, FROZEN, INCOMING, MOVED = 1, 2, 3, 4
 
