@@ -23,7 +23,7 @@ def bench(tmp_path, *arguments, seconds=170):
 
 @pytest.mark.timeout(180)
 def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(tmp_path):
-    report = bench(tmp_path, "W1L", "--seconds", "1", "--warm-up", "0.5")
+    report = bench(tmp_path, "W1L", "--seconds", "1", "--warm-up", "0.5", "--telemetry")
 
     figures = report["W1L"]
     assert figures["per_s"] > 0
@@ -34,6 +34,11 @@ def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(
     assert report["machine"]["cores"] > 0
     assert report["versions"]["grpcio"]
     assert report["settings"]["shards"] == 2
+    assert report["settings"]["telemetry"]
+    observed = figures["with_telemetry"]
+    # The collector is no part of what is measured.
+    assert observed["cpu_us_by_process"].keys() == by_process.keys()
+    assert 0 < observed["p50_ms"] <= observed["p99_ms"]
 
 
 @pytest.mark.timeout(180)

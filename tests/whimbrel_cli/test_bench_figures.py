@@ -16,7 +16,7 @@ from whimbrel_cli.bench.counting import Counter, Sample
 from whimbrel_cli.bench.pairs import _gateway
 from whimbrel_cli.bench.plan import Milestone, Person, Plan
 from whimbrel_cli.bench.profiling import _counted
-from whimbrel_cli.bench.report import keep, print_report, rounded
+from whimbrel_cli.bench.report import WITH_TELEMETRY, keep, print_report, rounded
 from whimbrel_cli.bench.workloads import memory, queue, traffic
 
 # Burns CPU in a child that it reaps, in one that stays, and itself.
@@ -154,6 +154,21 @@ def test_the_crypto_figures_are_measured_and_stand_in_the_table():
     table = console.file.getvalue()
     assert table.count("crypto") == 8 + 1
     assert "turns_per_s" in table
+
+
+def test_the_figures_with_telemetry_stand_beside_those_without_it():
+    figures = {"p50_ms": 1.5, "p99_ms": 2.5, "cpu_us": 100.0}
+    more = {"p50_ms": 1.75, "p99_ms": 13.25, "cpu_us": 110.0}
+    both = {"machine": _MACHINE, "versions": {}, "W1L": {**figures, WITH_TELEMETRY: more}}
+    console = Console(file=io.StringIO(), width=120)
+
+    print_report({**both, "W1": figures}, console)
+
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["workload", "figure", "measured", "with", "telemetry", "must", "aim"] in rows
+    assert ["W1L", "ms", "p50", "1.5", "1.8", "4", "2"] in rows
+    assert ["W1L", "ms", "p99", "2.5", "13.2", "12", "5"] in rows
+    assert ["W1", "µs", "CPU", "a", "message", "100.0", "380", "240"] in rows
 
 
 @pytest.mark.parametrize(("rate", "growth", "met"), [(999_999, 0, True), (1, 99_999, False)])

@@ -16,7 +16,7 @@ from whimbrel_cli.bench import crypto, files
 from whimbrel_cli.bench.machine import load_average, machine, versions
 from whimbrel_cli.bench.plan import Milestone
 from whimbrel_cli.bench.profiling import Sampler, Target, print_profile
-from whimbrel_cli.bench.report import keep, print_report, rounded
+from whimbrel_cli.bench.report import WITH_TELEMETRY, keep, print_report, rounded
 from whimbrel_cli.bench.running import Size, run
 from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, FILES, WORKLOADS, Figures
 from whimbrel_cli.stack.errors import StackError
@@ -41,18 +41,22 @@ def bench(
     shards: Annotated[int, typer.Option(min=1, help="Shards: one database each.")] = 2,
     profile: Annotated[str, typer.Option(help="Sample this process, such as gateway-1.")] = "",
     native: Annotated[bool, typer.Option(help="With the frames of C code.")] = False,
+    telemetry: Annotated[bool, typer.Option("--telemetry", help="Once more, with it on.")] = False,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = DEFAULT_DATA / _RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what a message, a connection and a stored message cost, and how fast the crypto is.
 
     Every workload but crypto gets a fresh mesh on a temporary folder, without TLS and telemetry.
-    The CPU of all its servers counts, Postgres, Valkey and etcd too.
+    The CPU of all its servers counts, Postgres, Valkey and etcd too. With --telemetry, each is run
+    on a second mesh that tells metrics and samples traces, as one in production would.
     """
     logs.configure(level="ERROR", service="bench", instance="")
     unknown = [name for name in names or () if name not in DESCRIPTIONS]
     if unknown:
         raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(DESCRIPTIONS)}")
+    if profile and telemetry:
+        raise typer.BadParameter("--profile is of one run: leave --telemetry out")
     size = Size(
         seconds=seconds,
         messages=messages,
@@ -66,7 +70,12 @@ def bench(
     try:
         report = asyncio.run(
             _run_all(
-                names or [*DESCRIPTIONS], size, Target(profile, native=native), results, console
+                names or [*DESCRIPTIONS],
+                size,
+                Target(profile, native=native),
+                results,
+                console,
+                telemetry=telemetry,
             )
         )
     except (StackError, ExceptionGroup) as error:
@@ -82,22 +91,33 @@ def bench(
 
 
 async def _run_all(
-    names: Sequence[str], size: Size, target: Target, results: Path, console: Console
+    names: Sequence[str],
+    size: Size,
+    target: Target,
+    results: Path,
+    console: Console,
+    *,
+    telemetry: bool,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "machine": machine(),
         "versions": versions(),
-        "settings": {**vars(size), "tls": False, "telemetry": False},
+        "settings": {**vars(size), "tls": False, "telemetry": telemetry},
     }
     for name in names:
         console.print(f"{name}: {DESCRIPTIONS[name]} …", highlight=False)
         figures = await _run_one(name, size, target, console)
+        if telemetry and name in WORKLOADS:
+            console.print(f"{name}: with telemetry …", highlight=False)
+            figures[WITH_TELEMETRY] = await _run_one(name, size, target, console, observe=True)
         report[name] = rounded({**figures, "load_average": load_average()})
         keep(report, results)  # a later workload may fail
     return report
 
 
-async def _run_one(name: str, size: Size, target: Target, console: Console) -> Figures:
+async def _run_one(
+    name: str, size: Size, target: Target, console: Console, *, observe: bool = False
+) -> Figures:
     if name == CRYPTO:
         return dict(await crypto.measured())
     if name == FILES:
@@ -108,7 +128,7 @@ async def _run_one(name: str, size: Size, target: Target, console: Console) -> F
             if milestone.name == "mark":
                 console.print(f"  {milestone.done:,} messages", highlight=False)
 
-        return await run(WORKLOADS[name], size, show)
+        return await run(WORKLOADS[name], size, show, observe=observe)
     into = DEFAULT_DATA / f"{name}-{target.process}-{_PROFILE}"
     into.parent.mkdir(exist_ok=True)
     sampler = Sampler(into, native=target.native)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from whimbrel_cli.stack.collector import TraceCollector
 from whimbrel_cli.stack.mesh import Mesh
 
 _MICROSECONDS = 1e6
@@ -35,7 +36,7 @@ class Counter:
         self._processes = {
             status.name: psutil.Process(status.pid)
             for status in mesh.statuses()
-            if status.pid is not None
+            if status.pid is not None and status.name != TraceCollector.name  # no part of a mesh
         }
 
     @property

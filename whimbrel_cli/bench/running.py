@@ -15,6 +15,7 @@ from mesh.auth import TokenSigner
 from mesh.ids import ulid_text
 from mesh.keys import KeySet
 from mesh.postgres import open_pool
+from mesh.telemetry import TelemetrySettings
 from svc_gateway.limits import DEFAULTS
 from svc_message.identity.bulk import BulkAccount, bulk_register
 from svc_message.shards.directory import Shards
@@ -48,11 +49,19 @@ class Size:
 # Nobody writes as much as a bench; leases are taken and spent as ever.
 _WIDE = json.dumps({name: {"burst": 2**36, "per_second": 2**30} for name in DEFAULTS})
 
+# A mesh that is observed has every trace kept, unless it is told otherwise.
+_SAMPLED = {
+    f"WHIMBREL_{service}_TELEMETRY__SAMPLED": str(TelemetrySettings().sampled)
+    for service in ("GATEWAY", "MESSAGE", "PRESENCE")
+}
+
 OnMilestone = Callable[[Milestone, Mesh], None]
 
 
-async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figures:
-    """Bring a mesh up for this workload alone, and measure it."""
+async def run(
+    workload: Workload, size: Size, on_milestone: OnMilestone, *, observe: bool = False
+) -> Figures:
+    """Bring a mesh up for this workload alone, and measure it; if observed, as a real one is."""
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as directory:
         data = Path(directory) / "mesh"
         async with Mesh(
@@ -61,7 +70,8 @@ async def run(workload: Workload, size: Size, on_milestone: OnMilestone) -> Figu
             message=size.message,
             shards=size.shards,
             presence=workload.presence,
-            env={"WHIMBREL_GATEWAY_LIMITS": _WIDE, **size.env},
+            observe=observe,
+            env={"WHIMBREL_GATEWAY_LIMITS": _WIDE, **(_SAMPLED if observe else {}), **size.env},
         ) as mesh:
             people = await bulk_people(mesh, workload.people)
             try:
