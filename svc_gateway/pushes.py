@@ -60,6 +60,9 @@ class Pushes:
             if stream is None:
                 attachment.not_here(address)
                 continue
+            if stream.traces is not None:
+                for one in place.traces:
+                    stream.traces.coming(one.pos, one.trace, was_away=False)
             pos = place.first_pos
             for envelope in push.envelopes:
                 sender = envelope.sender_user_id, envelope.sender_device_id

@@ -277,7 +277,9 @@ class DeviceStream:
         self._edge.failpoints.hit("deliver.before_write")
         self._edge.tally.deliveries += 1
         if self.traces is not None:
-            self.traces.delivered(envelope.pos, envelope.message_id, envelope.sender_user_id)
+            self.traces.delivered(
+                envelope.pos, envelope.message_id, envelope.sender_user_id, envelope.group_id
+            )
         if self.ticks is not None:
             kind = "group_id" if envelope.group_id else "user_id"
             at = envelope.accepted_at.seconds + envelope.accepted_at.nanos / 1e9

@@ -38,7 +38,12 @@ def ack(id_: int, address: Address, up_to_pos: int, traced: Iterable[Acked] = ()
     _set(event.ack.device, address)
     event.ack.up_to_pos = up_to_pos
     for one in traced:
-        event.ack.traces.add(pos=one.pos, trace=one.span.trace, author_id=one.author_id)
+        event.ack.traces.add(
+            pos=one.pos,
+            trace=one.span.trace,
+            author_id=one.author_id,
+            group_id=one.group_id,
+        )
     return frame.SerializeToString()
 
 

@@ -52,6 +52,7 @@ class Acked(NamedTuple):
 
     pos: int
     author_id: bytes
+    group_id: bytes
     span: OpenSpan
 
 
@@ -71,7 +72,7 @@ class StreamTraces:
         if len(self._coming) < _MOST_COMING:
             self._coming.setdefault(pos, _Coming(trace, was_away))
 
-    def delivered(self, pos: int, message_id: bytes, author_id: bytes) -> None:
+    def delivered(self, pos: int, message_id: bytes, author_id: bytes, group_id: bytes) -> None:
         """It is on its way to the device."""
         coming = self._coming.pop(pos, None)
         if coming is None:
@@ -82,18 +83,18 @@ class StreamTraces:
             span = self._telemetry.start("deliver", coming.trace)
         if span is not None:
             span.set("message.id", ulid_text(message_id))
-            self._delivered.append(Acked(pos, author_id, span))
+            self._delivered.append(Acked(pos, author_id, group_id, span))
 
     def acked(self, up_to_pos: int) -> Sequence[Acked]:
         """The device has stored it: the acks that go on from here, each with its place."""
         acks = []
         while self._delivered and self._delivered[0].pos <= up_to_pos:
-            pos, author_id, span = self._delivered.popleft()
-            span.end()
-            ack = self._telemetry.start("ack", span.trace)
+            given = self._delivered.popleft()
+            given.span.end()
+            ack = self._telemetry.start("ack", given.span.trace)
             if ack is not None:
-                self._acking.append((pos, ack))
-                acks.append(Acked(pos, author_id, ack))
+                self._acking.append((given.pos, ack))
+                acks.append(given._replace(span=ack))
         return acks
 
     def recorded(self, acked_pos: int) -> None:
@@ -112,7 +113,7 @@ class StreamTraces:
 
     def close(self) -> None:
         """The stream is over: what is open shows as far as it came."""
-        for _, _, span in self._delivered:
-            span.end()
+        for given in self._delivered:
+            given.span.end()
         for _, ack in self._acking:
             ack.end()

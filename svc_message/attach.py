@@ -187,6 +187,7 @@ class GatewayRequests:
                 up_to_pos=message.up_to_pos,
                 traces=[one.trace for one in message.traces],
                 authors=[one.author_id for one in message.traces],
+                owners=[one.group_id or one.author_id for one in message.traces],
             )
         )
 

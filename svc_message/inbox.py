@@ -136,8 +136,11 @@ def _traced(effects: ReceiptEffects, acks: Iterable[AckRequest]) -> ReceiptEffec
     """The effects, each with the traces of the messages whose acks it comes from."""
     told: list[ReceiptRow | ReceiptChange] = [*effects.merged, *effects.entries]
     for ack in acks:
-        for at, author_id in zip(ack.traces, ack.authors, strict=False):
+        sampled = zip(ack.traces, ack.authors, ack.owners, strict=False)
+        for at, author_id, owner_id in sampled:
             for effect in told:
-                if effect.user_id == author_id and effect.peer_id == ack.user_id:
+                if effect.user_id == owner_id and effect.peer_id == ack.user_id:
                     effect.traces = [*effect.traces, at]
+                    if isinstance(effect, ReceiptChange):
+                        effect.authors = [*effect.authors, author_id]
     return effects

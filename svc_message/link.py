@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mesh.metrics import DROPPED_BODIES
@@ -24,6 +24,7 @@ EVENT_BYTES = 64  # about, beside what varies
 # More than this unwritten, and pushes lose their bodies; far more, and the gateway is given up.
 _SOFT_BYTES = 8 * 1024 * 1024
 _HARD_BYTES = 64 * 1024 * 1024
+_MOST_SHOWN = 8  # devices of a run whose deliveries are traced: a group may have thousands
 _LARGE_POST = 16 * 1024  # is read by those who follow, not pushed to all gateways
 
 
@@ -103,6 +104,21 @@ class GatewayLink:
         out.first_seq, out.first_pos = place.first_seq, place.first_pos
         self._frame_bytes += EVENT_BYTES
         self._bytes += EVENT_BYTES
+        if place.traces and run.shown < _MOST_SHOWN:
+            run.shown += 1
+            self._trace(out, run, place, place.traces)
+
+    def _trace(
+        self, out: attach_pb2.RunPlace, run: Run, place: RunPlace, traces: Mapping[int, bytes]
+    ) -> None:
+        """Say in the traces of a run's messages that they go to this device."""
+        pos, device = place.first_pos, (place.user_id, place.device_id)
+        for message in run.messages:
+            sender = message.sender_id, message.sender_device_id
+            if message.seq >= place.first_seq and sender != device:
+                if message.seq in traces:
+                    out.traces.add(pos=pos, trace=self._routed(traces[message.seq]))
+                pos += 1
 
     def push_receipt(self, device: Device, row: ReceiptRow) -> None:
         """Push a receipt, or its doorbell when too much waits."""

@@ -135,6 +135,7 @@ class ReceiptChange(Request):
     delivered_after: int
     delivered_to: int
     read_up_to: int
+    authors: Sequence[bytes] = ()  # of each trace
     entry_id: int = 0
     home: str = ""
     attempts: int = 0
@@ -160,7 +161,9 @@ class AckRequest(DeviceRequest):
     """A device has stored its queue up to a position."""
 
     up_to_pos: int
-    authors: Sequence[bytes] = ()  # of the sampled messages
+    # Of the sampled messages: who sent them, and whom a receipt goes to, that one or a group.
+    authors: Sequence[bytes] = ()
+    owners: Sequence[bytes] = ()
 
 
 @dataclass(slots=True, kw_only=True)

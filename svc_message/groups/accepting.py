@@ -149,4 +149,5 @@ def _message(send: GroupSend, result: GroupSendResult) -> GroupMessage:
         type=send.type,
         body=send.body,
         home=result.shard,
+        trace=send.traces[0] if send.traces else b"",
     )

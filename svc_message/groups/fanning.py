@@ -10,6 +10,7 @@ import asyncio
 import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
 from typing import Any
@@ -22,7 +23,14 @@ from mesh.metrics import COPIES
 from mesh.postgres import STORE_ERRORS
 from mesh.telemetry import Telemetry
 from svc_message.groups.message_store import GroupMessageStore
-from svc_message.groups.requests import Chunk, ChunkResult, GroupMessage, Recipient, Run
+from svc_message.groups.requests import (
+    Chunk,
+    ChunkResult,
+    GroupMessage,
+    Recipient,
+    Run,
+    RunPlace,
+)
 from svc_message.groups.roster import Roster
 from svc_message.groups.settling import Settler
 from svc_message.lanes import Lanes
@@ -169,12 +177,14 @@ class FanOut:
             if first <= member.slot <= last:
                 by_shard[self._shards.shard_of(member.slot)].append(member)
         most = min(_MOST_MEMBERS, max(1, _MOST_ROWS // len(run.messages)))
+        traces = [message.trace for message in run.sampled]
         return [
             Chunk(
                 slot=members[start].slot,
                 done=_resolve,
                 run=run,
                 recipients=members[start : start + most],
+                traces=() if start else traces,  # one span a shard is enough
             )
             for members in by_shard.values()
             for start in range(0, len(members), most)
@@ -191,7 +201,7 @@ class FanOut:
         if isinstance(result, Refusal):
             return [(member, Outcome.REFUSED) for member in chunk.recipients]
         self._copied.add(len(result.places) * len(chunk.run.messages))
-        self._router.deliver_run(chunk.run, result.places)
+        self._router.deliver_run(chunk.run, _traced(result.places, chunk))
         for slot in {m.slot for m, outcome in result.missed if outcome == Outcome.SLOT_MOVED}:
             await self._relocate(slot)
         return result.missed
@@ -255,6 +265,15 @@ class FanOut:
 
 def _resolve(chunk: Chunk, result: Any) -> None:
     chunk.origin.set_result(result)
+
+
+def _traced(places: Sequence[RunPlace], chunk: Chunk) -> Sequence[RunPlace]:
+    """The places, with where the traces of the chunk's messages stand now."""
+    if not chunk.traces:
+        return places
+    sampled = zip(chunk.run.sampled, chunk.traces, strict=False)
+    traces = {message.seq: at for message, at in sampled}
+    return [replace(place, traces=traces) for place in places]
 
 
 def _disjoint(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:

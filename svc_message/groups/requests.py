@@ -1,6 +1,6 @@
 """What travels through the lanes of groups: sends, and runs of messages to some of the members."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -53,6 +53,7 @@ class GroupMessage:
     home: str
     attempts: int = 0
     rest: tuple[int, int] = (0, SLOTS - 1)  # the first and the last slot
+    trace: bytes = b""  # where its trace stands, if it is sampled
 
     @property
     def key(self) -> tuple[bytes, int]:
@@ -65,6 +66,7 @@ class Run:
     """Messages of one group, consecutive in seq, all accepted at one revision: for one audience."""
 
     messages: list[GroupMessage]
+    shown: int = 0  # to how many devices the traces of its messages go on
 
     @property
     def group_id(self) -> bytes:
@@ -77,6 +79,11 @@ class Run:
     @property
     def last_seq(self) -> int:
         return self.messages[-1].seq
+
+    @property
+    def sampled(self) -> list[GroupMessage]:
+        """Those that have a trace."""
+        return [message for message in self.messages if message.trace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class RunPlace:
     device_id: int
     first_seq: int
     first_pos: int
+    traces: Mapping[int, bytes] | None = None  # by seq: where those of sampled messages stand
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ class _Count(Request):
     after: int
     to: int
     changes: list[ReceiptChange]
+    authors: Sequence[bytes]  # of each trace
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,6 +128,8 @@ class Tallies:
             after=wave.after,
             to=wave.to,
             changes=wave.changes,
+            traces=[at for change in wave.changes for at in change.traces],
+            authors=[author for change in wave.changes for author in change.authors],
         )
         self._counts.put(count, group_id)
 
@@ -140,6 +143,7 @@ class Tallies:
         if not by_sender:
             self._settle(count, self._done)
         telling = _Telling(count, len(by_sender))
+        traced = list(zip(count.traces, count.authors, strict=False))
         for user_id, tallies in by_sender.items():
             request = _Put(
                 slot=slot_of(user_id),
@@ -148,6 +152,7 @@ class Tallies:
                 user_id=user_id,
                 group_id=count.group_id,
                 tallies=sorted(tallies),
+                traces=[at for at, author_id in traced if author_id == user_id],
             )
             self._puts.put(request, user_id)
 
@@ -157,6 +162,7 @@ class Tallies:
         if isinstance(result, Refusal):
             telling.settle_later = True
         elif result.row is not None:
+            result.row.traces = put.traces
             self._tell(result.row)
         if not telling.awaited:
             self._settle(telling.count, self._failed if telling.settle_later else self._done)

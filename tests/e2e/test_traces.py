@@ -1,6 +1,7 @@
 """A message's way through a whole mesh that is observed, as its files tell it."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mesh.ids import random_id, slot_of, ulid_text
 from svc_message.conversations import direct_conversation
 from svc_message.shards.layout import first_owners
 from tests.e2e.device import Device, a_send
+from tests.e2e.groups import a_group_send, make_group
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register_all
 from tests.faults.town import eventually
@@ -56,6 +58,12 @@ def _path_to(steps: list[Step], name: str) -> list[Step]:
         if below:
             return [step, *below]
     return []
+
+
+def _names(steps: list[Step]) -> Counter[str]:
+    """How often each step is below these."""
+    names = Counter(step.said.name for step in steps)
+    return sum((_names(step.next) for step in steps), names)
 
 
 async def _way(mesh: Mesh, message_id: str, *, until: str) -> list[Step]:
@@ -116,6 +124,50 @@ async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_re
     began = [step.said.began for step in path]
     assert began == sorted(began)
     assert path[0].said.attributes == {"answer": "accepted", "message.id": name}
+
+
+async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(
+    observed: Mesh, people: list[Account]
+) -> None:
+    gateways = observed.gateway_addresses
+    ann, ben, cid = people[:3]
+    group = await make_group(gateways[0], ann, [ben.user_id, cid.user_id])
+    async with (
+        Device(ann, gateways[0]) as alice,
+        Device(ben, gateways[0]) as bob,
+        Device(cid, gateways[1]) as carl,
+    ):
+        for device in (alice, bob, carl):
+            await device.hello()
+        accepted = await alice.accepted(a_group_send(group, _CANARY))
+        for device in (bob, carl):
+            await device.delivered(1)
+            await device.ack(1)
+        name = ulid_text(accepted.message_id)
+        await _way(observed, name, until="receipt")
+        await eventually(lambda: _names(steps_of(observed.data, name))["receipt"] == 2)
+
+    steps = steps_of(observed.data, name)
+    hops = [f"{step.said.service}/{step.said.name}" for step in _path_to(steps, "receipt")]
+    assert hops == [
+        "gateway/send",
+        "message/accept-group",
+        "message/fan-out",
+        "message/route",
+        "gateway/deliver",
+        "gateway/ack",
+        "message/ack",
+        "message/merge",
+        "message/tally",
+        "message/put-tally",
+        "message/route",
+        "gateway/receipt",
+    ]
+    owners = first_owners(["shard-0", "shard-1"])
+    shards = {owners[slot_of(one.user_id)].shard for one in (ann, ben, cid)}
+    twice = dict.fromkeys(("deliver", "merge", "tally", "put-tally", "receipt"), 2)
+    once = {"send": 1, "accept-group": 1, "fan-out": len(shards)}
+    assert _names(steps) == {**once, **twice, "ack": 4, "route": 4}
 
 
 async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_sent(

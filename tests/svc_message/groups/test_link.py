@@ -1,9 +1,11 @@
 """What goes to one gateway: a run once, with all its devices there."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mesh.ids import random_id
-from mesh.telemetry import OFF
+from mesh.telemetry import OFF, OpenSpan
 from svc_message.groups.requests import GroupMessage, Run, RunPlace
 from svc_message.link import GatewayLink
 
@@ -32,6 +34,28 @@ def a_run(*bodies: bytes) -> Run:
             for seq, body in enumerate(bodies, 1)
         ]
     )
+
+
+class Tracing(type(OFF)):
+    """Telemetry that samples all, and remembers under which places spans began."""
+
+    def __init__(self) -> None:
+        self.began: list[bytes] = []
+
+    def start(self, name: str, parent: bytes = b"", *, links: Sequence[bytes] = ()) -> OpenSpan:
+        self.began.append(parent)
+        return Routed(b"routed " + parent)
+
+
+class Routed:
+    """A span that is nowhere told."""
+
+    def __init__(self, trace: bytes) -> None:
+        self.trace = trace
+
+    def set(self, name: str, value: str | int) -> None: ...
+
+    def end(self) -> None: ...
 
 
 def places(count: int) -> list[RunPlace]:
@@ -97,3 +121,32 @@ async def test_a_gateway_that_reads_too_little_gets_doorbells_instead_of_bodies(
         if event.HasField("doorbell")
     ]
     assert (late.user_id, 7) in rung
+
+
+async def test_only_the_first_devices_of_a_run_are_traced_however_many_there_are() -> None:
+    telemetry = Tracing()
+    link, run = GatewayLink("gateway-1", telemetry), a_run(b"a")
+    for place in places(100):
+        link.push_run(run, replace(place, traces={1: b"at"}))
+
+    [frame] = await frames_of(link)
+    [event] = frame.events
+    traced = [place for place in event.run.places if place.traces]
+    assert telemetry.began == [b"at"] * 8
+    assert len(event.run.places) == 100
+    assert traced == event.run.places[:8]
+    assert [(one.pos, one.trace) for one in traced[2].traces] == [(3, b"routed at")]
+
+
+async def test_a_trace_stands_at_the_place_that_its_message_has_in_the_queue() -> None:
+    link, run = GatewayLink("gateway-1", Tracing()), a_run(b"a", b"b", b"c", b"d")
+    own = run.messages[2]
+    traces = {seq: b"%d" % seq for seq in (1, 3, 4)}
+
+    # It has the first one already, and has sent the third one itself.
+    link.push_run(run, RunPlace(own.sender_id, own.sender_device_id, 2, 7, traces))
+
+    [frame] = await frames_of(link)
+    [event] = frame.events
+    [place] = event.run.places
+    assert [(one.pos, one.trace) for one in place.traces] == [(8, b"routed 4")]

@@ -468,22 +468,26 @@ class TracedMessage(message.Message):
     POS_FIELD_NUMBER: builtins.int
     TRACE_FIELD_NUMBER: builtins.int
     AUTHOR_ID_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
     pos: builtins.int
     """Its place in the queue."""
     trace: builtins.bytes
     """Where its trace stands, 24 bytes as in `DeviceSend`."""
     author_id: builtins.bytes
     """Who sent it, 16 bytes; only in `DeviceAck`."""
+    group_id: builtins.bytes
+    """The group that it was sent to, if to one, 16 bytes; only in `DeviceAck`."""
     def __init__(
         self,
         *,
         pos: builtins.int = ...,
         trace: builtins.bytes = ...,
         author_id: builtins.bytes = ...,
+        group_id: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["author_id", b"author_id", "pos", b"pos", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_id", b"author_id", "group_id", b"group_id", "pos", b"pos", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,6 +925,7 @@ class RunPlace(message.Message):
     DEVICE_FIELD_NUMBER: builtins.int
     FIRST_SEQ_FIELD_NUMBER: builtins.int
     FIRST_POS_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
     first_seq: builtins.int
     """The first seq that the device does not have; earlier ones it got before."""
     first_pos: builtins.int
@@ -929,16 +934,21 @@ class RunPlace(message.Message):
     def device(self) -> DeviceAddress:
         """The device."""
 
+    @builtins.property
+    def traces(self) -> containers.RepeatedCompositeFieldContainer[TracedMessage]:
+        """Of the envelopes, those that are sampled; said of some devices only."""
+
     def __init__(
         self,
         *,
         device: DeviceAddress | None = ...,
         first_seq: builtins.int = ...,
         first_pos: builtins.int = ...,
+        traces: abc.Iterable[TracedMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "first_pos", b"first_pos", "first_seq", b"first_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["device", b"device", "first_pos", b"first_pos", "first_seq", b"first_seq", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
