@@ -1,8 +1,5 @@
 """What the metrics of a mesh say of messages, read where Prometheus reads them."""
 
-import re
-import socket
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -10,19 +7,15 @@ import pytest
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import register_all
+from tests.e2e.scraping import value
 from tests.faults.town import eventually
 from whimbrel_cli.stack.mesh import Mesh
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+from whimbrel_cli.stack.ports import free_port
 
 
 @pytest.fixture(scope="module")
 def ports() -> dict[str, int]:
-    return {"gateway": _free_port(), "message": _free_port()}
+    return {"gateway": free_port(), "message": free_port()}
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +29,6 @@ def observed(ports: dict[str, int]) -> Iterator[Mesh]:
         yield mesh
 
 
-def _value(port: int, name: str, **labels: str) -> float:
-    """The sum of all samples of the name that have the labels; -1 without any."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        page = answer.read().decode()
-    found = -1.0
-    for line in page.splitlines():
-        sample = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if sample and sample[1] == name:
-            has = dict(re.findall(r'(\w+)="([^"]*)"', sample[2] or ""))
-            if labels.items() <= has.items():
-                found = max(found, 0.0) + float(sample[3])
-    return found
-
-
 async def test_each_tick_of_a_message_is_timed_online_and_offline(
     observed: Mesh, ports: dict[str, int]
 ) -> None:
@@ -57,7 +36,7 @@ async def test_each_tick_of_a_message_is_timed_online_and_offline(
     one, other = await register_all(gateway, 2)
 
     def ticks(name: str, **labels: str) -> float:
-        return max(0.0, _value(port, f"whimbrel_{name}_seconds_count", **labels))
+        return max(0.0, value(port, f"whimbrel_{name}_seconds_count", **labels))
 
     async with Device(one, gateway) as sender:
         await sender.hello()
@@ -76,8 +55,8 @@ async def test_each_tick_of_a_message_is_timed_online_and_offline(
     assert ticks("sent_accepted") == 2
     assert ticks("accepted_delivered", stream="offline") == 1
     assert ticks("delivered_read") == 1
-    batches = _value(ports["message"], "whimbrel_batch_duration_seconds_count", kind="accept")
-    assert batches == _value(ports["message"], "whimbrel_batch_items_count", kind="accept") >= 2
+    batches = value(ports["message"], "whimbrel_batch_duration_seconds_count", kind="accept")
+    assert batches == value(ports["message"], "whimbrel_batch_items_count", kind="accept") >= 2
 
 
 async def test_what_waits_and_what_is_in_stock_is_told_of_each_shard(
@@ -86,11 +65,11 @@ async def test_what_waits_and_what_is_in_stock_is_told_of_each_shard(
     port = ports["message"]
 
     for shard in observed.shards:
-        assert _value(port, "whimbrel_shard_up", shard=shard) == 1
-        await eventually(lambda s=shard: _value(port, "whimbrel_outbox_pending", shard=s) == 0)
-        assert _value(port, "whimbrel_outbox_age_seconds", shard=shard) == 0
-        assert _value(port, "whimbrel_inbox_lag", shard=shard) >= 0
+        assert value(port, "whimbrel_shard_up", shard=shard) == 1
+        await eventually(lambda s=shard: value(port, "whimbrel_outbox_pending", shard=s) == 0)
+        assert value(port, "whimbrel_outbox_age_seconds", shard=shard) == 0
+        assert value(port, "whimbrel_inbox_lag", shard=shard) >= 0
         for kind in ("ec", "kem"):
-            assert _value(port, "whimbrel_prekeys_stock", shard=shard, kind=kind) >= 0
-    assert _value(port, "whimbrel_gateways") == 1
-    assert _value(port, "whimbrel_waiting", kind="accept") == 0
+            assert value(port, "whimbrel_prekeys_stock", shard=shard, kind=kind) >= 0
+    assert value(port, "whimbrel_gateways") == 1
+    assert value(port, "whimbrel_waiting", kind="accept") == 0

@@ -17,6 +17,7 @@ from mesh.redis import open_redis
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
+from tests.e2e.scraping import value
 from tests.faults.town import eventually
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.message.v1 import send_pb2
@@ -26,6 +27,7 @@ from whimbrel_cli.providers.arrivals import short
 from whimbrel_cli.pushes import simulated_token
 from whimbrel_cli.stack.environment import pushes_file
 from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_cli.stack.ports import free_port
 from whimbrel_client import Client, Protection
 
 _ENV = {"WHIMBREL_MESSAGE_PUSH_AFTER": "PT0.2S", "WHIMBREL_MESSAGE_PUSH_SWEEP": "PT1S"}
@@ -36,10 +38,16 @@ _WITHIN = 20.0
 
 
 @pytest.fixture(scope="module")
-def mesh() -> Iterator[Mesh]:
+def metrics() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def mesh(metrics: int) -> Iterator[Mesh]:
+    observed = {"WHIMBREL_MESSAGE_TELEMETRY__PROMETHEUS_PORT": str(metrics)}
     with lasting_mesh(
         **_SMALL,
-        env_of={"message-1": _ENV, "push-1": _PUSH},
+        env_of={"message-1": {**_ENV, **observed}, "push-1": _PUSH},
     ) as mesh:
         yield mesh
 
@@ -116,6 +124,26 @@ async def test_a_device_that_is_away_is_woken_once_until_it_has_been_there(mesh)
     assert "canary" not in json.dumps(rings)
     assert len(rings) == 2
     assert sender.rings() == []
+
+
+async def test_the_time_from_a_wake_up_to_the_next_stream_is_told_once(mesh, metrics):
+    def timed(kind: str) -> float:
+        return max(0.0, value(metrics, f"whimbrel_push_fetched_seconds_{kind}"))
+
+    sender, away = await a_person(mesh), await a_person(mesh)
+    async with sender.online() as device:
+        times, seconds, began = timed("count"), timed("sum"), time.monotonic()
+        await say(device, away)
+        await away.rung(1)
+        still_away = timed("count")
+        await away.read_all()
+        lasted = time.monotonic() - began
+        async with away.online():  # nobody has woken it for this
+            pass
+
+    assert still_away == times
+    assert timed("count") == times + 1
+    assert seconds < timed("sum") < seconds + lasted
 
 
 async def test_what_is_not_urgent_wakes_quietly(mesh):
