@@ -20,6 +20,7 @@ from svc_message.results import CopyPart, PlainResult, SendResult
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
 from svc_message.store import ShardStore
+from svc_message.strangers import Strangers
 from svc_message.traces import note_traces
 
 _SOON = timedelta(milliseconds=50)
@@ -61,6 +62,7 @@ class Accepting:
         *,
         lanes_per_shard: int,
         device_lists_fresh: timedelta,
+        first_contacts_a_day: int,
         references: References,
         telemetry: Telemetry,
         failpoints: Failpoints,
@@ -85,6 +87,7 @@ class Accepting:
             "exist", self._exist, shards, per_shard=1, telemetry=telemetry
         )
         self._devices = DeviceLists(shards, stores, fresh=device_lists_fresh, telemetry=telemetry)
+        self._strangers = Strangers(shards, stores, most=first_contacts_a_day, telemetry=telemetry)
 
     def accept(self, send: SendRequest, answer: Answer) -> None:
         """Queue the send; `answer` is called once, after its commit."""
@@ -100,11 +103,13 @@ class Accepting:
             tasks.create_task(self._sends.run(), name="accept-lanes")
             tasks.create_task(self._checks.run(), name="exist-lanes")
             tasks.create_task(self._devices.run(), name="devices-lanes")
+            tasks.create_task(self._strangers.run(), name="strangers")
 
     async def drained(self) -> None:
         """Return when every send is answered."""
         await self._checks.drained()
         await self._devices.drained()
+        await self._strangers.drained()
         await self._sends.drained()
 
     async def _accept(self, shard: str, sends: Sequence[SendRequest]) -> Sequence[SendResult]:
@@ -162,7 +167,7 @@ class Accepting:
                 self._router.deliver(copy, place)
 
     def _check(self, send: SendRequest, go_on: Callable[[Refusal | None], None]) -> None:
-        """Ask other shards: which devices there are, or whether there is a recipient at all."""
+        """Ask other shards: which devices there are, or whether there may be such a chat at all."""
         if not send.is_shared and send.mismatch is None:
             self._devices.fetch(send, go_on)
             return
@@ -177,8 +182,15 @@ class Accepting:
     def _checked(self, check: AccountRequest, result: PlainResult | Refusal) -> None:
         send, go_on = check.origin
         refusal = result if isinstance(result, Refusal) else REFUSALS.get(Outcome(result.outcome))
-        send.recipient_known = refusal is None
-        go_on(refusal)
+        if refusal is not None:
+            go_on(refusal)
+            return
+
+        def counted(refusal: Refusal | None) -> None:
+            send.recipient_known = refusal is None
+            go_on(refusal)
+
+        self._strangers.count(send, counted)
 
     def _answer(
         self, send: SendRequest, first: FirstAnswer | None, refusal: Refusal | None

@@ -92,6 +92,7 @@ def build_core(
         relay,
         lanes_per_shard=lanes,
         device_lists_fresh=settings.device_lists_fresh,
+        first_contacts_a_day=settings.first_contacts_a_day,
         references=references,
         telemetry=telemetry,
         failpoints=failpoints,

@@ -74,6 +74,7 @@ class SendRequest(Request):
     own_bodies: list[Body]  # for the sender's other devices
     is_shared: bool
     recipient_known: bool = False
+    is_of_team: bool = False  # an internal one, by its service account
     # None until the lists of linked devices were compared; a shared body needs no comparison.
     mismatch: Mismatch | None = None
     refusal: int = 0  # an Outcome with which a new send is refused
@@ -204,6 +205,14 @@ class AccountRequest(Request):
     """Something asked about an account as a whole. `slot` is its own."""
 
     user_id: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class ContactRequest(Request):
+    """An account writes to another that it has no conversation with. `slot` is the sender's."""
+
+    user_id: bytes
+    recipient_id: bytes
 
 
 def _size(bodies: list[Body]) -> int:

@@ -164,6 +164,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         elif isinstance(send, GroupSend):
             self._groups.accept(send, _into(answered))
         else:
+            send.is_of_team = True
             self._accepting.accept(send, _into(answered))
         first, refusal = await answered
         client_message_id = request.send.client_message_id

@@ -58,6 +58,9 @@ class Settings(StoreSettings, ServiceSettings):
     device_lists_fresh: timedelta = timedelta(seconds=1)
     """How long a list of linked devices may be used to check sends after it was read. What is sent
     to a registration that was replaced meanwhile is not delivered."""
+    first_contacts_a_day: PositiveInt = 50
+    """How many people an account may write to for the first time within 24 hours. Who wrote to it
+    before, and who is in a group with it, does not count."""
     relay_sweep: timedelta = timedelta(seconds=1)
     """How often overdue outbox entries are looked for."""
     most_group_members: PositiveInt = 5000

@@ -14,6 +14,7 @@ from svc_message.outbox_store import OutboxStore, change_of
 from svc_message.requests import (
     AccountRequest,
     AckRequest,
+    ContactRequest,
     Copy,
     HeadRequest,
     OpenRequest,
@@ -54,6 +55,9 @@ _HEADS = "SELECT * FROM heads($1, $2, $3, $4)"
 _RECEIPTS = "SELECT * FROM receipts_after($1, $2, $3, $4, $5)"
 _DEVICES = "SELECT item, outcome, device_id, registration_id FROM linked_devices($1, $2, $3)"
 _EXIST = "SELECT * FROM accounts_exist($1, $2, $3)"
+_COUNT_CONTACTS = "SELECT * FROM count_first_contacts($1, $2, $3, $4, $5)"
+_FORGET_CONTACTS = "DELETE FROM first_contact WHERE contacted_at < now() - interval '1 day'"
+_SHARE_GROUPS = "SELECT * FROM share_groups($1, $2) AS item"
 _EXPIRE = "SELECT user_id, device_id, expired FROM expire($1, $2, $3, $4)"
 _NOTE_TRACES = """
 INSERT INTO message_trace (slot, message_id, trace)
@@ -332,6 +336,34 @@ class ShardStore:
             [item.user_id for item in checks],
         )
         return _plain(rows, range(len(checks)))
+
+    async def count_first_contacts(
+        self, requests: Sequence[ContactRequest], most: int
+    ) -> list[PlainResult]:
+        """Count first contacts: DONE, or TOO_MANY_CONTACTS with the time to `wait`."""
+        order = sorted(range(len(requests)), key=lambda i: requests[i].user_id)
+        items = [requests[i] for i in order]
+        rows = await fetch(
+            self._pool,
+            _COUNT_CONTACTS,
+            _slots(items),
+            [item.slot for item in items],
+            [item.user_id for item in items],
+            [item.recipient_id for item in items],
+            most,
+        )
+        return _plain(rows, order)
+
+    async def forget_first_contacts(self) -> None:
+        """Forget those that do not count any more."""
+        await fetch(self._pool, _FORGET_CONTACTS)
+
+    async def share_groups(self, requests: Sequence[ContactRequest]) -> set[int]:
+        """Which of them are between members of one group, of those that are here."""
+        users = [item.user_id for item in requests]
+        recipients = [item.recipient_id for item in requests]
+        rows = await fetch(self._pool, _SHARE_GROUPS, users, recipients)
+        return {row["item"] - 1 for row in rows}
 
     async def note_traces(
         self, slots: Sequence[int], message_ids: Sequence[bytes], traces: Sequence[bytes]

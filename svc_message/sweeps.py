@@ -39,6 +39,7 @@ class Sweeps:
                 await self.expire(self._stores[name])
                 await self._stores[name].empty_old_dedup()
                 await self.forget_traces(self._stores[name])
+                await self._stores[name].forget_first_contacts()
             except STORE_ERRORS as error:
                 log.warning("sweep given up", shard=name, error=type(error).__name__)
 

@@ -99,6 +99,7 @@ class Environment:
             "WHIMBREL_MESSAGE_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_MESSAGE_TOKEN_KEY": str(self._token_keys.private),
             **self._of_tls("message"),
+            "WHIMBREL_MESSAGE_FIRST_CONTACTS_A_DAY": str(_WIDE["burst"]),
             "WHIMBREL_MESSAGE_CODES_FILE": str(self._codes),
             "WHIMBREL_MESSAGE_EVENTS__READERS": json.dumps([EVENTS_READER]),
             **self._of_kafka(),

@@ -101,7 +101,7 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_PROVISIONING_TAKEN: _ErrorReason.ValueType  # 44
     """Something was left at the provisioning address before."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 45
-    """The caller has done this too often. Retriable."""
+    """The caller has done this too often. Retriable. Of a send, metadata: `limit`; with `first_contacts`, also `allowed` within 24 hours."""
     ERROR_REASON_STREAM_REPLACED: _ErrorReason.ValueType  # 50
     """A newer stream of the same device took over. A client that opened none returns in 1 to 5 s."""
     ERROR_REASON_DEVICE_REVOKED: _ErrorReason.ValueType  # 51
@@ -242,7 +242,7 @@ ERROR_REASON_PROVISIONING_EMPTY: ErrorReason.ValueType  # 43
 ERROR_REASON_PROVISIONING_TAKEN: ErrorReason.ValueType  # 44
 """Something was left at the provisioning address before."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 45
-"""The caller has done this too often. Retriable."""
+"""The caller has done this too often. Retriable. Of a send, metadata: `limit`; with `first_contacts`, also `allowed` within 24 hours."""
 ERROR_REASON_STREAM_REPLACED: ErrorReason.ValueType  # 50
 """A newer stream of the same device took over. A client that opened none returns in 1 to 5 s."""
 ERROR_REASON_DEVICE_REVOKED: ErrorReason.ValueType  # 51
