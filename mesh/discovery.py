@@ -93,6 +93,23 @@ class ValueView:
         self._replica.on_change(lambda entries: listener(entries.get("")))
 
 
+class NotesView:
+    """What the instances that are there have noted under one name, as last known."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.synced = asyncio.Event()
+
+    @property
+    def notes(self) -> Mapping[str, bytes]:
+        """By instance id; a change makes a new mapping."""
+        return self._replica.entries
+
+    def on_change(self, listener: Callable[[Mapping[str, bytes]], None]) -> None:
+        """Call it now and after each change."""
+        self._replica.on_change(listener)
+
+
 class Discovery:
     """Registers this instance and follows others; enter it to start, leave it to withdraw.
 
@@ -117,6 +134,8 @@ class Discovery:
         self._on_reachable = on_reachable
         self._is_reachable: bool | None = None
         self._lease_id = 0
+        self._instance_id = ""
+        self._notes: dict[str, bytes] = {}
         self._registering: asyncio.Task[None] | None = None
         self._tasks = asyncio.TaskGroup()
         self._following: list[asyncio.Task[None]] = []
@@ -146,8 +165,23 @@ class Discovery:
         if self._registering is not None:
             raise RuntimeError("this instance is registered already")
         key = f"{self._prefix}/instances/{instance.service}/{instance.instance_id}"
+        self._instance_id = instance.instance_id
         keeping = self._keep_registered(key, instance.to_json())
         self._registering = self._tasks.create_task(keeping, name="register")
+
+    async def note(self, name: str, value: bytes) -> None:
+        """Tell a value of this instance beside its entry, for as long as that is there.
+
+        An instance that is not registered, or is again after a while, tells it then. Raises
+        Unavailable.
+        """
+        self._notes[name] = value
+        if not self.registered.is_set():
+            return
+        try:
+            await self._etcd.put(self._note_key(name), value, lease_id=self._lease_id)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable("the registry cannot be reached") from error
 
     async def withdraw(self) -> None:
         """Leave the registry: callers look elsewhere while this instance drains."""
@@ -176,12 +210,23 @@ class Discovery:
         self._follow(f"{self._prefix}/{name}", b"", replica, view.synced)
         return view
 
+    def watch_notes(self, name: str) -> NotesView:
+        """Follow what instances have noted under a name."""
+        prefix = f"{self._prefix}/{name}/"
+        replica = Replica(grace=self._lease_seconds)
+        view = NotesView(replica)
+        self._follow(prefix, prefix_range_end(prefix.encode()), replica, view.synced)
+        return view
+
     async def put_value(self, name: str, value: bytes) -> None:
         """Write a value for all who watch it; raises Unavailable."""
         try:
             await self._etcd.put(f"{self._prefix}/{name}", value)
         except grpc.aio.AioRpcError as error:
             raise Unavailable("the registry cannot be reached") from error
+
+    def _note_key(self, name: str) -> str:
+        return f"{self._prefix}/{name}/{self._instance_id}"
 
     def _follow(self, prefix: str, end: bytes, replica: Replica, synced: asyncio.Event) -> None:
         following = self._keep_following(prefix, end, replica, synced)
@@ -191,6 +236,8 @@ class Discovery:
         async def register() -> None:
             self._lease_id = await self._etcd.grant(self._lease_seconds)
             await self._etcd.put(key, value, lease_id=self._lease_id)
+            for name, note in self._notes.items():
+                await self._etcd.put(self._note_key(name), note, lease_id=self._lease_id)
             self._tell_reachable(is_reachable=True)
             self.registered.set()
             log.info("registered", key=key)

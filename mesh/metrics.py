@@ -22,6 +22,9 @@ CERTIFICATE_EXPIRY = Metric(
 
 SESSIONS = Metric("whimbrel.sessions", "1", "Device streams open now")
 SESSION_ENDS = Metric("whimbrel.session.ends", "1", "Device streams ended, by reason")
+SESSIONS_SHED = Metric(
+    "whimbrel.sessions.shed", "1", "Sessions sent to other gateways, which have fewer"
+)
 DELIVERIES = Metric("whimbrel.deliveries", "1", "Envelopes written to devices")
 FRAMES = Metric("whimbrel.frames", "1", "Frames written to devices")
 IGNORED = Metric("whimbrel.ignored", "1", "Events of devices that were ignored, by kind")

@@ -221,6 +221,7 @@ DASHBOARDS: Mapping[str, Sequence[tuple[str, str, Mapping[str, str]]]] = {
     ),
     "gateways": (
         ("Sessions", "short", {"{{instance}}": f"sum by (instance) ({named(m.SESSIONS)})"}),
+        ("Sessions sent to others", "ops", {"{{instance}}": rate(m.SESSIONS_SHED, "instance")}),
         ("Ends of sessions", "ops", {"{{reason}}": rate(m.SESSION_ENDS, "reason")}),
         ("Frames to devices", "ops", {"{{instance}}": rate(m.FRAMES, "instance")}),
         (

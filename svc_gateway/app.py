@@ -17,6 +17,7 @@ from svc_gateway.gateway import Gateway
 from svc_gateway.limits import OVERRIDES
 from svc_gateway.registry import RedisRegistry
 from svc_gateway.settings import Settings
+from svc_gateway.shedding import SESSION_COUNTS, Board
 
 SERVICE = "gateway"
 _LAST_GRACE = timedelta(seconds=1)
@@ -59,6 +60,7 @@ async def _until_attached(gateway: Gateway) -> None:
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings, process: Process) -> AsyncIterator[Gateway]:
     channels = Channels(process.identity)
+    counts = process.discovery.watch_notes(SESSION_COUNTS)
     async with open_redis(settings.redis_url.get_secret_value()) as redis:
         gateway = Gateway(
             settings,
@@ -73,6 +75,10 @@ async def _opened(settings: Settings, process: Process) -> AsyncIterator[Gateway
                 ttl=settings.registry_ttl,
             ),
             buckets=RedisBuckets(redis, prefix=settings.redis_prefix),
+            board=Board(
+                notes=lambda: counts.notes,
+                note=partial(process.discovery.note, SESSION_COUNTS),
+            ),
             telemetry=process.telemetry,
             on_redis=lambda is_well: process.health.dependency("redis", is_well=is_well),
         )

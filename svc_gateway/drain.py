@@ -1,12 +1,11 @@
-"""Sends the devices of an instance away before it is taken down."""
+"""Sends devices away, not all at once: those of an instance that is taken down, or some."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from math import ceil
 
 from mesh.clock import Clock, SystemClock
-from mesh.failpoints import Failpoints
 from svc_gateway.stream import DeviceStream
 
 _STEP = 0.05
@@ -16,7 +15,7 @@ async def send_away(
     streams: Iterable[DeviceStream],
     *,
     spread: timedelta,
-    failpoints: Failpoints,
+    retire: Callable[[DeviceStream], None],
     clock: Clock | None = None,
 ) -> None:
     """Retire all streams, evenly over `spread`: they come back elsewhere, and not as one."""
@@ -25,8 +24,7 @@ async def send_away(
     share = max(1, ceil(len(waiting) * _STEP / max(_STEP, spread.total_seconds())))
     while waiting:
         for stream in waiting[:share]:
-            stream.session.retire()
-            failpoints.hit("drain.during")
+            retire(stream)
         del waiting[:share]
         if waiting:
             await clock.sleep(_STEP)

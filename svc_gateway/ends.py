@@ -65,6 +65,14 @@ class Overloaded(SessionEnd):
     reason = "OVERLOADED"
 
 
+class MoreThanItsShare(SessionEnd):
+    """The instance has more sessions than its share; this one is as well off at another."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "OVERLOADED"
+    reconnect_seconds = (0.0, 2.0)
+
+
 class SlowConsumer(SessionEnd):
     """The device neither read nor acknowledged while something waited."""
 

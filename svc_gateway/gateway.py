@@ -18,6 +18,7 @@ from mesh.telemetry import OFF, Telemetry
 from mesh.tls import Identity
 from svc_gateway.attach import Attach, AttachLimits
 from svc_gateway.authenticator import Authenticator
+from svc_gateway.balance import Balance
 from svc_gateway.drain import send_away, until_gone
 from svc_gateway.edge import Edge
 from svc_gateway.followers import Followers
@@ -30,6 +31,7 @@ from svc_gateway.registrar import Registrar, Registry
 from svc_gateway.servicer import GatewayServicer
 from svc_gateway.sessions import Sessions
 from svc_gateway.settings import Settings
+from svc_gateway.shedding import NOBODY_ELSE, Board, Shedding
 from svc_gateway.sides import SessionLimits
 from svc_gateway.stream import DeviceStream
 from svc_gateway.tally import Tally
@@ -58,6 +60,7 @@ class Gateway:
         verifier: TokenVerifier,
         registry: Registry,
         buckets: Buckets,
+        board: Board = NOBODY_ELSE,
         telemetry: Telemetry = OFF,
         on_redis: Callable[[bool], None] = lambda _is_reachable: None,
         clock: Clock | None = None,
@@ -74,6 +77,7 @@ class Gateway:
         self.heads = self._new_heads()
         self.registrar = self._new_registrar(registry, on_redis)
         self.presences = self._new_presences(Channels(identity), instance_id)
+        self.shedding = self._new_shedding(board, instance_id, telemetry)
         self.sessions.on_opened = self._on_opened
         overrides, _ = read_overrides(settings.limits.encode(), DEFAULTS)
         self.limiter = Limiter(
@@ -115,6 +119,7 @@ class Gateway:
             for name, work in (
                 ("heads", self.heads.run),
                 ("followers", self.followers.run),
+                ("shedding", self.shedding.run),
                 ("tick", self._tick),
             ):
                 tasks.create_task(supervised(work, name=name, clock=self._clock), name=name)
@@ -125,12 +130,16 @@ class Gateway:
         await send_away(
             self.servicer.streams,
             spread=self._settings.drain_spread,
-            failpoints=self._failpoints,
+            retire=self._retire,
             clock=self._clock,
         )
         if not await until_gone(self.servicer.gone, self._settings.drain):
             log.warning("streams are cut off", streams=len(self.servicer.streams))
         await self.registrar.leave()
+
+    def _retire(self, stream: DeviceStream) -> None:
+        stream.session.retire()
+        self._failpoints.hit("drain.during")
 
     async def close(self) -> None:
         """Close what calls of clients go by."""
@@ -191,6 +200,17 @@ class Gateway:
             clock=self._clock,
         )
 
+    def _new_shedding(self, board: Board, instance_id: str, telemetry: Telemetry) -> Shedding:
+        return Shedding(
+            self.sessions,
+            board,
+            instance_id=instance_id,
+            balance=Balance(floor=self._settings.shed_floor),
+            interval=self._settings.shed_interval,
+            telemetry=telemetry,
+            clock=self._clock,
+        )
+
     def _new_edge(self, authenticator: Authenticator) -> Edge:
         return Edge(
             authenticator=authenticator,
@@ -224,7 +244,8 @@ class Gateway:
 
     def _on_closed(self, stream: DeviceStream) -> None:
         # Who is sent away is back elsewhere in a moment.
-        self.presences.closed(stream, is_leaving=not self.servicer.is_draining)
+        is_sent = self.servicer.is_draining or stream.session.is_moved
+        self.presences.closed(stream, is_leaving=not is_sent)
         self.followers.closed(stream)
         if self.sessions.closed(stream):
             self.registrar.closed(stream)

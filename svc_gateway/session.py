@@ -30,7 +30,7 @@ class Phase(enum.Enum):
     HELLO = enum.auto()  # nothing was said yet
     OPENING = enum.auto()  # the message service is asked
     OPEN = enum.auto()
-    RETIRING = enum.auto()  # the instance is being taken down: what is in flight is finished
+    RETIRING = enum.auto()  # the device is sent elsewhere: what is in flight is finished
     ENDED = enum.auto()
 
 
@@ -59,6 +59,7 @@ class Session(Generic[E, R]):
         "_watched",
         "_window",
         "epoch",
+        "is_moved",
         "phase",
         "sends",
     )
@@ -92,6 +93,7 @@ class Session(Generic[E, R]):
         self._ticks = 0  # since the device, or while opening the message service, last did its part
         self._pause = 0  # ticks until the message service is asked again
         self._watched = False
+        self.is_moved = False  # sent to another instance, while this one goes on
 
     # What the device says.
 
@@ -271,12 +273,15 @@ class Session(Generic[E, R]):
     def retire(self) -> None:
         """The instance is being taken down: finish what is in flight, then end."""
         if self.phase in (Phase.HELLO, Phase.OPENING):
-            self.end(ends.ServerDraining("the instance is being taken down"))
+            self.end(_taken_down())
         elif self.phase is Phase.OPEN:
-            self.phase = Phase.RETIRING
-            self._ticks = 0
-            self._watch()
-            self._check_retiring()
+            self._retire()
+
+    def move(self) -> None:
+        """Another instance is to have the device: finish what is in flight, then end."""
+        if self.phase is Phase.OPEN:
+            self.is_moved = True
+            self._retire()
 
     def send_answered(self, size: int) -> None:
         """A send of `size` bytes has its answer."""
@@ -379,10 +384,16 @@ class Session(Generic[E, R]):
         if self._ticks >= 2 * self._limits.ticks_to_open:
             self.end(ends.ServiceUnavailable("the session could not be opened"))
 
+    def _retire(self) -> None:
+        self.phase = Phase.RETIRING
+        self._ticks = 0
+        self._watch()
+        self._check_retiring()
+
     def _check_retiring(self) -> None:
         is_idle = not self.sends.outstanding and self._stored_pos <= self._acked_pos
         if is_idle or self._ticks >= self._limits.ticks_to_retire:
-            self.end(ends.ServerDraining("the instance is being taken down"))
+            self.end(_more_than_its_share() if self.is_moved else _taken_down())
 
     @property
     def _waits_for_device(self) -> bool:
@@ -398,3 +409,11 @@ class Session(Generic[E, R]):
         if not self._watched:
             self._watched = True
             self._device.watch()
+
+
+def _taken_down() -> SessionEnd:
+    return ends.ServerDraining("the instance is being taken down")
+
+
+def _more_than_its_share() -> SessionEnd:
+    return ends.MoreThanItsShare("the instance has more sessions than its share")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from svc_gateway.ends import SessionTokenExpired
+from svc_gateway.session import Phase
 from svc_gateway.stream import DeviceStream
 from svc_gateway.to_service import Address
 
@@ -32,6 +33,11 @@ class Sessions:
     def find(self, address: Address) -> DeviceStream | None:
         return self._by_device.get(address)
 
+    @property
+    def staying(self) -> list[DeviceStream]:
+        """Those that are not on their way out, the longest open first."""
+        return [stream for stream in self if stream.session.phase is Phase.OPEN]
+
     def opened(self, stream: DeviceStream) -> None:
         """A session was opened; of two of one device the one with the greater epoch stays."""
         ended = self._ended.get(stream.device.address)
@@ -42,6 +48,7 @@ class Sessions:
         if older is not None and older.session.epoch > stream.session.epoch:
             stream.session.end_below(older.session.epoch, "STREAM_REPLACED")
             return
+        self._by_device.pop(stream.device.address, None)  # the newest last
         self._by_device[stream.device.address] = stream
         if older is not None:
             older.session.end_below(stream.session.epoch, "STREAM_REPLACED")

@@ -95,6 +95,12 @@ class Settings(ServiceSettings):
     drain_spread: timedelta = timedelta(seconds=5)
     """Over how long devices are sent away."""
 
+    shed_floor: PositiveInt = 1000
+    """Sessions that the instance keeps, however few others have; above it, and more than a fifth
+    above the mean of all instances, it sends what is above the mean to the others."""
+    shed_interval: Span = timedelta(seconds=5)
+    """How often it compares; it sends some away after the third time, 5 % at most each time."""
+
     failpoint: str = ""
     """For fault tests: `name:count` kills the process at the count-th pass of a point."""
 

@@ -97,6 +97,11 @@ class Phone:
     def unanswered(self) -> int:
         return len(self._queue)
 
+    @property
+    def gateway(self) -> str | None:
+        """Where its stream is open now."""
+        return self._gateways[0] if self._is_open else None
+
     def close(self) -> None:
         """Half-close, and come back no more."""
         self._closing = True

@@ -135,6 +135,44 @@ async def test_a_value_is_followed(etcd):
         await until(value, lambda: value.value == b"version 2")
 
 
+async def test_what_an_instance_notes_is_seen_for_as_long_as_it_is_there(etcd):
+    async with discovery(etcd) as here, discovery(etcd) as there:
+        view = there.watch_notes("sessions")
+        await here.note("sessions", b"1")  # nobody sees it before the instance itself
+        here.register(INSTANCE)
+        await until(view, lambda: view.notes == {"i1": b"1"})
+
+        await here.note("sessions", b"2")
+        await until(view, lambda: view.notes == {"i1": b"2"})
+
+        await here.withdraw()
+        await until(view, lambda: not view.notes)
+
+
+async def test_a_note_comes_back_with_the_instance(own_etcd):
+    async with own_discovery(own_etcd) as here, own_discovery(own_etcd) as there:
+        view = there.watch_notes("sessions")
+        here.register(INSTANCE)
+        await here.registered.wait()
+        await here.note("sessions", b"1")
+        await until(view, lambda: view.notes)
+        async with admin(own_etcd.address) as client:
+            await client.revoke_lease(here._lease_id)
+        await until(view, lambda: not view.notes)
+
+        await until(view, lambda: view.notes == {"i1": b"1"})
+
+
+async def test_a_note_that_etcd_does_not_take_is_told(own_etcd):
+    async with own_discovery(own_etcd, timeout=timedelta(seconds=0.3)) as here:
+        here.register(INSTANCE)
+        await here.registered.wait()
+        await own_etcd.stop()
+
+        with pytest.raises(Unavailable):
+            await here.note("sessions", b"1")
+
+
 async def test_a_bug_of_a_listener_is_logged_and_the_view_goes_on(etcd):
     def listener(instances):
         if len(instances) == 1:

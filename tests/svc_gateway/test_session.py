@@ -513,3 +513,27 @@ def test_a_retiring_session_does_not_wait_for_ever(port: Recorder) -> None:
         session.tick()
 
     assert reason(port) == "SERVER_DRAINING"
+
+
+def test_a_session_that_moves_ends_when_its_sends_are_answered(port: Recorder) -> None:
+    session = an_open_session(port)
+    session.sends.take(10)
+    session.move()
+    assert port.ended is None
+
+    session.send_answered(10)
+
+    assert reason(port) == "OVERLOADED"
+    assert session.is_moved
+
+
+def test_a_session_on_its_way_out_does_not_move(port: Recorder) -> None:
+    session = an_open_session(port)
+    session.sends.take(10)
+    session.retire()
+    session.move()
+
+    session.send_answered(10)
+
+    assert reason(port) == "SERVER_DRAINING"
+    assert not session.is_moved
