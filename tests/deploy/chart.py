@@ -77,6 +77,7 @@ VALUES: Mapping[str, Object] = {
             "loadBalancerClass": "example.org/l4",
             "loadBalancerSourceRanges": ["192.0.2.0/24"],
         },
+        "certManager": {"enabled": True},
         "gatewayApi": {
             "enabled": True,
             "parentRefs": [{"name": "edge", "namespace": "edge", "sectionName": "grpc"}],
@@ -109,6 +110,9 @@ VALUES: Mapping[str, Object] = {
     },
     "messaging alone": {
         "services": {name: {"enabled": False} for name in ("presence", "push", "media")},
+    },
+    "an issuer that is there": {
+        "certManager": {"enabled": True, "issuer": {"name": "mesh", "kind": "ClusterIssuer"}},
     },
     "one Postgres": {
         "stores": {

@@ -13,6 +13,7 @@ from helm_python import lint
 from kubernetes_validate import utils
 from pydantic import TypeAdapter
 
+from mesh.authority import identity
 from tests.deploy.chart import (
     CHART,
     COMPONENT,
@@ -210,14 +211,15 @@ def test_stores_are_made_ready_before_a_new_release_starts() -> None:
     assert hooks == {"pre-install,pre-upgrade"}
 
 
-def test_a_hook_needs_nothing_that_the_release_makes_after_it() -> None:
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_a_hook_needs_nothing_that_the_release_makes_after_it(values) -> None:
     made = {
         one["metadata"]["name"]
-        for one in rendered()
+        for one in rendered(values)
         if one["kind"] in {"ServiceAccount", "ConfigMap", "Secret"}
-    }
+    } | {one["spec"]["secretName"] for one in objects(values, "Certificate").values()}
 
-    for job in objects(None, "Job").values():
+    for job in objects(values, "Job").values():
         spec = job["spec"]["template"]["spec"]
         needed = {volume["secret"]["secretName"] for volume in spec.get("volumes", ())}
         assert made.isdisjoint({*needed, spec.get("serviceAccountName")})
@@ -231,3 +233,22 @@ def test_one_release_is_not_taken_for_another() -> None:
 
     for one, other in itertools.combinations(names, 2):
         assert one.isdisjoint(other)
+
+
+@pytest.mark.parametrize("values", ["everything", "an issuer that is there"])
+def test_cert_manager_gives_each_service_the_name_by_which_others_know_it(values) -> None:
+    certificates = objects(VALUES[values], "Certificate")
+    known = {*objects(VALUES[values], "Issuer")} | {"mesh"}
+
+    for name, spec in service_pods(VALUES[values]).items():
+        wanted = certificates[name]["spec"]
+        read = {
+            (volume["secret"]["secretName"], item["key"])
+            for volume in spec["volumes"]
+            if volume["name"].startswith("tls-")
+            for item in volume["secret"]["items"]
+        }
+        assert wanted["dnsNames"] == [identity(name)]
+        assert read == {(wanted["secretName"], key) for key in ("tls.crt", "tls.key", "ca.crt")}
+        assert {"server auth", "client auth"} <= set(wanted["usages"])
+        assert wanted["issuerRef"]["name"].removeprefix("chat-whimbrel-") in known

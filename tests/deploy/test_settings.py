@@ -16,6 +16,9 @@ _FILES = "/run/secrets/whimbrel/"
 # What a Secret may hold, where not any text will do.
 _HELD = {"cdn_key": "00" * 32}
 
+# The files of a Secret of cert-manager, and the same ones as the authority of the tests names them.
+_CERT_MANAGER = {"tls.crt": "{}.pem", "tls.key": "{}-key.pem", "ca.crt": "ca.pem"}
+
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
@@ -50,7 +53,8 @@ def _as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str
         if "_TLS__" in variable["name"]:
             authority = Authority.at(directory / "authority")
             authority.issue(service, into=directory / "authority")
-            return str(authority.ca.with_name(value.rpartition("/")[2]))
+            key = value.rpartition("/")[2]
+            return str(authority.ca.with_name(_CERT_MANAGER.get(key, key).format(service)))
         file = directory / value.removeprefix(_FILES).replace("/", "-")
         file.touch()
         return str(file)

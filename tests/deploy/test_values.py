@@ -44,6 +44,11 @@ _WRONG = {
         {"stores": {"postgres": {"pooler": {"parameters": {"max_prepared_statements": "0"}}}}},
         "at '/stores/postgres/pooler/parameters/max_prepared_statements'",
     ),
+    "no issuer": (
+        {"certManager": {"issuer": {"kind": "Authority"}}},
+        "at '/certManager/issuer/kind'",
+    ),
+    "no duration": ({"certManager": {"duration": "90d"}}, "at '/certManager/duration'"),
     "no metric": (
         {"defaults": {"autoscaling": {"external": [{"name": "whimbrel_inbox_lag"}]}}},
         "missing property 'averageValue'",

@@ -23,6 +23,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- range $name, $told := .Files.Get "files/mesh.yaml" | fromYaml }}
 {{- $own := index $root.Values.services $name | default dict }}
 {{- $service := mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy $own) (dict "told" $told) }}
+{{- if $root.Values.certManager.enabled }}
+{{- $secret := printf "%s-%s-tls" (include "whimbrel.name" $root) $name }}
+{{- range $file, $key := dict "certificate" "tls.crt" "key" "tls.key" "ca" "ca.crt" }}
+{{- $_ := set $service.files (printf "tls__%s" $file) (dict "secret" $secret "key" $key) }}
+{{- end }}
+{{- end }}
 {{- if $service.enabled }}{{ $_ := set $services $name $service }}{{ end }}
 {{- end }}
 {{- toYaml $services }}
