@@ -1,7 +1,6 @@
 """A mesh whose message instances reach their shards through a real PgBouncer.
 
-It takes the program from the PATH; that of Debian 12 (1.18) pools sessions only, and fails the
-other half of the test.
+It takes the program from the PATH: 1.21 or later.
 """
 
 import asyncio
