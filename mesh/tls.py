@@ -61,55 +61,87 @@ class TlsSettings(Section):
         return []
 
 
+class ListenerSettings(Section):
+    """What a listener for clients shows. Both files, PEM, or none, for plaintext."""
+
+    certificate: FilePath | None = None
+    """The certificate, and what is between it and an authority that clients trust."""
+    key: FilePath | None = None
+    """The certificate's private key."""
+
+    @property
+    def is_plaintext(self) -> bool:
+        """Whether there is none."""
+        return self.certificate is None and self.key is None
+
+    def problems(self) -> list[str]:
+        """What is wrong with it."""
+        if self.is_plaintext:
+            return []
+        try:
+            _ = Certificates.read(self)
+        except (OSError, ValueError) as error:
+            return [str(error)]
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Certificates:
     """The content of one set of files."""
 
     chain: bytes
     key: bytes = field(repr=False)
-    ca: bytes
     expires_at: datetime
+    ca: bytes | None = None
+    """Who certifies the other end; without it, anybody may come."""
 
     @classmethod
-    def read(cls, settings: TlsSettings, service: str) -> Self:
+    def read(cls, settings: TlsSettings | ListenerSettings, service: str = "") -> Self:
         """Read and check them. Raises OSError; ValueError, which quotes nothing of them."""
-        if settings.certificate is None or settings.key is None or settings.ca is None:
-            raise ValueError("certificate, key and ca are needed")
+        if settings.certificate is None or settings.key is None:
+            raise ValueError("certificate and key go together")
         chain, key = settings.certificate.read_bytes(), settings.key.read_bytes()
-        ca = settings.ca.read_bytes()
         certificate = _certificates(chain, settings.certificate)[0]
-        _ = _certificates(ca, settings.ca)
         _demand_pair(certificate, key, settings.key)
         expires_at = certificate.not_valid_after_utc
         if expires_at <= datetime.now(UTC):
             raise ValueError(f"{settings.certificate} has expired")
+        if isinstance(settings, ListenerSettings):
+            return cls(chain, key, expires_at)
+        if settings.ca is None:
+            raise ValueError("certificate, key and ca are needed")
+        ca = settings.ca.read_bytes()
+        _ = _certificates(ca, settings.ca)
         if identity(service) not in _dns_names(certificate):
             raise ValueError(f"{settings.certificate} is not of {identity(service)}")
-        return cls(chain, key, ca, expires_at)
+        return cls(chain, key, expires_at, ca)
 
 
-class Identity:
-    """What an instance shows to others, and demands of them; renewed from its files."""
+class Renewed:
+    """Certificates as their files last held good ones; none at all is plaintext."""
 
-    def __init__(self, settings: TlsSettings, service: str, *, telemetry: Telemetry = OFF) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path | None],
+        read: Callable[[], Certificates],
+        *,
+        is_plaintext: bool,
+        shown_to: str,
+        telemetry: Telemetry,
+    ) -> None:
         """Raises OSError and ValueError for files that are not good."""
-        self.service = service
-        self._settings = settings
-        self._certificates = None if settings.insecure else Certificates.read(settings, service)
+        self._files = [path for path in files if path is not None]
+        self._read = read
+        self._certificates = None if is_plaintext else read()
         self._seen = self._stamps()
         self._listeners: list[Callable[[], None]] = []
         self._refused = telemetry.counter(CERTIFICATES_REFUSED)
         if self._certificates is not None:
-            telemetry.gauge(CERTIFICATE_EXPIRY, self._seconds_left)
-
-    @classmethod
-    def insecure(cls, service: str) -> Self:
-        """One that proves nothing."""
-        return cls(TlsSettings(insecure=True), service)
+            telemetry.gauge(CERTIFICATE_EXPIRY, self._seconds_left, {"shown_to": shown_to})
 
     @property
     def is_secure(self) -> bool:
-        """Whether connections are encrypted and their ends proved."""
+        """Whether connections are encrypted."""
         return self._certificates is not None
 
     def on_renewed(self, listener: Callable[[], None]) -> None:
@@ -135,8 +167,82 @@ class Identity:
             return _configuration(current)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(served), fetch, require_client_authentication=True
+            _configuration(served), fetch, require_client_authentication=served.ca is not None
         )
+
+    async def run(self) -> None:
+        """Look for new files until cancelled."""
+        await periodically(self.look, _LOOK_EVERY, name="certificates")
+
+    async def look(self) -> None:
+        """Take new files, if there are any."""
+        stamps = self._stamps()
+        if self._certificates is None or stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            self._certificates = self._read()
+        except (OSError, ValueError) as error:
+            self._refused.add(1)
+            why = str(error)  # quotes nothing of the files, as a traceback might
+        else:
+            why = ""
+        if why:
+            log.error("certificates are not good: going on with the old ones", why=why)
+            return
+        log.info("certificates renewed", expires_at=self._certificates.expires_at.isoformat())
+        for listener in [*self._listeners]:
+            listener()
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        stamps = []
+        for path in self._files:
+            try:
+                about = path.stat()
+            except OSError:
+                stamps.append((0, 0, 0))
+            else:
+                stamps.append((about.st_ino, about.st_mtime_ns, about.st_size))
+        return stamps
+
+    def _seconds_left(self) -> float:
+        if self._certificates is None:
+            return 0.0
+        return (self._certificates.expires_at - datetime.now(UTC)).total_seconds()
+
+
+class ClientListener(Renewed):
+    """What a listener shows to clients, of whom it demands no certificate."""
+
+    def __init__(self, settings: ListenerSettings, *, telemetry: Telemetry = OFF) -> None:
+        """Raises OSError and ValueError for files that are not good."""
+        super().__init__(
+            (settings.certificate, settings.key),
+            lambda: Certificates.read(settings),
+            is_plaintext=settings.is_plaintext,
+            shown_to="clients",
+            telemetry=telemetry,
+        )
+
+
+class Identity(Renewed):
+    """What an instance shows to others, and demands of them."""
+
+    def __init__(self, settings: TlsSettings, service: str, *, telemetry: Telemetry = OFF) -> None:
+        """Raises OSError and ValueError for files that are not good."""
+        self.service = service
+        super().__init__(
+            (settings.certificate, settings.key, settings.ca),
+            lambda: Certificates.read(settings, service),
+            is_plaintext=settings.insecure,
+            shown_to="services",
+            telemetry=telemetry,
+        )
+
+    @classmethod
+    def insecure(cls, service: str) -> Self:
+        """One that proves nothing."""
+        return cls(TlsSettings(insecure=True), service)
 
     def channel(
         self,
@@ -156,45 +262,6 @@ class Identity:
         # Instances are found by address: their certificates speak of the service.
         named = [*options, ("grpc.ssl_target_name_override", identity(service))]
         return grpc.aio.secure_channel(address, credentials, named, interceptors=interceptors)
-
-    async def run(self) -> None:
-        """Look for new files until cancelled."""
-        await periodically(self.look, _LOOK_EVERY, name="certificates")
-
-    async def look(self) -> None:
-        """Take new files, if there are any."""
-        stamps = self._stamps()
-        if self._certificates is None or stamps == self._seen:
-            return
-        self._seen = stamps
-        try:
-            self._certificates = Certificates.read(self._settings, self.service)
-        except (OSError, ValueError) as error:
-            self._refused.add(1)
-            why = str(error)  # quotes nothing of the files, as a traceback might
-        else:
-            why = ""
-        if why:
-            log.error("certificates are not good: going on with the old ones", why=why)
-            return
-        log.info("certificates renewed", expires_at=self._certificates.expires_at.isoformat())
-        for listener in [*self._listeners]:
-            listener()
-
-    def _stamps(self) -> list[tuple[int, int, int]]:
-        stamps = []
-        for path in (self._settings.certificate, self._settings.key, self._settings.ca):
-            try:
-                about = path.stat() if path else None
-            except OSError:
-                about = None
-            stamps.append((about.st_ino, about.st_mtime_ns, about.st_size) if about else (0, 0, 0))
-        return stamps
-
-    def _seconds_left(self) -> float:
-        if self._certificates is None:
-            return 0.0
-        return (self._certificates.expires_at - datetime.now(UTC)).total_seconds()
 
 
 def peer_of(context: Any, *, is_secure: bool) -> str:

@@ -13,6 +13,7 @@ from mesh.limits import RedisBuckets
 from mesh.redis import open_redis
 from mesh.server import CLIENT_LISTENER, new_server
 from mesh.service import Process, opened
+from mesh.tls import ClientListener
 from svc_gateway.gateway import Gateway
 from svc_gateway.limits import OVERRIDES
 from svc_gateway.registry import RedisRegistry
@@ -39,15 +40,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         process.health.add_to(server)
         gateway.add_to(server)
-        instance = process.bound(server, None)
+        shown = ClientListener(settings.client_tls, telemetry=process.telemetry)
+        instance = process.bound(server, shown.server_credentials())
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(gateway.run(), name="gateway")
+            renewing = tasks.create_task(shown.run(), name="client-certificates")
             first = partial(_until_attached, gateway)
             async with process.serving(server, instance, grace=_LAST_GRACE, first=first):
                 await stop.wait()
                 await process.withdraw()
                 await gateway.drain()
             working.cancel()
+            renewing.cancel()
 
 
 async def _until_attached(gateway: Gateway) -> None:

@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt
-from pydantic import AfterValidator, PositiveInt, SecretStr, model_validator
+from pydantic import AfterValidator, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.keys import KeySetFile
 from mesh.limits import read_overrides
 from mesh.service import ServiceSettings
+from mesh.tls import ListenerSettings
 from svc_gateway.limits import DEFAULTS, Networks
 from svc_gateway.window import KIB, MOST_BODY_BYTES
 
@@ -33,6 +34,8 @@ class Settings(ServiceSettings):
     """Address on which devices connect; port 0 takes a free one."""
     reuse_port: bool = False
     """Share the port with other gateways of this machine."""
+    client_tls: ListenerSettings = ListenerSettings()
+    """What devices are shown; none: plaintext, for a balancer that ends their TLS."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """URL of Redis or Valkey; may hold a password."""
@@ -103,6 +106,14 @@ class Settings(ServiceSettings):
 
     failpoint: str = ""
     """For fault tests: `name:count` kills the process at the count-th pass of a point."""
+
+    @field_validator("client_tls")
+    @classmethod
+    def _client_tls_is_good(cls, client_tls: ListenerSettings) -> ListenerSettings:
+        problems = client_tls.problems()
+        if problems:
+            raise ValueError("; ".join(problems))
+        return client_tls
 
     @model_validator(mode="after")
     def _devices_are_sent_away_in_time(self) -> Self:

@@ -7,7 +7,7 @@ import segno
 import typer
 
 from whimbrel_cli.history import show_moving
-from whimbrel_cli.person import Data, Gateways, Person, person, run
+from whimbrel_cli.person import Ca, Data, Gateways, Person, person, run
 from whimbrel_client import Client
 
 Name = Annotated[
@@ -15,13 +15,13 @@ Name = Annotated[
 ]
 
 
-def link(name: Name, gateway: Gateways = None, data: Data = None) -> None:
+def link(name: Name, gateway: Gateways = None, ca: Ca = None, data: Data = None) -> None:
     """Show a code that your first device scans within two minutes, and be linked to its account.
 
     From then on this device gets what comes and what the others send; then, if the first device
     offers it, what was said before. Interrupted, that goes on whenever both are connected.
     """
-    who = person(name, data, gateway)
+    who = person(name, data, gateway, ca)
     run(lambda: _link(who))
 
 
@@ -29,6 +29,7 @@ async def _link(who: Person) -> None:
     account = await Client.link(
         who.profile,
         gateways=who.demand_gateways(),
+        ca=who.ca,
         show=_show,
         name=who.handle,
         protection=who.protection,

@@ -37,7 +37,19 @@ Data = Annotated[
 ]
 Gateways = Annotated[
     list[str] | None,
-    typer.Option("--gateway", help="host:port; repeat it for several.", metavar="ADDRESS"),
+    typer.Option(
+        "--gateway",
+        help="https://host:port, or host:port in the clear; repeat it for several.",
+        metavar="ADDRESS",
+    ),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        help="Authorities, PEM, that certify the gateways, if the system's do not; remembered.",
+        metavar="FILE",
+    ),
 ]
 
 
@@ -48,6 +60,7 @@ class Person:
     handle: str
     data: Path
     gateways: tuple[str, ...]
+    ca: Path | None
 
     @property
     def profile(self) -> Path:
@@ -63,7 +76,11 @@ class Person:
     def client(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         """The person's client, connected while the block lasts."""
         return Client.connect(
-            self.profile, gateways=self.gateways, protection=self.protection, **options
+            self.profile,
+            gateways=self.gateways,
+            ca=self.ca,
+            protection=self.protection,
+            **options,
         )
 
     @property
@@ -72,17 +89,18 @@ class Person:
         return Protection(os.environ.get("WHIMBREL_PASSPHRASE") or None)
 
 
-def person(handle: str, data: Path | None, gateways: Sequence[str] | None) -> Person:
+def person(
+    handle: str, data: Path | None, gateways: Sequence[str] | None, ca: Path | None = None
+) -> Person:
     """Find the data directory and the gateways; those given win, then the mesh that is up there."""
     chosen = data or (_HERE if _HERE.exists() else _HOME.expanduser())
-    return Person(handle, chosen, tuple(gateways or _gateways_of(chosen)))
-
-
-def _gateways_of(data: Path) -> Sequence[str]:
+    if gateways:
+        return Person(handle, chosen, tuple(gateways), ca)
     try:
-        return find_mesh(data).gateways
+        mesh = find_mesh(chosen)
     except (StackError, OSError):
-        return ()  # the account remembers where it was registered
+        return Person(handle, chosen, (), ca)  # the account remembers where it was registered
+    return Person(handle, chosen, mesh.client_addresses, ca or mesh.client_ca)
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:

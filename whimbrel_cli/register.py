@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from whimbrel_cli.person import Data, Gateways, Person, person, run
+from whimbrel_cli.person import Ca, Data, Gateways, Person, person, run
 from whimbrel_client import (
     CallFailed,
     Client,
@@ -29,20 +29,21 @@ def register(
     code: Annotated[str, typer.Option(help="The code, if it was sent already.")] = "",
     pin: Pin = "",
     gateway: Gateways = None,
+    ca: Ca = None,
     data: Data = None,
 ) -> None:
     """Make an account, or find it again with the key that is here.
 
     With a number, also get the number's account back on a new device: the old ones are unlinked.
     """
-    who = person(handle, data, gateway)
+    who = person(handle, data, gateway, ca)
     run(lambda: _register(who, number, code, pin))
 
 
 async def _register(who: Person, number: str, code: str, pin: str) -> None:
     try:
         if number and not code:
-            await Client.request_code(number, gateways=who.demand_gateways())
+            await Client.request_code(number, gateways=who.demand_gateways(), ca=who.ca)
             code = _asked(f"The code that was sent to {number} (here: whimbrel codes)")
         await _register_with(who, number, code, pin)
     except CallFailed as error:
@@ -55,6 +56,7 @@ async def _register_with(who: Person, number: str, code: str, pin: str) -> None:
             who.profile,
             who.handle,
             gateways=who.demand_gateways(),
+            ca=who.ca,
             number=number,
             code=code,
             pin=pin,

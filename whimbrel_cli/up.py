@@ -43,6 +43,9 @@ def up(
     kafka: Annotated[
         bool, typer.Option("--kafka", help="A broker too, and domain events on it.")
     ] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Gateways end TLS, certified by the mesh's own authority.")
+    ] = False,
     observe: Annotated[
         bool, typer.Option("--observe", help="Trace every message, for `whimbrel trace`.")
     ] = False,
@@ -64,6 +67,7 @@ def up(
         media=media,
         push=push,
         kafka=kafka,
+        tls=tls,
         observe=observe,
         settings=settings,
     )

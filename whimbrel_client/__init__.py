@@ -15,6 +15,7 @@ a message that arrived is on the disk before the mesh is told; nothing is shown 
 
 from whimbrel_client.client import Client
 from whimbrel_client.errors import (
+    BadAddress,
     BodyTooLarge,
     CallFailed,
     ClientClosed,
@@ -77,6 +78,7 @@ from whimbrel_client.store_key import Protection
 __all__ = [
     "Account",
     "Alarm",
+    "BadAddress",
     "BodyTooLarge",
     "CallFailed",
     "Client",

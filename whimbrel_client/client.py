@@ -14,8 +14,6 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-import grpc
-
 from whimbrel.content.v1.content_pb2 import Content
 from whimbrel.content.v1.link_pb2 import LinkSecret
 from whimbrel_client.clock import ServerClock
@@ -28,7 +26,8 @@ from whimbrel_client.errors import (
     NotConfirmed,
     SendRefused,
 )
-from whimbrel_client.identity import IdentityCalls, Tokens
+from whimbrel_client.grpc_channel import authorities
+from whimbrel_client.identity import IdentityCalls, Tokens, calls_to
 from whimbrel_client.joining import device_key, linked, opened, registered
 from whimbrel_client.linking import LinkCode
 from whimbrel_client.media.files import Files
@@ -79,14 +78,16 @@ class Client:
         number: str,
         *,
         gateways: Sequence[str],
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: Path | str | None = None,
     ) -> CodeSent:
         """Have a one-time code sent to a phone number, which `register` takes.
 
-        The number has the form +<country><number>. Raises RateLimited, CallFailed (FIELD_INVALID
-        and others) and Unreachable.
+        The number has the form +<country><number>. `gateways`: https://host:port, or host:port in
+        the clear. `ca`: a file with the authorities, PEM, that certify them, if they are not known
+        to all the world; what does not say http:// is by TLS then. Raises BadAddress, RateLimited,
+        CallFailed (FIELD_INVALID and others) and Unreachable.
         """
-        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        calls = calls_to(gateways, ca)
         return await request_code(calls, number)
 
     @staticmethod
@@ -98,19 +99,20 @@ class Client:
         number: str = "",
         code: str = "",
         pin: str = "",
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: Path | str | None = None,
         protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make an account in this folder, or finish what an earlier call began.
 
         `number`, and the `code` that was sent to it: where the mesh asks for them, and to get the
         number's account back on a new device. `pin`: if that account has a registration lock.
-        `protection`: how the key of the local store is kept. Raises HandleTaken, CodeInvalid,
-        NumberTaken, RegistrationLocked, RateLimited, CallFailed (HANDLE_INVALID and others),
-        Unreachable, ProfileInUse and StoreKeyFailed.
+        `gateways` and `ca`: as for `request_code`, and kept for `connect`.
+        `protection`: how the key of the local store is kept. Raises BadAddress, HandleTaken,
+        CodeInvalid, NumberTaken, RegistrationLocked, RateLimited, CallFailed (HANDLE_INVALID and
+        others), Unreachable, ProfileInUse and StoreKeyFailed.
         """
         folder = Profile(profile, protection)
-        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        calls = calls_to(gateways, ca)
         return await registered(folder, calls, Applicant(handle, number, code, pin))
 
     @staticmethod
@@ -120,16 +122,17 @@ class Client:
         gateways: Sequence[str],
         show: Callable[[str], None],
         name: str = "",
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: Path | str | None = None,
         protection: Protection = BY_ITSELF,
     ) -> Account:
         """Make this folder a device of somebody's account.
 
         `show` gets a code that the primary gives to its `link_device` within two minutes.
-        `name`: what the account's devices call this one. Raises LinkFailed, TooManyDevices,
+        `name`: what the account's devices call this one. `gateways` and `ca`: as for
+        `request_code`, and kept for `connect`. Raises BadAddress, LinkFailed, TooManyDevices,
         NameTooLong, CallFailed, Unreachable, ProfileInUse and StoreKeyFailed.
         """
-        calls = IdentityCalls(gateways, clock=ServerClock(), credentials=credentials)
+        calls = calls_to(gateways, ca)
         return await linked(Profile(profile, protection), calls, show=show, name=name)
 
     @staticmethod
@@ -151,21 +154,22 @@ class Client:
         *,
         gateways: Sequence[str] = (),
         read_receipts: bool = True,
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: Path | str | None = None,
         protection: Protection = BY_ITSELF,
     ) -> AsyncIterator["Client"]:
         """Open the profile and stay connected; leaving the block ends the stream politely.
 
         Does not wait for the mesh: what can be done offline is; `online` waits.
-        `gateways`: host:port of each; none: those at which the account was registered.
+        `gateways` and `ca`: none: those with which the account was registered.
         `read_receipts=False`: what is read on this device is told to nobody.
         `protection`: has the passphrase, if the local store needs one.
-        Raises ProfileMissing, ProfileInUse, StoreTooNew and StoreKeyFailed.
+        Raises ProfileMissing, ProfileInUse, StoreTooNew, BadAddress and StoreKeyFailed.
         """
         folder = Profile(profile, protection)
         account, clock = folder.account(), ServerClock()
-        addresses = gateways_of(gateways, account)
-        calls = IdentityCalls(addresses, clock=clock, credentials=credentials)
+        trusted = authorities(ca) or account.ca
+        addresses = gateways_of(gateways, account, trusted)
+        calls = IdentityCalls(addresses, clock=clock, ca=trusted)
         own = DeviceId(account.user_id, account.device_id)
         async with opened(Store(folder.store_path, protection, own=own)) as store:
             key = await device_key(folder, store)
@@ -176,7 +180,7 @@ class Client:
                 addresses,
                 tokens=tokens,
                 exchange=parts.exchange,
-                credentials=credentials,
+                ca=trusted,
                 on_change=parts.connection_changed,
             )
             async with parts.connected(connection):

@@ -7,8 +7,6 @@ import random
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-import grpc
-
 from whimbrel_client.comeback import BAD_TOKEN, Comeback, Ending
 from whimbrel_client.errors import CallFailed, DeviceRevoked, Unreachable
 from whimbrel_client.exchange import Exchange
@@ -39,12 +37,12 @@ class Connection:
         tokens: Tokens,
         exchange: Exchange,
         on_change: OnChange,
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: str = "",
     ) -> None:
         self._gateways = list(gateways)
         self._tokens = tokens
         self._exchange = exchange
-        self._credentials = credentials
+        self._ca = ca
         self._comeback = Comeback()
         self._closing = asyncio.Event()
         self._stream: DeviceStream | None = None
@@ -73,7 +71,8 @@ class Connection:
     async def _one_stream(self) -> Ending:
         try:
             token = await self._unless_closing(self._tokens.current())
-        except Unreachable:
+        except Unreachable as error:
+            log.info("%s", error)
             return Ending("UNREACHABLE")
         except DeviceRevoked as error:
             return Ending(error.reason)
@@ -83,7 +82,7 @@ class Connection:
         if token is None:
             return Ending()
         gateway = self._gateways[0]
-        async with open_channel(gateway, self._credentials) as channel:
+        async with open_channel(gateway, self._ca) as channel:
             stream = DeviceStream(channel, self._exchange, on_open=lambda: self._on_change(gateway))
             self._stream = stream
             if self._closing.is_set():

@@ -12,6 +12,7 @@ ClientError
 │   ├── DeviceUnknown       the account has no such device
 │   └── DeviceRevoked       the device does not belong to the account (any more)
 ├── Unreachable             no gateway answered
+├── BadAddress              of a gateway, or no authorities to trust it by
 ├── NotSent
 │   ├── SendRefused         the mesh refused the message for good
 │   └── NotConfirmed        tried, never answered, too old to try again
@@ -106,6 +107,10 @@ class DeviceRevoked(CallFailed):
 
 class Unreachable(ClientError):
     """No gateway answered."""
+
+
+class BadAddress(ClientError):
+    """What was given is no address of a gateway, or the file with authorities holds none."""
 
 
 class NotSent(ClientError):

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -12,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel_client.clock import ServerClock
 from whimbrel_client.errors import CallFailed, Unreachable, error_of
-from whimbrel_client.grpc_channel import open_channel
+from whimbrel_client.grpc_channel import addressed, authorities, explained, open_channel
 from whimbrel_client.profile import Account
 
 T = TypeVar("T")
@@ -34,11 +35,11 @@ class IdentityCalls:
         gateways: Sequence[str],
         *,
         clock: ServerClock,
-        credentials: grpc.ChannelCredentials | None = None,
+        ca: str = "",
     ) -> None:
         self._gateways = list(gateways)
         self._clock = clock
-        self._credentials = credentials
+        self.ca = ca
         random.shuffle(self._gateways)
 
     @property
@@ -70,7 +71,8 @@ class IdentityCalls:
 
     async def anywhere(self, call: Call[T]) -> T:
         """Try the gateways in turn; the one that answered is tried first the next time."""
-        last: Exception = Unreachable("no gateway address is known")
+        last: Exception | None = None
+        why = "no address is known"
         for round_number in range(_ROUNDS):
             if round_number:
                 await asyncio.sleep(random.uniform(0, 0.25 * 2**round_number))  # noqa: S311
@@ -81,12 +83,13 @@ class IdentityCalls:
                     if not self._is_worth_repeating(error):
                         raise
                     last = error
+                    why = explained(gateway, str(error))
                 self._gateways.remove(gateway)
                 self._gateways.append(gateway)
-        raise Unreachable(f"no gateway answers: {last}") from last
+        raise Unreachable(f"no gateway answers: {why}") from last
 
     async def _once(self, gateway: str, call: Call[T]) -> T:
-        async with open_channel(gateway, self._credentials) as channel:
+        async with open_channel(gateway, self.ca) as channel:
             try:
                 return await call(channel)
             except grpc.aio.AioRpcError as failure:
@@ -155,6 +158,13 @@ class Tokens:
     def forget(self) -> None:
         """The mesh did not like the token."""
         self._token = ""
+
+
+def calls_to(gateways: Sequence[str], ca: Path | str | None) -> IdentityCalls:
+    """Calls at these addresses: with a file of authorities by TLS, unless an address says not."""
+    trusted = authorities(ca)
+    where = addressed(gateways, by_tls=bool(trusted))
+    return IdentityCalls(where, clock=ServerClock(), ca=trusted)
 
 
 def authorization(token: str) -> tuple[tuple[str, str], ...]:

@@ -45,7 +45,7 @@ async def linked(
         sealed_name = seal_name(name, identity, own.device.registration_id)
         key = await device_key(folder, store, otherwise=Ed25519PrivateKey.generate())
         device_id, token = await link(calls, secret, key, published(own), sealed_name=sealed_name)
-        account = Account(secret.handle, secret.user_id, device_id, calls.gateways)
+        account = Account(secret.handle, secret.user_id, device_id, calls.gateways, calls.ca)
         if secret.history_token:
             this = DeviceId(secret.user_id, device_id)
             await store.history.expect(this, secret.history_token, now_ms=calls.now_ms())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from whimbrel_client.errors import ProfileMissing
 from whimbrel_client.files import write_secret
+from whimbrel_client.grpc_channel import addressed, is_by_tls
 from whimbrel_client.store_key import BY_ITSELF, Protection
 
 
@@ -22,6 +23,8 @@ class Account:
     device_id: int
     # Where it was registered: the addresses to try when the application names none.
     gateways: tuple[str, ...]
+    # Who certifies them, PEM; empty: whom gRPC trusts by itself.
+    ca: str = field(default="", repr=False)
 
 
 class Profile:
@@ -68,6 +71,7 @@ class Profile:
             user_id=bytes.fromhex(fields["user_id"]),
             device_id=fields["device_id"],
             gateways=tuple(fields["gateways"]),
+            ca=fields.get("ca", ""),
         )
 
     def keep(self, account: Account) -> None:
@@ -77,6 +81,7 @@ class Profile:
             "user_id": account.user_id.hex(),
             "device_id": account.device_id,
             "gateways": list(account.gateways),
+            "ca": account.ca,
         }
         write_secret(self._account_path, json.dumps(fields, indent=2).encode())
 
@@ -89,9 +94,12 @@ class Profile:
         return self.folder / "account.json"
 
 
-def gateways_of(addresses: Sequence[str], account: Account) -> tuple[str, ...]:
-    """The addresses to try: those given, else those of the account."""
-    chosen = tuple(addresses) or account.gateways
-    if not chosen:
+def gateways_of(given: Sequence[str], account: Account, ca: str) -> tuple[str, ...]:
+    """The addresses to try: those given, else those of the account.
+
+    Whoever came by TLS once does not go on in the clear unless an address says so.
+    """
+    if not given and not account.gateways:
         raise ProfileMissing("no gateway address is known")
-    return chosen
+    by_tls = bool(ca or account.ca) or is_by_tls(account.gateways)
+    return addressed(given, by_tls=by_tls) or account.gateways

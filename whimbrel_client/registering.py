@@ -76,7 +76,9 @@ async def register(
         return await Stub(channel).Register(request, timeout=CALL_SECONDS)
 
     response = await calls.anywhere(call)
-    account = Account(applicant.handle, response.user_id, response.device_id, calls.gateways)
+    account = Account(
+        applicant.handle, response.user_id, response.device_id, calls.gateways, calls.ca
+    )
     return account, response.access_token
 
 

@@ -11,7 +11,7 @@ from mesh.authority import Authority
 from mesh.channels import Channels
 from mesh.instances import Instance
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
-from mesh.tls import Identity, TlsSettings, peer_of
+from mesh.tls import ClientListener, Identity, ListenerSettings, TlsSettings, peer_of
 from tests.tls import identity
 
 ECHO = "/test.Test/StreamStream"
@@ -146,6 +146,25 @@ def test_what_is_wrong_with_certificates_is_told_and_nothing_of_them(tmp_path):
     assert "is not the certificate's key" in mixed.problems("message")[0]
     assert made.settings.key.read_text() not in repr(made.identity._certificates)
     assert made.settings.key.stat().st_mode & 0o077 == 0
+
+
+def test_a_listener_for_clients_needs_both_files_or_none_and_good_ones(tmp_path):
+    made, other = Renewable(tmp_path, "gateway"), Renewable(tmp_path, "other")
+    files = {"certificate": made.settings.certificate, "key": made.settings.key}
+
+    assert ListenerSettings().problems() == ListenerSettings(**files).problems() == []
+    assert not ClientListener(ListenerSettings()).is_secure
+    for name, path in files.items():
+        assert "go together" in ListenerSettings(**{name: path}).problems()[0]
+    mixed = ListenerSettings(certificate=files["certificate"], key=other.settings.key)
+    assert "is not the certificate's key" in mixed.problems()[0]
+    made.issue(lifetime=timedelta(minutes=-1))
+    assert "has expired" in ListenerSettings(**files).problems()[0]
+
+
+def test_an_identity_without_files_is_no_plaintext():
+    with pytest.raises(ValueError, match="certificate and key go together"):
+        Identity(TlsSettings(), "gateway")
 
 
 async def test_a_method_without_a_proto_that_names_its_callers_is_refused_to_everybody(serve, call):

@@ -166,11 +166,14 @@ async def test_wrong_settings_are_all_named_and_stop_the_start(gateway: Instance
         WHIMBREL_GATEWAY_MAX_UNACKED="none",
         WHIMBREL_GATEWAY_TOKEN_KEYS="/nowhere",
         WHIMBREL_GATEWAY_NO_SUCH_KNOB="1",
+        WHIMBREL_GATEWAY_CLIENT_TLS__CERTIFICATE=__file__,
+        WHIMBREL_GATEWAY_CLIENT_TLS__KEY=__file__,
     )
 
     assert await gateway.exit_code() == 2
-    for name in ("MAX_UNACKED", "TOKEN_KEYS", "NO_SUCH_KNOB"):
+    for name in ("MAX_UNACKED", "TOKEN_KEYS", "NO_SUCH_KNOB", "CLIENT_TLS"):
         assert f"WHIMBREL_GATEWAY_{name}" in gateway.log()
+    assert f"{__file__} holds no certificate" in gateway.log()
 
 
 async def test_every_knob_is_printed_and_no_secret(gateway: Instance) -> None:

@@ -359,8 +359,13 @@ class FakeGateway(
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(self, self.server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(self, self.server)
 
-    async def start(self, address: str = "127.0.0.1:0") -> None:
-        port = self.server.add_insecure_port(address)
+    async def start(
+        self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    ) -> None:
+        if credentials is None:
+            port = self.server.add_insecure_port(address)
+        else:
+            port = self.server.add_secure_port(address, credentials)
         self.address = f"127.0.0.1:{port}"
         await self.server.start()
 
@@ -526,10 +531,12 @@ def _chunks(events: list[Event]) -> Iterable[list[Event]]:
 
 @asynccontextmanager
 async def running_gateway(
-    mesh: FakeMesh, address: str = "127.0.0.1:0"
+    mesh: FakeMesh,
+    address: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[FakeGateway]:
     gateway = FakeGateway(mesh)
-    await gateway.start(address)
+    await gateway.start(address, credentials)
     try:
         yield gateway
     finally:

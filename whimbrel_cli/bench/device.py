@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import envelope_pb2, receipt_pb2, send_pb2
 from whimbrel_cli.bench.plan import Person
+from whimbrel_cli.stack.services import client_channel
 
 _CONNECT = "/whimbrel.gateway.v1.GatewayService/Connect"
 # A connection of its own, as a phone has.
@@ -62,7 +64,7 @@ class Chat:
 class Device:
     """The only stream there ever is of a fresh account's device, on a channel of its own."""
 
-    def __init__(self, person: Person, address: str, *, payload_bytes: int) -> None:
+    def __init__(self, person: Person, address: str, *, payload_bytes: int, ca: str = "") -> None:
         self.user_id = person.user_id
         self.chats: dict[bytes, Chat] = {}
         self.on_delivered: Callable[[Device, Chat], None] | None = None
@@ -72,6 +74,7 @@ class Device:
         self.is_caught_up = asyncio.Event()
         self._token = person.token
         self._address = address
+        self._ca = Path(ca) if ca else None
         self._padding = os.urandom(max(0, payload_bytes - _COUNTER_BYTES))
         self._by_client_id: dict[bytes, Chat] = {}
         self._last_pos = 0
@@ -85,7 +88,7 @@ class Device:
 
     async def open(self) -> None:
         """Connect and say hello; returns when the session is open."""
-        self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._channel = client_channel(self._address, self._ca, _OPTIONS)
         self._call = self._channel.stream_stream(_CONNECT)(
             metadata=(("authorization", f"Bearer {self._token}"),)
         )

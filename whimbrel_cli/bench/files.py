@@ -44,7 +44,13 @@ async def measured(mib: int = 1024, grants: int = _GRANTS) -> Mapping[str, float
         env = {"WHIMBREL_MEDIA_GRANTS_AT_ONCE": str(8 * grants)}
         try:
             async with Mesh(
-                data, gateways=1, message=1, shards=1, media=1, env_of={"media-1": env}
+                data,
+                gateways=1,
+                message=1,
+                shards=1,
+                media=1,
+                env_of={"media-1": env},
+                insecure=True,
             ) as mesh:
                 return {
                     **await _with_stub(mesh, lambda asking: _grants(mesh, asking, grants)),

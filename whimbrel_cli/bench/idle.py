@@ -16,7 +16,12 @@ _SETTLE = 3.0
 async def connect_and_wait(plan: Plan, tell: Tell) -> Mapping[str, Any]:
     """Connect a few, tell, connect all the others, tell again."""
     devices = [
-        Device(person, plan.gateways[index % len(plan.gateways)], payload_bytes=plan.payload_bytes)
+        Device(
+            person,
+            plan.gateways[index % len(plan.gateways)],
+            payload_bytes=plan.payload_bytes,
+            ca=plan.ca,
+        )
         for index, person in enumerate(plan.people)
     ]
     async with asyncio.TaskGroup() as tasks:

@@ -106,6 +106,7 @@ def _devices(plan: Plan, score: _Score) -> list[Device]:
             person,
             plan.gateways[_gateway(index, len(plan.gateways))],
             payload_bytes=plan.payload_bytes,
+            ca=plan.ca,
         )
         for index, person in enumerate(plan.people)
     ]

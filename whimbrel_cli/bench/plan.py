@@ -34,6 +34,7 @@ class Plan:
     presence: Sequence[str] = field(
         default_factory=list
     )  # addresses of the instances' internal listeners
+    ca: str = ""  # file with who certifies the gateways; empty: they speak plaintext
     data: str = ""  # the mesh's directory, for who speaks as a gateway
     # The shards' DSNs, for what only they can tell.
     shards: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -22,6 +22,18 @@ class Description:
     shards: dict[str, str] = field(repr=False)  # DSN by name
     redis: str = field(repr=False)
     etcd: str
+    ca: str = ""  # file with who certifies the gateways; empty: they speak plaintext
+
+    @property
+    def client_addresses(self) -> tuple[str, ...]:
+        """The gateways as the SDK takes them, whatever an account was used to."""
+        scheme = "https" if self.ca else "http"
+        return tuple(f"{scheme}://{gateway}" for gateway in self.gateways)
+
+    @property
+    def client_ca(self) -> Path | None:
+        """Who certifies them."""
+        return Path(self.ca) if self.ca else None
 
     def write(self, data: Path) -> None:
         """Let others find the mesh; only the same user may read it."""

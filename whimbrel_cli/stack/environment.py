@@ -49,6 +49,9 @@ def observing(service: str, collector: str) -> dict[str, str]:
     }
 
 
+# No service: nobody lets it call anything.
+_SHOWN_TO_CLIENTS = "clients"
+_LOOPBACKS = ("127.0.0.1", "::1")
 SERVICES = ("gateway", "message", "presence", "push", "media")
 
 
@@ -67,7 +70,9 @@ def tls_settings(data: Path, name: str) -> TlsSettings:
 class Environment:
     """The files and settings that the instances of one mesh share."""
 
-    def __init__(self, data: Path, stack: Stack, *, insecure: bool = False) -> None:
+    def __init__(
+        self, data: Path, stack: Stack, *, insecure: bool = False, client_tls: bool = False
+    ) -> None:
         self._stack = stack
         self._shards = data / "shards.json"
         self._codes = codes_file(data)
@@ -76,16 +81,19 @@ class Environment:
         self._tls = data / "tls"
         self._data = data
         self._is_insecure = insecure
+        self.client_ca = self._tls / "ca.pem" if client_tls else None
 
     def write(self, shards: Mapping[str, str]) -> None:
         """Write what the services read; keys are made the first time and kept."""
         write_private(self._shards, json.dumps(shards, indent=2) + "\n")
         self._token_keys.make()
+        # Anew at each start, so that none gets old; the authority stays.
         if not self._is_insecure:
-            # Anew at each start, so that none gets old; the authority stays.
             authority = Authority.at(self._tls)
             for name in (*SERVICES, EVENTS_READER):
                 authority.issue(name)
+        if self.client_ca is not None:
+            Authority.at(self._tls).issue(_SHOWN_TO_CLIENTS, hosts=("localhost", *_LOOPBACKS))
         if not self._push_keys.exists():
             write_private(self._push_keys, json.dumps({"1": secrets.token_hex(32)}) + "\n")
 
@@ -125,6 +133,7 @@ class Environment:
             "WHIMBREL_GATEWAY_REDIS_URL": self._stack.redis_url,
             "WHIMBREL_GATEWAY_TOKEN_KEYS": str(self._token_keys.public),
             **self._of_tls("gateway"),
+            **self._of_client_tls(),
             "WHIMBREL_GATEWAY_LIMITS": json.dumps(_LIMITS),
         }
 
@@ -154,6 +163,14 @@ class Environment:
             f"{prefix}CERTIFICATE": str(told.certificate),
             f"{prefix}KEY": str(told.key),
             f"{prefix}CA": str(told.ca),
+        }
+
+    def _of_client_tls(self) -> dict[str, str]:
+        if self.client_ca is None:
+            return {}
+        return {
+            "WHIMBREL_GATEWAY_CLIENT_TLS__CERTIFICATE": str(self._tls / f"{_SHOWN_TO_CLIENTS}.pem"),
+            "WHIMBREL_GATEWAY_CLIENT_TLS__KEY": str(self._tls / f"{_SHOWN_TO_CLIENTS}-key.pem"),
         }
 
     def of_push_store(self, database: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Mesh:
 
     `env` are settings for every instance beside those that the mesh gives it; `env_of` are those
     of single instances, by name. `insecure`: the services speak plaintext with each other.
+    `tls`: clients come by TLS, and trust `client_ca`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Mesh:
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         insecure: bool = False,
+        tls: bool = False,
         settings: StackSettings = OWN_SERVERS,
     ) -> None:
         self.data = data.absolute()
@@ -63,7 +65,7 @@ class Mesh:
         self._shard_count = shards
         self._env = dict(env or {})
         self._env_of = dict(env_of or {})
-        self._environment = Environment(self.data, self.stack, insecure=insecure)
+        self._environment = Environment(self.data, self.stack, insecure=insecure, client_tls=tls)
         self._message = [self._instance("message", number) for number in range(1, message + 1)]
         self._gateways = [self._instance("gateway", number) for number in range(1, gateways + 1)]
         self._presence = [self._instance("presence", n) for n in range(1, presence + 1)]
@@ -82,6 +84,11 @@ class Mesh:
     def gateway_addresses(self) -> list[str]:
         """host:port of each gateway, for clients."""
         return [gateway.address for gateway in self._gateways]
+
+    @property
+    def client_ca(self) -> Path | None:
+        """File with who certifies the gateways for clients; None: they come in the clear."""
+        return self._environment.client_ca
 
     @property
     def message_addresses(self) -> list[str]:
@@ -183,6 +190,7 @@ class Mesh:
             shards=self.shards,
             redis=self.stack.redis_url,
             etcd=self.stack.etcd_endpoint,
+            ca=str(self.client_ca or ""),
         ).write(self.data)
 
     async def _take_down(self) -> None:
@@ -239,7 +247,9 @@ class Mesh:
             seen = observing(service, self._collector.address) if self._collector else {}
             return {**told[service](), **seen, **self._env, **self._env_of.get(name, {})}
 
-        return Server(Service(name, service, settings, prober), log=self.log_of(name))
+        return Server(
+            Service(name, service, settings, prober, self.client_ca), log=self.log_of(name)
+        )
 
     def _server(self, name: str) -> Server:
         for server in (*self._services, *self.stack.stores):

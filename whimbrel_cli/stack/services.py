@@ -1,9 +1,10 @@
 """Our own services as processes: their settings, and asking them whether they are ready."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -25,6 +26,7 @@ class Service:
     service: str
     settings: Callable[[], Mapping[str, str]]  # asked at each start
     prober: Callable[[], TlsSettings]  # as whom it is asked
+    client_ca: Path | None = None  # who certifies a gateway's listener
 
     async def prepare(self) -> None:
         return None
@@ -53,8 +55,18 @@ class Service:
 
     def _channel(self, port: int) -> grpc.aio.Channel:
         if self.service == "gateway":  # a listener for clients
-            return grpc.aio.insecure_channel(self.address(port))
+            return client_channel(self.address(port), self.client_ca)
         return Identity(self.prober(), PROBER).channel(self.address(port), self.service)
 
     def address(self, port: int) -> str:
         return f"{LOOPBACK}:{port}"
+
+
+def client_channel(
+    address: str, ca: Path | None, options: Sequence[tuple[str, Any]] = ()
+) -> grpc.aio.Channel:
+    """A channel to a gateway as clients have it; with a file of authorities, by TLS."""
+    if ca is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    credentials = grpc.ssl_channel_credentials(ca.read_bytes())
+    return grpc.aio.secure_channel(address, credentials, options=options)
