@@ -48,7 +48,7 @@ gen: $(INSTALLED) ## generate gen/, docs/api.md, docs/metrics.md, the rules and 
 	$(BIN)/python scripts/observability.py
 
 bench: $(INSTALLED) ## measure, print a table, write .whimbrel/bench.json
-	$(BIN)/whimbrel bench --telemetry
+	$(BIN)/whimbrel bench --telemetry --tls
 
 soak: $(INSTALLED) ## run the tests that take minutes to hours
 	$(BIN)/pytest -m soak --timeout 0

@@ -23,7 +23,7 @@ def bench(tmp_path, *arguments, seconds=170):
 
 @pytest.mark.timeout(180)
 def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(tmp_path):
-    report = bench(tmp_path, "W1L", "--seconds", "1", "--warm-up", "0.5", "--telemetry")
+    report = bench(tmp_path, "W1L", "--seconds", "1", "--warm-up", "0.5", "--telemetry", "--tls")
 
     figures = report["W1L"]
     assert figures["per_s"] > 0
@@ -36,6 +36,9 @@ def test_a_short_run_tells_rate_cost_and_latency_and_what_they_were_measured_on(
     assert report["settings"]["shards"] == 2
     assert report["settings"]["telemetry"]
     observed = figures["with_telemetry"]
+    secure = figures["with_tls"]
+    assert report["settings"]["tls"]
+    assert 0 < secure["p50_ms"] <= secure["p99_ms"]
     # The collector is no part of what is measured.
     assert observed["cpu_us_by_process"].keys() == by_process.keys()
     assert 0 < observed["p50_ms"] <= observed["p99_ms"]

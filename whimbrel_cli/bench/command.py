@@ -16,9 +16,9 @@ from whimbrel_cli.bench import crypto, files
 from whimbrel_cli.bench.machine import load_average, machine, versions
 from whimbrel_cli.bench.plan import Milestone
 from whimbrel_cli.bench.profiling import Sampler, Target, print_profile
-from whimbrel_cli.bench.report import WITH_TELEMETRY, keep, print_report, rounded
+from whimbrel_cli.bench.report import WITH_TELEMETRY, WITH_TLS, keep, print_report, rounded
 from whimbrel_cli.bench.running import Size, run
-from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, FILES, WORKLOADS, Figures
+from whimbrel_cli.bench.workloads import BY_TLS, CRYPTO, DESCRIPTIONS, FILES, WORKLOADS, Figures
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.up import DEFAULT_DATA
@@ -42,6 +42,9 @@ def bench(
     profile: Annotated[str, typer.Option(help="Sample this process, such as gateway-1.")] = "",
     native: Annotated[bool, typer.Option(help="With the frames of C code.")] = False,
     telemetry: Annotated[bool, typer.Option("--telemetry", help="Once more, with it on.")] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help=f"{', '.join(BY_TLS)} once more, with TLS.")
+    ] = False,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = DEFAULT_DATA / _RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -49,14 +52,15 @@ def bench(
 
     Every workload but crypto gets a fresh mesh on a temporary folder, without TLS and telemetry.
     The CPU of all its servers counts, Postgres, Valkey and etcd too. With --telemetry, each is run
-    on a second mesh that tells metrics and samples traces, as one in production would.
+    on a second mesh that tells metrics and samples traces, as one in production would; with --tls,
+    some on one where clients, gateways and services speak TLS with each other.
     """
     logs.configure(level="ERROR", service="bench", instance="")
     unknown = [name for name in names or () if name not in DESCRIPTIONS]
     if unknown:
         raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(DESCRIPTIONS)}")
-    if profile and telemetry:
-        raise typer.BadParameter("--profile is of one run: leave --telemetry out")
+    if profile and (telemetry or tls):
+        raise typer.BadParameter("--profile is of one run: leave --telemetry and --tls out")
     size = Size(
         seconds=seconds,
         messages=messages,
@@ -76,6 +80,7 @@ def bench(
                 results,
                 console,
                 telemetry=telemetry,
+                tls=tls,
             )
         )
     except (StackError, ExceptionGroup) as error:
@@ -98,11 +103,12 @@ async def _run_all(
     console: Console,
     *,
     telemetry: bool,
+    tls: bool,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "machine": machine(),
         "versions": versions(),
-        "settings": {**vars(size), "tls": False, "telemetry": telemetry},
+        "settings": {**vars(size), "tls": tls, "telemetry": telemetry},
     }
     for name in names:
         console.print(f"{name}: {DESCRIPTIONS[name]} …", highlight=False)
@@ -110,13 +116,22 @@ async def _run_all(
         if telemetry and name in WORKLOADS:
             console.print(f"{name}: with telemetry …", highlight=False)
             figures[WITH_TELEMETRY] = await _run_one(name, size, target, console, observe=True)
+        if tls and name in BY_TLS:
+            console.print(f"{name}: with TLS …", highlight=False)
+            figures[WITH_TLS] = await _run_one(name, size, target, console, tls=True)
         report[name] = rounded({**figures, "load_average": load_average()})
         keep(report, results)  # a later workload may fail
     return report
 
 
 async def _run_one(
-    name: str, size: Size, target: Target, console: Console, *, observe: bool = False
+    name: str,
+    size: Size,
+    target: Target,
+    console: Console,
+    *,
+    observe: bool = False,
+    tls: bool = False,
 ) -> Figures:
     if name == CRYPTO:
         return dict(await crypto.measured())
@@ -128,7 +143,7 @@ async def _run_one(
             if milestone.name == "mark":
                 console.print(f"  {milestone.done:,} messages", highlight=False)
 
-        return await run(WORKLOADS[name], size, show, observe=observe)
+        return await run(WORKLOADS[name], size, show, observe=observe, tls=tls)
     into = DEFAULT_DATA / f"{name}-{target.process}-{_PROFILE}"
     into.parent.mkdir(exist_ok=True)
     sampler = Sampler(into, native=target.native)

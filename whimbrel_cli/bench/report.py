@@ -10,9 +10,9 @@ from rich.table import Table
 
 from whimbrel_cli.bench.workloads import CRYPTO, DESCRIPTIONS, FILES, Figures
 
-# Under this, beside a workload's figures, stand those of the run with telemetry on.
-WITH_TELEMETRY = "with_telemetry"
-_HEADING = "with telemetry"
+# Under these, beside a workload's figures, stand those of the runs with it on.
+WITH_TELEMETRY, WITH_TLS = "with_telemetry", "with_tls"
+_HEADINGS = {WITH_TELEMETRY: "with telemetry", WITH_TLS: "with TLS"}
 
 
 class Goal(NamedTuple):
@@ -76,16 +76,16 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     machine, versions = report["machine"], report["versions"]
     console.print(f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}")
     console.print(", ".join(f"{name} {version}" for name, version in versions.items()))
-    is_twice = any(WITH_TELEMETRY in report.get(name, {}) for name in DESCRIPTIONS)
-    columns = ["measured", *([_HEADING] if is_twice else []), "must", "aim"]
+    more = [on for on in _HEADINGS if any(on in report.get(name, {}) for name in DESCRIPTIONS)]
+    columns = ["measured", *(_HEADINGS[on] for on in more), "must", "aim"]
     table = Table("workload", "figure", *columns, box=None, pad_edge=False)
     for goal in _GOALS:
         for name in goal.workloads:
             if name in report:
                 measured = [_judged(report[name][goal.figure], goal)]
-                if is_twice:
-                    more = report[name].get(WITH_TELEMETRY)
-                    measured.append(_judged(more[goal.figure], goal) if more else "")
+                for on in more:
+                    figures = report[name].get(on)
+                    measured.append(_judged(figures[goal.figure], goal) if figures else "")
                 table.add_row(name, goal.unit, *measured, f"{goal.must:,}", f"{goal.aim:,}")
     console.print(table)
     for name, figures in report.items():

@@ -59,9 +59,17 @@ OnMilestone = Callable[[Milestone, Mesh], None]
 
 
 async def run(
-    workload: Workload, size: Size, on_milestone: OnMilestone, *, observe: bool = False
+    workload: Workload,
+    size: Size,
+    on_milestone: OnMilestone,
+    *,
+    observe: bool = False,
+    tls: bool = False,
 ) -> Figures:
-    """Bring a mesh up for this workload alone, and measure it; if observed, as a real one is."""
+    """Bring a mesh up for this workload alone, and measure it.
+
+    If observed, as a real one is; `tls`: between clients, gateways and services.
+    """
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as directory:
         data = Path(directory) / "mesh"
         async with Mesh(
@@ -71,6 +79,8 @@ async def run(
             shards=size.shards,
             presence=workload.presence,
             observe=observe,
+            insecure=not tls,
+            tls=tls,
             env={"WHIMBREL_GATEWAY_LIMITS": _WIDE, **(_SAMPLED if observe else {}), **size.env},
         ) as mesh:
             people = await bulk_people(mesh, workload.people)
@@ -102,6 +112,7 @@ def _plan(workload: Workload, size: Size, mesh: Mesh, people: Sequence[Person]) 
         mark_every=MARK_EVERY if messages >= 2 * MARK_EVERY else 0,
         rounds=workload.rounds,
         presence=mesh.presence_addresses,
+        ca=str(mesh.client_ca or ""),
         data=str(mesh.data),
         shards=mesh.shards,
     )

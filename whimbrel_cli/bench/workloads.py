@@ -228,6 +228,9 @@ WORKLOADS: Mapping[str, Workload] = {
 }
 MARK_EVERY = _MARK_EVERY
 
+# Whose load can come by TLS.
+BY_TLS = ("W1", "W1A", "W1L", "W2")
+
 # Needs no mesh, so it is not one of those.
 CRYPTO, FILES = "crypto", "files"
 DESCRIPTIONS: Mapping[str, str] = {
