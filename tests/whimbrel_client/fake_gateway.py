@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.errors import WhimbrelError, abort
+from mesh.statuses import statuses
 from whimbrel.error.v1 import reason_pb2
 from whimbrel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from whimbrel.identity.v1 import (
@@ -512,7 +513,7 @@ class FakeGateway(
 def _error(reason: str) -> WhimbrelError:
     error = WhimbrelError(reason)
     error.reason = reason  # type: ignore[misc]
-    error.code = grpc.StatusCode.UNAUTHENTICATED  # type: ignore[misc]
+    error.code = min(statuses()[reason], key=lambda code: code.name)  # type: ignore[misc]
     return error
 
 
