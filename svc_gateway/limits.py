@@ -20,7 +20,7 @@ SENDS = Limit(
     meaning="messages that a device sends",
     burst=5_000,
     per_second=20.0,
-    lot=50,
+    lot=200,
     fails_open=True,
 )
 BYTES = Limit(
@@ -37,7 +37,7 @@ RECIPIENT = Limit(
     meaning="messages that an account sends to one other account or one group",
     burst=4_000,
     per_second=10.0,
-    lot=20,
+    lot=100,
     fails_open=True,
 )
 REGISTRATIONS = Limit(
