@@ -24,8 +24,9 @@ _HEALTH = "/grpc.health.v1.Health/"
 _ACCESS = "whimbrel.access.v1.access"
 _ANSWERED_BY = "whimbrel.access.v1.answered_by"
 _GATEWAY = "gateway"
-# Any other name in a certificate is that of an internal team.
-_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media"})
+# An operator is one as well: what one may do is named, and no team may. Any other name in a
+# certificate is that of an internal team.
+_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media", "operator"})
 
 
 class Caller(IntEnum):

@@ -22,7 +22,7 @@ from svc_gateway.edge import Device
 from svc_gateway.limits import Doorkeeper
 from whimbrel.channel.v1 import channel_pb2
 from whimbrel.group.v1 import group_pb2
-from whimbrel.identity.v1 import device_pb2, identity_pb2, keys_pb2
+from whimbrel.identity.v1 import device_pb2, identity_pb2, keys_pb2, report_pb2
 from whimbrel.media.v1 import media_pb2
 from whimbrel.push.v1 import push_pb2
 
@@ -32,7 +32,16 @@ _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 # The protos whose rpcs devices call here and other services answer.
-_FILES = (identity_pb2, device_pb2, keys_pb2, group_pb2, channel_pb2, media_pb2, push_pb2)
+_FILES = (
+    identity_pb2,
+    device_pb2,
+    keys_pb2,
+    report_pb2,
+    group_pb2,
+    channel_pb2,
+    media_pb2,
+    push_pb2,
+)
 # The closed list: what their option `access` opens to devices.
 METHODS = {
     method: access

@@ -22,6 +22,9 @@ from svc_message.groups.wiring import build_group_service
 from svc_message.identity.code_senders import CodeSender
 from svc_message.identity.devices_servicer import add_to_server
 from svc_message.identity.devices_wiring import DeviceParts, build_devices
+from svc_message.identity.reports import Reports
+from svc_message.identity.reports_servicer import ReportServicer
+from svc_message.identity.reports_store import ReportStore
 from svc_message.identity.servicer import Identity, IdentityServicer
 from svc_message.identity.visibility import Visibility
 from svc_message.identity.visibility_servicer import AudienceServicer
@@ -84,6 +87,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             server
         )
         AudienceServicer(Visibility(VisibilityStore(core.shards))).add_to(server)
+        reports = Reports(
+            ReportStore(core.shards),
+            most_a_day=settings.reports_a_day,
+            keep=settings.keep_reports,
+        )
+        ReportServicer(reports).add_to(server)
         queue = build_queue(
             settings,
             core.shards,
@@ -101,6 +110,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 "sweeps": core.sweeps.round,
                 "identity-sweep": identity.sweep.round,
                 "device-sweep": devices.sweep,
+                "report-sweep": reports.sweep,
                 "group-sweep": core.groups.sweep,
                 "channel-sweep": core.channels.sweep,
             }

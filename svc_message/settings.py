@@ -61,6 +61,10 @@ class Settings(StoreSettings, ServiceSettings):
     first_contacts_a_day: PositiveInt = 50
     """How many people an account may write to for the first time within 24 hours. Who wrote to it
     before, and who is in a group with it, does not count."""
+    reports_a_day: PositiveInt = 10
+    """How many reports an account may make within 24 hours."""
+    keep_reports: timedelta = timedelta(days=90)
+    """How long a report is kept."""
     relay_sweep: timedelta = timedelta(seconds=1)
     """How often overdue outbox entries are looked for."""
     most_group_members: PositiveInt = 5000

@@ -1,6 +1,7 @@
 """`whimbrel admin`: what operators see and set while the mesh runs.
 
-Whoever may write into the mesh's etcd is its operator: no other credential is asked for.
+Whoever may write into the mesh's etcd may set limits: no other credential is asked for. Reports are
+read by the certificate of an operator.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from mesh.discovery import Discovery
 from mesh.errors import Unavailable
 from mesh.limits import Limit, read_overrides
 from svc_gateway.limits import DEFAULTS, OVERRIDES
+from whimbrel_cli.admin_reports import reports
 from whimbrel_cli.stack.description import find_mesh
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.up import DEFAULT_DATA
@@ -28,6 +30,7 @@ _SECONDS = 5
 admin = typer.Typer(no_args_is_help=True, help="See and set what only operators may.")
 limits = typer.Typer(help="Show the limits; set one, or take it back.")
 admin.add_typer(limits, name="limits")
+admin.command()(reports)
 
 Data = Annotated[Path, typer.Option(help="The data directory of the mesh.")]
 Etcd = Annotated[str, typer.Option(help="host:port of etcd, for a mesh that is elsewhere.")]

@@ -11,13 +11,14 @@ from whimbrel_cli.listen import listen
 from whimbrel_cli.lock import lock
 from whimbrel_cli.presence import presence
 from whimbrel_cli.register import register
+from whimbrel_cli.report import report
 from whimbrel_cli.send import send
 from whimbrel_cli.store import store
 
 
 def register_commands(app: typer.Typer) -> None:
     """Add them to the application."""
-    for command in (register, lock, send, listen, chat, link):
+    for command in (register, lock, send, listen, chat, link, report):
         app.command()(command)
     app.add_typer(devices, name="devices")
     app.add_typer(presence, name="presence")

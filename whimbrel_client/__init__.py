@@ -73,6 +73,7 @@ from whimbrel_client.model import (
 from whimbrel_client.profile import Account, Profile
 from whimbrel_client.ranges import SeqRanges
 from whimbrel_client.registering import CodeSent
+from whimbrel_client.reporting import ReportReason
 from whimbrel_client.store_key import Protection
 
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "RateLimited",
     "Receipt",
     "RegistrationLocked",
+    "ReportReason",
     "SendRefused",
     "SendState",
     "SeqRanges",

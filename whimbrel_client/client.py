@@ -48,6 +48,7 @@ from whimbrel_client.payload import text
 from whimbrel_client.profile import Account, Profile, gateways_of
 from whimbrel_client.registering import Applicant, CodeSent, request_code
 from whimbrel_client.rekeying import change_key
+from whimbrel_client.reporting import ReportReason
 from whimbrel_client.sessions import DeviceId
 from whimbrel_client.store import Store
 from whimbrel_client.store_key import BY_ITSELF, Protection
@@ -306,6 +307,21 @@ class Client:
         """
         read = partial(self._store.receipts, limit=_PAGE)
         return self._life.each(self._parts.receipted, read, after, attrgetter("version"))
+
+    async def last_of(self, user_id: bytes, limit: int) -> list[Message]:
+        """The last messages that a person has sent to the direct chat, oldest first."""
+        return await self._store.last_of(user_id, limit)
+
+    async def report(
+        self, user_id: bytes, reason: ReportReason, messages: Sequence[Message] = ()
+    ) -> None:
+        """Report an account to the operators of the mesh, who see these words of theirs decrypted.
+
+        Ask the person first. At most 20 messages that the account has sent, 64 KiB in all. Raises
+        ValueError for other messages, RateLimited, CallFailed (RECIPIENT_UNKNOWN, FIELD_INVALID)
+        and Unreachable.
+        """
+        await self._parts.reporting.report(user_id, reason, messages)
 
     async def mark_read(self, conversation: bytes, up_to_seq: int) -> None:
         """A person has read the conversation up to here; the mesh is told, now or later."""

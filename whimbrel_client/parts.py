@@ -30,6 +30,7 @@ from whimbrel_client.outgoing import Outgoing
 from whimbrel_client.presence import Presences
 from whimbrel_client.profile import Account
 from whimbrel_client.push import Push
+from whimbrel_client.reporting import Reporting
 from whimbrel_client.store import Store
 from whimbrel_client.sync import Sending
 from whimbrel_client.upkeep import Upkeep
@@ -59,6 +60,7 @@ class Parts:
         self.accounts = AccountCalls(calls, tokens.current)
         self.devices = DeviceCalls(calls, tokens.current)
         self.media_calls = MediaCalls(calls, tokens.current)
+        self.reporting = Reporting(calls, tokens.current)
         self.push = Push(calls, tokens.current)
         self.outgoing = Outgoing(store, own=account.user_id, offer=self._offer)
         self.history = HistoryMoves(store.history, clock=clock, life=self.life, offer=self._offer)

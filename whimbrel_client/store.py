@@ -41,6 +41,12 @@ SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at
 FROM message WHERE cursor > ?1 AND (?3 IS NULL OR conversation = ?3) AND state <> 2
 ORDER BY cursor LIMIT ?2
 """
+_LAST_WORDS = """
+SELECT cursor, conversation, seq, message_id, sender, sender_device, accepted_at, type, ciphertext,
+    content, mark
+FROM message WHERE conversation = ?1 AND sender = ?1 AND state <> 2 AND mark <> 2
+ORDER BY cursor DESC LIMIT ?2
+"""
 _WAITING = "SELECT conversation, MAX(id) FROM outgoing WHERE state = 0 GROUP BY conversation"
 _LOAD_OUTGOING = """
 SELECT id, conversation, client_message_id, send, first_tried_at FROM outgoing
@@ -179,6 +185,13 @@ class Store:
         wanted = (after, limit, conversation)
         rows = await self._database.run(lambda c: c.execute(_MESSAGES, wanted).fetchall())
         return [message_of(row) for row in rows]
+
+    async def last_of(self, user_id: bytes, limit: int) -> list[Message]:
+        """The last messages that a person has sent to the direct chat, oldest first."""
+        rows = await self._database.run(
+            lambda c: c.execute(_LAST_WORDS, (user_id, limit)).fetchall()
+        )
+        return [message_of(row) for row in reversed(rows)]
 
     async def receipts(self, after: int, *, limit: int) -> list[Receipt]:
         """Receipts above the version, lowest first."""

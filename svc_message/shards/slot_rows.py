@@ -97,6 +97,7 @@ TABLES = (
     Table("receipt_counter", _OWNER, "user_id"),
     Table("receipt", _OWNER, "user_id, conversation_id, peer_id"),
     Table("first_contact", _USER, "user_id, recipient_id"),
+    Table("report", _USER, "user_id, report_id"),
     Table("block", _USER, "user_id, blocked_id"),
     Table("mute", _USER, "user_id, conversation_id"),
     Table("copy_outbox", _SLOT, "entry_id"),

@@ -109,7 +109,7 @@ def whole() -> Iterator[Mesh]:
         yield mesh
 
 
-NAMES = ("gateway", "message", "presence", "push", "media", "billing")
+NAMES = ("gateway", "message", "presence", "push", "media", "operator", "billing")
 
 
 async def test_at_an_internal_listener_only_those_whom_the_proto_names_get_in(whole: Mesh) -> None:
@@ -181,6 +181,8 @@ def _secure(address: str, options: Any, ca: bytes, *pair: bytes) -> grpc.aio.Cha
         ({Caller.SERVICE}, "media", True),
         ({Caller.SERVICE}, "gateway", False),
         ({Caller.SERVICE, Caller.TEAM}, "billing", True),
+        ({Caller.TEAM}, "operator", False),
+        ({Caller.SERVICE}, "operator", False),
     ],
 )
 def test_who_is_admitted(callers: set[Caller], service: str, gets_in: bool) -> None:

@@ -16,6 +16,8 @@ from whimbrel_cli.stack.stack import Stack
 
 # As whom `whimbrel events` calls.
 EVENTS_READER = "whimbrel-events"
+# As whom `whimbrel admin` calls.
+OPERATOR = "operator"
 
 # On one machine everybody who registers comes from one address, and one may send a whole book.
 _WIDE = {"burst": 1_000_000, "per_second": 1_000}
@@ -90,7 +92,7 @@ class Environment:
         # Anew at each start, so that none gets old; the authority stays.
         if not self._is_insecure:
             authority = Authority.at(self._tls)
-            for name in (*SERVICES, EVENTS_READER):
+            for name in (*SERVICES, EVENTS_READER, OPERATOR):
                 authority.issue(name)
         if self.client_ca is not None:
             Authority.at(self._tls).issue(_SHOWN_TO_CLIENTS, hosts=("localhost", *_LOOPBACKS))

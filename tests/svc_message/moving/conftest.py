@@ -30,6 +30,7 @@ _MORE_ROWS = (
     "INSERT INTO provisioning VALUES ($2::bytea, $1::smallint, '', '', now())",
     "INSERT INTO block SELECT $2::bytea, 'somebody' WHERE $1::smallint >= 0",
     "INSERT INTO first_contact SELECT $2::bytea, 'somebody', now() WHERE $1::smallint >= 0",
+    "INSERT INTO report SELECT $2::bytea, '', '', 1, now(), '' WHERE $1::smallint >= 0",
     "INSERT INTO message_trace VALUES ($1::smallint, $2::bytea, '', now())",
     "INSERT INTO mute SELECT $2::bytea, 'a chat', now() WHERE $1::smallint >= 0",
     "INSERT INTO phone_number VALUES ('hash', $1::smallint, $2::bytea)",
