@@ -22,6 +22,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import Unavailable
 from mesh.instances import Instance
 from mesh.replica import Entries, Replica
+from mesh.store_tls import PLAINTEXT, StoreTls
 
 log = structlog.get_logger(__name__)
 
@@ -121,12 +122,14 @@ class Discovery:
         endpoint: str,
         *,
         prefix: str = "/whimbrel",
+        tls: StoreTls = PLAINTEXT,
         lease: timedelta = _LEASE,
         timeout: timedelta = _TIMEOUT,
         clock: Clock | None = None,
         on_reachable: Callable[[bool], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._tls = tls
         self._prefix = prefix.rstrip("/")
         self._lease_seconds = int(lease.total_seconds())
         self._timeout = timeout.total_seconds()
@@ -142,7 +145,7 @@ class Discovery:
         self.registered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._etcd = _Etcd(self._endpoint, self._timeout)
+        self._etcd = _Etcd(self._endpoint, self._tls, self._timeout)
         await self._tasks.__aenter__()
         return self
 
@@ -288,7 +291,7 @@ class Discovery:
                 await work()
                 backoff.reset()
             except (grpc.aio.AioRpcError, TimeoutError) as error:
-                self._tell_reachable(is_reachable=False)
+                self._tell_reachable(is_reachable=False, why=_why(error))
                 log.debug("etcd call failed", error=type(error).__name__)
             except _LeaseLost:
                 raise
@@ -296,14 +299,14 @@ class Discovery:
                 log.exception("discovery failed")
             await self._clock.sleep(backoff.next())
 
-    def _tell_reachable(self, *, is_reachable: bool) -> None:
+    def _tell_reachable(self, *, is_reachable: bool, why: str = "") -> None:
         if is_reachable == self._is_reachable:
             return
         self._is_reachable = is_reachable
         if is_reachable:
             log.info("etcd can be reached")
         else:
-            log.warning("etcd cannot be reached: going on with what is known")
+            log.warning("etcd cannot be reached: going on with what is known", why=why)
         if self._on_reachable is not None:
             self._on_reachable(is_reachable)
 
@@ -315,9 +318,13 @@ class _LeaseLost(Exception):
 class _Etcd:
     """The six calls of etcd that discovery needs, each with a deadline."""
 
-    def __init__(self, endpoint: str, timeout: float) -> None:
+    def __init__(self, endpoint: str, tls: StoreTls, timeout: float) -> None:
         self._timeout = timeout
-        self._channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+        credentials = tls.credentials()
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(endpoint, credentials, options=_OPTIONS)
         self._kv = rpc.KVStub(self._channel)
         self._lease = rpc.LeaseStub(self._channel)
         self._watch = rpc.WatchStub(self._channel)
@@ -371,6 +378,13 @@ class _Etcd:
     async def put(self, key: str, value: bytes, *, lease_id: int = 0) -> None:
         request = rpc.PutRequest(key=key.encode(), value=value, lease=lease_id)
         await self._kv.Put(request, timeout=self._timeout)
+
+
+def _why(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+    """In gRPC's words, which hold addresses and what is wrong with a certificate, no secret."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return "no answer in time"
 
 
 def _changes(events: Any, skipped: int) -> dict[str, bytes | None]:

@@ -1,16 +1,23 @@
 """A pool of Postgres connections that outlives the server's crashes, and what its errors mean."""
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
+from pydantic import SecretStr, field_validator
 
 from mesh import sessions
 from mesh.errors import Unavailable
 from mesh.sessions import Limits
+from mesh.settings import Settings
+from mesh.store_tls import PLAINTEXT, StoreTls, demand_good, dsn_problems, dsn_with
+
+log = structlog.get_logger(__name__)
 
 # Classes of SQLSTATE after which the same batch may be tried again: the connection (08), a
 # rollback such as a deadlock (40), resources (53), a lock or a shutdown (55, 57), the system (58).
@@ -42,6 +49,7 @@ __all__ = [
     "STORE_ERRORS",
     "USUAL",
     "Connection",
+    "DatabaseSettings",
     "Limits",
     "Pool",
     "acquired",
@@ -50,6 +58,37 @@ __all__ = [
     "open_pool",
     "server_time",
 ]
+
+
+class DatabaseSettings(Settings):
+    """The knobs of a service that has one database."""
+
+    database: SecretStr
+    """DSN of the service's own database."""
+    direct_database: SecretStr | None = None
+    """DSN of the same without a pooler, where `database` is PgBouncer's: for `prepare`."""
+    postgres_tls: StoreTls = PLAINTEXT
+    """TLS with it where the DSN has no sslmode; as sslmode=verify-full."""
+
+    @field_validator("database", "direct_database")
+    @classmethod
+    def _dsn_is_good(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn and (problems := dsn_problems(dsn.get_secret_value())):
+            raise ValueError("; ".join(problems))
+        return dsn
+
+    _postgres_tls_is_good = field_validator("postgres_tls")(demand_good)
+
+    @property
+    def dsn(self) -> str:
+        """Where the database is, through a pooler if there is one."""
+        return dsn_with(self.postgres_tls, self.database.get_secret_value())
+
+    @property
+    def own_dsn(self) -> str:
+        """Where the database itself is."""
+        own = self.direct_database or self.database
+        return dsn_with(self.postgres_tls, own.get_secret_value())
 
 
 USUAL = Limits()
@@ -68,6 +107,7 @@ class Pool:
         self._pool = pool
         self._kept: list[Connection] = []
         self._waiting = 0
+        self._told = ""
 
     async def take(self, within: timedelta) -> Connection:
         """A connection that is open as far as is known."""
@@ -78,9 +118,11 @@ class Pool:
             await self._pool.release(connection)
         self._waiting += 1
         try:
-            return await self._pool.acquire(timeout=within.total_seconds())
+            connection = await self._pool.acquire(timeout=within.total_seconds())
         finally:
             self._waiting -= 1
+        self._told = ""
+        return connection
 
     async def give_back(self, connection: Connection, *, is_well: bool) -> None:
         """End the lending; a connection that may be in trouble is looked at by asyncpg's pool."""
@@ -88,6 +130,16 @@ class Pool:
             self._kept.append(connection)
         else:
             await self._pool.release(connection)
+
+    def tell_of_tls(self, error: BaseException) -> None:
+        """Log it if TLS is to blame, once: callers hear only that the store is away."""
+        # asyncpg has a bare ConnectionError for a server that has no TLS.
+        why = (
+            str(error) if isinstance(error, ssl.SSLError) or type(error) is ConnectionError else ""
+        )
+        if why and why != self._told:
+            log.warning("no TLS with Postgres", why=why)
+            self._told = why
 
     async def close(self) -> None:
         """Close all connections, also those in use after a while."""
@@ -153,6 +205,7 @@ async def acquired(pool: Pool, *, within: timedelta) -> AsyncIterator[Connection
     except STORE_ERRORS as error:
         if not is_transient(error):
             raise
+        pool.tell_of_tls(error)
         raise Unavailable("the store cannot be reached") from error
     is_well = False
     try:

@@ -7,15 +7,38 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+from pydantic import SecretStr, ValidationInfo, field_validator
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from mesh.settings import Settings
+from mesh.store_tls import PLAINTEXT, StoreTls, demand_good
+
 Argument = bytes | str | int
 
-__all__ = ["Argument", "Redis", "RedisError", "Script", "open_redis"]
+__all__ = ["Argument", "Redis", "RedisError", "RedisSettings", "Script", "open_redis"]
+
+
+class RedisSettings(Settings):
+    """The knobs of a service that uses Redis."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """URL of Redis or Valkey; may hold a password. rediss:// is TLS."""
+    redis_prefix: str = "whimbrel:"
+    """What every key of this mesh begins with in Redis."""
+    redis_tls: StoreTls = PLAINTEXT
+    """TLS with Redis; its `ca` is trusted beside the system's authorities."""
+
+    @field_validator("redis_tls")
+    @classmethod
+    def _redis_tls_is_used(cls, tls: StoreTls, info: ValidationInfo) -> StoreTls:
+        url = info.data.get("redis_url")
+        if tls != PLAINTEXT and url and not url.get_secret_value().startswith("rediss://"):
+            raise ValueError("redis_url is not rediss://")
+        return demand_good(tls)
 
 
 @contextlib.asynccontextmanager
@@ -23,6 +46,7 @@ async def open_redis(
     url: str,
     *,
     size: int = 8,
+    tls: StoreTls = PLAINTEXT,
     wait: timedelta = timedelta(seconds=1),
     timeout: timedelta = timedelta(milliseconds=500),
     client_name: str = "whimbrel",
@@ -34,6 +58,7 @@ async def open_redis(
     """
     pool = BlockingConnectionPool.from_url(
         url,
+        **_shown_and_demanded(tls),
         max_connections=size,
         timeout=wait.total_seconds(),
         socket_timeout=timeout.total_seconds(),
@@ -45,6 +70,12 @@ async def open_redis(
     )
     async with _Redis.from_pool(pool) as redis:
         yield redis
+
+
+def _shown_and_demanded(tls: StoreTls) -> dict[str, str]:
+    """The files in redis-py's words, which reads them for each connection."""
+    files = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    return {name: str(path) for name, path in files.items() if path is not None}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
 from mesh.server import HEALTH_LISTENER, INTERNAL_LISTENER, bind, new_server, running
 from mesh.settings import Settings
+from mesh.store_tls import PLAINTEXT, StoreTls, demand_good
 from mesh.telemetry import Telemetry, TelemetrySettings, open_telemetry
 from mesh.tls import Identity, TlsSettings
 
@@ -41,6 +42,8 @@ class ServiceSettings(Settings):
     """Where etcd listens."""
     etcd_prefix: str = "/whimbrel"
     """What every key in etcd begins with."""
+    etcd_tls: StoreTls = PLAINTEXT
+    """TLS with etcd; read at the start only."""
     tls: TlsSettings = TlsSettings()
     """Who this instance is to other services."""
     health_listen: str = ""
@@ -60,6 +63,8 @@ class ServiceSettings(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return tls
+
+    _etcd_tls_is_good = field_validator("etcd_tls")(demand_good)
 
     @classmethod
     def service_name(cls) -> str:
@@ -157,6 +162,7 @@ async def opened(settings: ServiceSettings, service: str) -> AsyncIterator[Proce
         discovery = Discovery(
             settings.etcd,
             prefix=settings.etcd_prefix,
+            tls=settings.etcd_tls,
             on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
         )
         identity = Identity(settings.tls, service, telemetry=telemetry)

@@ -101,8 +101,8 @@ class Certificates:
         if settings.certificate is None or settings.key is None:
             raise ValueError("certificate and key go together")
         chain, key = settings.certificate.read_bytes(), settings.key.read_bytes()
-        certificate = _certificates(chain, settings.certificate)[0]
-        _demand_pair(certificate, key, settings.key)
+        certificate = certificates_in(chain, settings.certificate)[0]
+        demand_pair(certificate, key, settings.key)
         expires_at = certificate.not_valid_after_utc
         if expires_at <= datetime.now(UTC):
             raise ValueError(f"{settings.certificate} has expired")
@@ -111,7 +111,7 @@ class Certificates:
         if settings.ca is None:
             raise ValueError("certificate, key and ca are needed")
         ca = settings.ca.read_bytes()
-        _ = _certificates(ca, settings.ca)
+        _ = certificates_in(ca, settings.ca)
         if identity(service) not in _dns_names(certificate):
             raise ValueError(f"{settings.certificate} is not of {identity(service)}")
         return cls(chain, key, expires_at, ca)
@@ -284,14 +284,16 @@ def _configuration(certificates: Certificates) -> Any:
     return grpc.ssl_server_certificate_configuration([pair], certificates.ca)
 
 
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+def certificates_in(pem: bytes, path: Path) -> list[x509.Certificate]:
+    """What stands in the file. Raises ValueError, which quotes nothing of it."""
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise ValueError(f"{path} holds no certificate") from None
 
 
-def _demand_pair(certificate: x509.Certificate, pem: bytes, path: Path) -> None:
+def demand_pair(certificate: x509.Certificate, pem: bytes, path: Path) -> None:
+    """Raise ValueError, which quotes nothing of it, unless the file has the certificate's key."""
     try:
         key: Any = load_pem_private_key(pem, None)
     except (TypeError, ValueError):

@@ -65,7 +65,7 @@ async def _until_attached(gateway: Gateway) -> None:
 async def _opened(settings: Settings, process: Process) -> AsyncIterator[Gateway]:
     channels = Channels(process.identity)
     counts = process.discovery.watch_notes(SESSION_COUNTS)
-    async with open_redis(settings.redis_url.get_secret_value()) as redis:
+    async with open_redis(settings.redis_url.get_secret_value(), tls=settings.redis_tls) as redis:
         gateway = Gateway(
             settings,
             instance_id=process.instance_id,

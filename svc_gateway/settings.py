@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt
-from pydantic import AfterValidator, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.keys import KeySetFile
 from mesh.limits import read_overrides
+from mesh.redis import RedisSettings
 from mesh.service import ServiceSettings
 from mesh.tls import ListenerSettings
 from svc_gateway.limits import DEFAULTS, Networks
@@ -25,7 +26,7 @@ def _limits(value: str) -> str:
     return value
 
 
-class Settings(ServiceSettings):
+class Settings(RedisSettings, ServiceSettings):
     """What an operator may set."""
 
     model_config = SettingsConfigDict(env_prefix="WHIMBREL_GATEWAY_")
@@ -37,10 +38,6 @@ class Settings(ServiceSettings):
     client_tls: ListenerSettings = ListenerSettings()
     """What devices are shown; none: plaintext, for a balancer that ends their TLS."""
 
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """URL of Redis or Valkey; may hold a password."""
-    redis_prefix: str = "whimbrel:"
-    """What every key of this mesh begins with in Redis."""
     token_keys: KeySetFile
     """File with the public keys that verify devices' tokens."""
 

@@ -8,6 +8,7 @@ import httpx
 from mesh.clock import Clock, SystemClock
 from mesh.postgres import Pool, open_pool
 from mesh.service import opened
+from mesh.store_tls import trusting
 from mesh.tasks import periodically
 from svc_media.allowance import Allowance
 from svc_media.dependencies import OnHealth, silent
@@ -28,14 +29,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             open_pool(
-                settings.database.get_secret_value(),
+                settings.dsn,
                 size=settings.connections,
                 application_name="svc_media",
                 is_pooled=settings.direct_database is not None,
             )
         )
         http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=_STORE_SECONDS, trust_env=False)
+            httpx.AsyncClient(
+                timeout=_STORE_SECONDS, trust_env=False, verify=trusting(settings.s3_ca)
+            )
         )
         on_health = process.health.dependency
         grants, retention = build(settings, pool, http, SystemClock(), on_health=on_health)

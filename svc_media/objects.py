@@ -1,6 +1,7 @@
 """The few calls that the service itself makes of the object store; none carries a file's bytes."""
 
 import base64
+import ssl
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from datetime import timedelta
@@ -119,7 +120,7 @@ class ObjectStore:
             self._on_health("object-store", is_well=False)
             # Its text has the URL, which is a secret.
             raise ObjectStoreUnavailable(
-                f"the object store cannot be reached: {type(error).__name__}"
+                f"the object store cannot be reached: {_why(error)}"
             ) from None
         self._on_health(
             "object-store", is_well=answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR
@@ -127,6 +128,16 @@ class ObjectStore:
         if not (answer.is_success or answer.status_code in also):
             raise ObjectStoreUnavailable(f"the object store answered {answer.status_code}")
         return answer
+
+
+def _why(error: httpx.HTTPError) -> str:
+    """What is wrong with its certificate, or else of which kind the error is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def _texts(answer: httpx.Response, name: str) -> list[str]:

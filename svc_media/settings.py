@@ -1,31 +1,38 @@
 """Every knob of svc_media."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
-from pydantic import PositiveInt, SecretStr, model_validator
+from pydantic import (
+    FilePath,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
+from mesh.postgres import DatabaseSettings
 from mesh.service import ServiceSettings
-from mesh.settings import Settings as MeshSettings
+from mesh.store_tls import files_problems
 from svc_media.signing import Bucket, Credentials, Edge
 
 _CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_MEDIA_")
 
 
-class StoreSettings(MeshSettings):
+class StoreSettings(DatabaseSettings):
     """What preparing the stores needs."""
 
     model_config = _CONFIG
 
-    database: SecretStr
-    """DSN of the service's own database."""
-    direct_database: SecretStr | None = None
-    """DSN of the same without a pooler, where `database` is PgBouncer's: for `prepare`."""
     s3_endpoint: str
     """Scheme, host and port of a store that speaks S3, such as https://s3.eu-central-1.amazonaws.com."""
     s3_public_endpoint: str = ""
     """The same as devices reach it; empty: they reach it as this service does."""
+    s3_ca: FilePath | None = None
+    """Authorities, PEM, that certify the store as this service reaches it, instead of the usual."""
     s3_region: str = "us-east-1"
     """The bucket's region."""
     s3_bucket: str
@@ -39,6 +46,15 @@ class StoreSettings(MeshSettings):
     longest_kept: timedelta = timedelta(days=60)
     """How old an object gets at most, whatever refers to it. A day later the bucket's own lifecycle
     removes what a sweep missed."""
+
+    @field_validator("s3_ca")
+    @classmethod
+    def _s3_ca_is_used(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
+        if ca and not info.data.get("s3_endpoint", "https://").startswith("https://"):
+            raise ValueError("s3_endpoint is not https://")
+        if problems := files_problems(ca, None, None):
+            raise ValueError("; ".join(problems))
+        return ca
 
     @property
     def bucket(self) -> Bucket:

@@ -17,7 +17,7 @@ def _settings() -> StoreSettings:
 
 
 def _move(slot: str, shard: str) -> Coroutine[Any, Any, int] | None:
-    return moving.run(_settings().own_shards, int(slot), shard) if slot.isdecimal() else None
+    return moving.run(_settings().own_dsns, int(slot), shard) if slot.isdecimal() else None
 
 
 _STEPS = {

@@ -37,7 +37,6 @@ from svc_message.queue.wiring import build_queue
 from svc_message.registry import RedisRegistry
 from svc_message.servicer import MessageServicer
 from svc_message.settings import Settings
-from svc_message.shards.dsns import read_shards
 from svc_message.stock import STOCK_EVERY
 from svc_message.uplink import Uplink
 from whimbrel.identity.v1 import identity_pb2_grpc
@@ -53,7 +52,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
     async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
         health, telemetry = process.health, process.telemetry
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url.get_secret_value(), tls=settings.redis_tls)
+        )
         core = await stack.enter_async_context(_open_core(settings, redis, health, telemetry))
         await core.shards.read_maps()
         if telemetry.is_on:
@@ -186,7 +187,7 @@ async def _open_core(
                     is_pooled=settings.direct_shards is not None,
                 )
             )
-            for name, dsn in read_shards(settings.shards).items()
+            for name, dsn in settings.dsns.items()
         }
         yield build_core(
             settings,

@@ -22,7 +22,6 @@ from mesh.migrations import (
 from mesh.postgres import STORE_ERRORS, Connection
 from svc_message.queue.settings import session_variables
 from svc_message.settings import StoreSettings
-from svc_message.shards.dsns import read_shards
 from svc_message.shards.layout import (
     SlotRow,
     SlotState,
@@ -71,8 +70,8 @@ async def run(settings: StoreSettings) -> int:
 
 def _own_shards(settings: StoreSettings) -> dict[str, str]:
     """The shards themselves, where `shards` are poolers. Raises ValueError."""
-    own = read_shards(settings.own_shards)
-    if own.keys() != read_shards(settings.shards).keys():
+    own = settings.own_dsns
+    if own.keys() != settings.dsns.keys():
         raise ValueError("shards and direct_shards name different shards")
     return own
 

@@ -4,13 +4,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import FilePath, PositiveInt, SecretStr, model_validator
+from pydantic import FilePath, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mesh.keys import SigningKeyFile
+from mesh.redis import RedisSettings
 from mesh.service import ServiceSettings
 from mesh.settings import Holds
 from mesh.settings import Settings as MeshSettings
+from mesh.store_tls import PLAINTEXT, StoreTls, demand_good
 from svc_message.queue.settings import EventSettings, KafkaSettings
 from svc_message.shards.dsns import read_shards
 
@@ -28,16 +30,25 @@ class StoreSettings(MeshSettings):
     direct_shards: Annotated[FilePath | None, Holds(read_shards)] = None
     """The same without a pooler, where the DSNs in `shards` are PgBouncer's: for `migrate` and
     `move-slot`."""
+    postgres_tls: StoreTls = PLAINTEXT
+    """TLS with every shard whose DSN has no sslmode; as sslmode=verify-full."""
     events: EventSettings = EventSettings()
     """Domain events."""
 
+    _postgres_tls_is_good = field_validator("postgres_tls")(demand_good)
+
     @property
-    def own_shards(self) -> Path:
-        """The shards without a pooler."""
-        return self.direct_shards or self.shards
+    def dsns(self) -> dict[str, str]:
+        """Where the shards are, by name, through a pooler if there is one."""
+        return read_shards(self.shards, self.postgres_tls)
+
+    @property
+    def own_dsns(self) -> dict[str, str]:
+        """Where the shards themselves are."""
+        return read_shards(self.direct_shards or self.shards, self.postgres_tls)
 
 
-class Settings(StoreSettings, ServiceSettings):
+class Settings(StoreSettings, RedisSettings, ServiceSettings):
     """Every knob of svc_message."""
 
     model_config = _CONFIG
@@ -46,10 +57,6 @@ class Settings(StoreSettings, ServiceSettings):
     """Key set that signs the access tokens of devices."""
     listen: str = "127.0.0.1:50061"
     """Address and port of the internal listener."""
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Where the session registry is."""
-    redis_prefix: str = "whimbrel:"
-    """What every key in Redis begins with."""
     lanes_per_shard: PositiveInt = 1
     """Batches in flight at once on one shard, for each kind of request. A call costs Postgres more
     than an item does, so that few and full batches are cheaper."""

@@ -23,7 +23,9 @@ SERVICE = "presence"
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the instance until `stop` is set."""
     async with opened(settings, SERVICE) as process, contextlib.AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url.get_secret_value(), tls=settings.redis_tls)
+        )
         store = RedisPresence(
             redis,
             prefix=settings.redis_prefix,

@@ -4,26 +4,22 @@ from datetime import timedelta
 from typing import Annotated
 
 from annotated_types import Gt
-from pydantic import PositiveInt, SecretStr
+from pydantic import PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from mesh.redis import RedisSettings
 from mesh.service import ServiceSettings
 
 Span = Annotated[timedelta, Gt(timedelta(0))]
 
 
-class Settings(ServiceSettings):
+class Settings(RedisSettings, ServiceSettings):
     """What an operator may set."""
 
     model_config = SettingsConfigDict(env_prefix="WHIMBREL_PRESENCE_")
 
     listen: str = "127.0.0.1:50071"
     """Address and port of the internal listener; port 0 takes a free one."""
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """URL of Redis or Valkey; may hold a password."""
-    redis_prefix: str = "whimbrel:"
-    """What every key in Redis begins with."""
-
     offline_after: Span = timedelta(seconds=65)
     """How long after the last heartbeat somebody is offline: two that are missed, and their way."""
     keep_last_seen: Span = timedelta(days=30)

@@ -112,7 +112,10 @@ async def _open_jobs(
     # A connection waits a second for jobs; the answer must not be given up before.
     redis = await stack.enter_async_context(
         open_redis(
-            settings.redis_url.get_secret_value(), timeout=_REDIS_ANSWERS, client_name="svc_push"
+            settings.redis_url.get_secret_value(),
+            tls=settings.redis_tls,
+            timeout=_REDIS_ANSWERS,
+            client_name="svc_push",
         )
     )
     return Jobs(
@@ -130,7 +133,7 @@ async def _open_store(
 ) -> TokenStore:
     pool = await stack.enter_async_context(
         open_pool(
-            settings.database.get_secret_value(),
+            settings.dsn,
             size=settings.connections,
             application_name="svc_push",
             is_pooled=settings.direct_database is not None,

@@ -9,7 +9,7 @@ from svc_push.settings import StoreSettings
 
 async def run(settings: StoreSettings) -> int:
     """The command `prepare`: its exit code, with a word on what went wrong."""
-    dsn = (settings.direct_database or settings.database).get_secret_value()
+    dsn = settings.own_dsn
     try:
         await apply("push", dsn, migrations_of("svc_push"))
         if settings.direct_database:

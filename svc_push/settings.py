@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import FilePath, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import FilePath, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from mesh.postgres import DatabaseSettings
+from mesh.redis import RedisSettings
 from mesh.service import ServiceSettings
 from mesh.settings import Holds
-from mesh.settings import Settings as MeshSettings
 from svc_push.providers.fcm import ServiceAccount
 from svc_push.providers.key_files import check_authorities, load_p256_key
 from svc_push.sealing import Seal
@@ -16,18 +17,13 @@ from svc_push.sealing import Seal
 _CONFIG = SettingsConfigDict(env_prefix="WHIMBREL_PUSH_")
 
 
-class StoreSettings(MeshSettings):
+class StoreSettings(DatabaseSettings):
     """What preparing the store needs."""
 
     model_config = _CONFIG
 
-    database: SecretStr
-    """DSN of the service's own database."""
-    direct_database: SecretStr | None = None
-    """DSN of the same without a pooler, where `database` is PgBouncer's: for `prepare`."""
 
-
-class Settings(StoreSettings, ServiceSettings):
+class Settings(StoreSettings, RedisSettings, ServiceSettings):
     """Every knob of svc_push."""
 
     model_config = _CONFIG
@@ -37,10 +33,6 @@ class Settings(StoreSettings, ServiceSettings):
     encrypts; what is under another is encrypted anew by the next sweep, after which that may go."""
     listen: str = "127.0.0.1:50063"
     """Address and port of the internal listener."""
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Where the jobs are."""
-    redis_prefix: str = "whimbrel:"
-    """What every key in Redis begins with."""
     connections: PositiveInt = 8
     """Most connections to the database."""
     apns_key: Annotated[FilePath | None, Holds(load_p256_key)] = None

@@ -19,6 +19,7 @@ from mesh import logs
 from mesh.discovery import Discovery
 from mesh.errors import Unavailable
 from mesh.limits import Limit, read_overrides
+from mesh.store_tls import StoreTls, demand_good
 from svc_gateway.limits import DEFAULTS, OVERRIDES
 from whimbrel_cli.admin_reports import reports
 from whimbrel_cli.stack.description import find_mesh
@@ -34,6 +35,16 @@ admin.command()(reports)
 
 Data = Annotated[Path, typer.Option(help="The data directory of the mesh.")]
 Etcd = Annotated[str, typer.Option(help="host:port of etcd, for a mesh that is elsewhere.")]
+EtcdCa = Annotated[
+    Path | None,
+    typer.Option(help="Authorities of that etcd, for TLS with it.", exists=True, dir_okay=False),
+]
+EtcdCertificate = Annotated[
+    Path | None, typer.Option(help="Certificate to show to it.", exists=True, dir_okay=False)
+]
+EtcdKey = Annotated[
+    Path | None, typer.Option(help="That certificate's key.", exists=True, dir_okay=False)
+]
 Prefix = Annotated[str, typer.Option(help="What every key of the mesh in etcd begins with.")]
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(DEFAULTS)}.")]
 
@@ -45,13 +56,20 @@ def show(
     etcd: Etcd = "",
     prefix: Prefix = "/whimbrel",
     *,
+    etcd_ca: EtcdCa = None,
+    etcd_certificate: EtcdCertificate = None,
+    etcd_key: EtcdKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show every limit, and whether it is set otherwise than by default."""
-    context.obj = data, etcd, prefix
+    try:
+        tls = demand_good(StoreTls(ca=etcd_ca, certificate=etcd_certificate, key=etcd_key))
+    except ValueError as error:
+        _give_up(f"TLS with etcd: {error}")
+    context.obj = data, etcd, prefix, tls
     if context.invoked_subcommand is not None:
         return
-    said, complaints = _run(_read(*_registry(context)))
+    said, complaints = _run(_read(_registry(context)))
     overrides, _ = read_overrides(json.dumps(said).encode(), DEFAULTS)
     overrides = overrides or {}
     for complaint in complaints:
@@ -77,7 +95,7 @@ def set_(
     _, complaints = read_overrides(json.dumps({name: fields}).encode(), DEFAULTS)
     if complaints:
         _give_up(complaints[0])
-    _run(_write(*_registry(context), name, fields))
+    _run(_write(_registry(context), name, fields))
 
 
 @limits.command()
@@ -85,13 +103,13 @@ def reset(context: typer.Context, name: Name) -> None:
     """Take back what was set of a limit."""
     if name not in DEFAULTS:
         _give_up(f"{name!r} is no limit; limits are {', '.join(sorted(DEFAULTS))}")
-    _run(_write(*_registry(context), name, None))
+    _run(_write(_registry(context), name, None))
 
 
-def _registry(context: typer.Context) -> tuple[str, str]:
-    data, etcd, prefix = context.obj
+def _registry(context: typer.Context) -> Discovery:
+    data, etcd, prefix, tls = context.obj
     try:
-        return etcd or find_mesh(data).etcd, prefix
+        return Discovery(etcd or find_mesh(data).etcd, prefix=prefix, tls=tls)
     except StackError as error:
         _give_up(str(error))
 
@@ -104,14 +122,14 @@ def _run(work: Any) -> Any:
         _give_up("etcd does not answer")
 
 
-async def _read(etcd: str, prefix: str) -> tuple[dict[str, Any], list[str]]:
+async def _read(registry: Discovery) -> tuple[dict[str, Any], list[str]]:
     """What stands in etcd, as far as it can be read, and what is wrong with it."""
-    async with Discovery(etcd, prefix=prefix) as discovery:
+    async with registry as discovery:
         return await _known(discovery)
 
 
-async def _write(etcd: str, prefix: str, name: str, fields: Mapping[str, Any] | None) -> None:
-    async with Discovery(etcd, prefix=prefix) as discovery:
+async def _write(registry: Discovery, name: str, fields: Mapping[str, Any] | None) -> None:
+    async with registry as discovery:
         said, _ = await _known(discovery)
         said = {other: of_it for other, of_it in said.items() if other != name}
         if fields is not None:

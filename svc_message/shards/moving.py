@@ -17,14 +17,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import asyncpg
 import structlog
 
 from mesh.ids import SLOTS
 from mesh.postgres import STORE_ERRORS, Connection, Limits, acquired, open_pool
-from svc_message.shards.dsns import read_shards
 from svc_message.shards.layout import Owner, SlotRow, SlotState, owner_of
 from svc_message.shards.slot_rows import (
     TABLES,
@@ -98,11 +96,11 @@ async def move_slot(
     return moved
 
 
-async def run(shards_file: Path, slot: int, to: str) -> int:
+async def run(shards: Mapping[str, str], slot: int, to: str) -> int:
     """The command `move-slot`: its exit code, with a word on what was done or went wrong."""
     try:
-        moved = await move_slot(read_shards(shards_file), slot, to)
-    except (*STORE_ERRORS, MoveRefused, ValueError) as error:
+        moved = await move_slot(shards, slot, to)
+    except (*STORE_ERRORS, MoveRefused) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     if moved is None:

@@ -54,6 +54,7 @@ VALUES: Mapping[str, Object] = {
                     }
                 ],
             },
+            "files": {"etcd_tls__ca": {"secret": "etcd-tls", "key": "ca.pem"}},
             "podAnnotations": {"example.org/team": "chat"},
             "nodeSelector": {"kubernetes.io/arch": "amd64"},
             "tolerations": [{"key": "chat", "operator": "Exists"}],
@@ -62,7 +63,10 @@ VALUES: Mapping[str, Object] = {
         "services": {
             "message": {
                 "settings": {"registration": "code", "events__is_on": True},
-                "files": {"direct_shards": {"secret": "direct", "key": "shards.json"}},
+                "files": {
+                    "direct_shards": {"secret": "direct", "key": "shards.json"},
+                    "postgres_tls__ca": {"secret": "postgres-tls", "key": "ca.pem"},
+                },
                 "secrets": {
                     "codes_webhook": {"secret": "codes", "key": "url"},
                     "codes_webhook_secret": {"secret": "codes", "key": "secret"},

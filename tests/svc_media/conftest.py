@@ -11,6 +11,7 @@ import pytest
 
 from mesh.ids import parse_ulid
 from mesh.postgres import Pool, fetch, open_pool
+from mesh.store_tls import trusting
 from mesh.testing import ManualClock
 from svc_media.app import build
 from svc_media.grants import Granted, Grants
@@ -70,8 +71,8 @@ async def service(database, s3_url, more_settings) -> AsyncIterator[Service]:
     await prepare(settings)
     clock = ManualClock(datetime.now(UTC))
     async with (
-        open_pool(settings.database.get_secret_value(), size=4, application_name="test") as pool,
-        httpx.AsyncClient(trust_env=False) as http,
+        open_pool(settings.dsn, size=4, application_name="test") as pool,
+        httpx.AsyncClient(trust_env=False, verify=trusting(settings.s3_ca)) as http,
     ):
         grants, retention = build(settings, pool, http, clock)
         yield Service(grants, retention, clock, http, pool, settings)
