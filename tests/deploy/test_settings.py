@@ -1,5 +1,8 @@
 """The chart and the compose file speak of settings that the services have, and of all they need."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,10 +58,21 @@ def _as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str
             authority.issue(service, into=directory / "authority")
             key = value.rpartition("/")[2]
             return str(authority.ca.with_name(_CERT_MANAGER.get(key, key).format(service)))
-        file = directory / value.removeprefix(_FILES).replace("/", "-")
-        file.touch()
-        return str(file)
+        name = value.rpartition("/")[2]
+        if name == "shards.json":
+            (directory / name).write_text('{"a": "postgresql://whimbrel@shard-a/whimbrel"}')
+            return str(directory / name)
+        return str(_made_keys(directory) / name)
     return value.replace("$(POD_IP)", "192.0.2.1")
+
+
+def _made_keys(directory: Path) -> Path:
+    """The keys as an operator makes them."""
+    keys = directory / "keys"
+    if not keys.exists():
+        script = [sys.executable, str(ROOT / "scripts" / "keys.py"), str(keys)]
+        subprocess.run(script, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return keys
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
