@@ -12,6 +12,7 @@ from helm_python import Chart
 from mesh.keys import KeySet
 from svc_push.sealing import Seal
 from tests.deploy.chart import CHART, ROOT, environment, pods, service_pods
+from tests.deploy.keys import make_keys
 
 _TEXT = (ROOT / "docs" / "deploy.md").read_text()
 _BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", _TEXT, re.MULTILINE | re.DOTALL)
@@ -22,10 +23,7 @@ _SIGNING = {"token_key"}
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     """What `scripts/keys.py keys` makes."""
-    directory = tmp_path_factory.mktemp("deploy") / "keys"
-    command = [sys.executable, ROOT / "scripts" / "keys.py", directory]
-    subprocess.run(command, check=True, cwd=ROOT)
-    return directory
+    return make_keys(tmp_path_factory.mktemp("deploy"))
 
 
 def _commands() -> Iterator[list[str]]:

@@ -10,9 +10,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mesh.authority import Authority
 from mesh.settings import load
 from tests.deploy.chart import ROOT, SETTINGS, pods
+from tests.deploy.keys import held
 
 _DOCKERFILE = (ROOT / "Dockerfile").read_text()
 _COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -75,15 +75,9 @@ def test_a_service_starts_with_what_the_compose_file_tells_it(name, tmp_path, mo
     service = package.removeprefix("svc_")
     for variable, value in told["environment"].items():
         if value.startswith("/"):
-            held = {file["target"] for file in told.get("configs", ())}
-            assert value in held or value.startswith(_KEYS), variable
-            file = tmp_path / value.replace("/", "-")
-            file.touch()
-            if "_TLS__" in variable:
-                authority = Authority.at(tmp_path / "authority")
-                authority.issue(service, into=tmp_path / "authority")
-                file = authority.ca.with_name(value.rpartition("/")[2])
-            value = str(file)  # noqa: PLW2901
+            mounted = {file["target"] for file in told.get("configs", ())}
+            assert value in mounted or value.startswith(_KEYS), variable
+            value = str(held(value, tmp_path))  # noqa: PLW2901
         monkeypatch.setenv(variable, value)
 
     if command:

@@ -26,7 +26,20 @@ _PAGES = {
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Programs of others that a page may ask for: their options are theirs.
 _OTHERS = frozenset(
-    {".", "base64", "cat", "cd", "docker", "grep", "helm", "kubectl", "node", "npm", "psql"}
+    [
+        ".",
+        "base64",
+        "cat",
+        "cd",
+        "docker",
+        "grep",
+        "haproxy",
+        "helm",
+        "kubectl",
+        "node",
+        "npm",
+        "psql",
+    ]
 )
 _SPOKEN_OF = frozenset({"job", "service", "deployment"})
 

@@ -1,8 +1,5 @@
 """The chart and the compose file speak of settings that the services have, and of all they need."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +8,15 @@ import pytest
 from helm_python.errors import HelmError
 from pydantic import BaseModel, SecretStr
 
-from mesh.authority import Authority
 from mesh.settings import load
 from tests.deploy.chart import ROOT, SETTINGS, VALUES, environment, rendered, service_pods
+from tests.deploy.keys import held
 
 _FILES = "/run/secrets/whimbrel/"
 # What a Secret may hold, where not any text will do.
 _HELD = {"cdn_key": "00" * 32}
 
-# The files of a Secret of cert-manager, and the same ones as the authority of the tests names them.
+# The files of a Secret of cert-manager, and the same ones as scripts/keys.py names them.
 _CERT_MANAGER = {"tls.crt": "{}.pem", "tls.key": "{}-key.pem", "ca.crt": "ca.pem"}
 
 
@@ -53,26 +50,9 @@ def _as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str
         setting = variable["name"].removeprefix(f"WHIMBREL_{service.upper()}_").lower()
         return _HELD.get(setting, "held-by-a-secret")
     if value.startswith(_FILES):
-        if "_TLS__" in variable["name"]:
-            authority = Authority.at(directory / "authority")
-            authority.issue(service, into=directory / "authority")
-            key = value.rpartition("/")[2]
-            return str(authority.ca.with_name(_CERT_MANAGER.get(key, key).format(service)))
         name = value.rpartition("/")[2]
-        if name == "shards.json":
-            (directory / name).write_text('{"a": "postgresql://whimbrel@shard-a/whimbrel"}')
-            return str(directory / name)
-        return str(_made_keys(directory) / name)
+        return str(held(_CERT_MANAGER.get(name, name).format(service), directory))
     return value.replace("$(POD_IP)", "192.0.2.1")
-
-
-def _made_keys(directory: Path) -> Path:
-    """The keys as an operator makes them."""
-    keys = directory / "keys"
-    if not keys.exists():
-        script = [sys.executable, str(ROOT / "scripts" / "keys.py"), str(keys)]
-        subprocess.run(script, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    return keys
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
