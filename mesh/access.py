@@ -24,9 +24,10 @@ _HEALTH = "/grpc.health.v1.Health/"
 _ACCESS = "whimbrel.access.v1.access"
 _ANSWERED_BY = "whimbrel.access.v1.answered_by"
 _GATEWAY = "gateway"
-# An operator is one as well: what one may do is named, and no team may. Any other name in a
-# certificate is that of an internal team.
-_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media", "operator"})
+# An operator is one as well: what one may do is named, and no team may. So is what the gateways of
+# `whimbrel up` show to devices, which no proto names. Any other name in a certificate is that of an
+# internal team.
+_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media", "operator", "clients"})
 
 
 class Caller(IntEnum):

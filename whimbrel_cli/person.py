@@ -47,7 +47,7 @@ Ca = Annotated[
     Path | None,
     typer.Option(
         "--ca",
-        help="Authorities, PEM, that certify the gateways, if the system's do not; remembered.",
+        help="Authorities, PEM, that certify the gateways, if none of gRPC's does; remembered.",
         metavar="FILE",
     ),
 ]

@@ -178,6 +178,7 @@ def _secure(address: str, options: Any, ca: bytes, *pair: bytes) -> grpc.aio.Cha
         ({Caller.TEAM}, "billing", True),
         ({Caller.TEAM}, "gateway", False),
         ({Caller.TEAM}, "media", False),
+        ({Caller.TEAM}, "clients", False),
         ({Caller.SERVICE}, "media", True),
         ({Caller.SERVICE}, "gateway", False),
         ({Caller.SERVICE, Caller.TEAM}, "billing", True),
