@@ -338,10 +338,11 @@ async def left_of(pool, group_id) -> int:
 async def test_the_last_thousand_device_epochs_are_kept(world, people):
     group = await world.create(people[0])
     pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
-    await pool.execute(
-        "DO $$BEGIN FOR n IN 1..1005 LOOP"
-        f" PERFORM next_device_epochs('\\x{people[0].hex()}'); END LOOP; END$$"
-    )
+    for _ in range(15):  # a transaction finds its own old versions of a row in its way
+        await pool.execute(
+            "DO $$BEGIN FOR n IN 1..67 LOOP"
+            f" PERFORM next_device_epochs('\\x{people[0].hex()}'); END LOOP; END$$"
+        )
 
     changes = await world.groups.changes(caller(people[0]), group.group_id, 1, 1)
 
