@@ -16,7 +16,7 @@ from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.message.v1 import receipt_pb2, send_pb2
 
 CONNECT = "/whimbrel.gateway.v1.GatewayService/Connect"
-WITHIN = 10.0  # seconds that a test waits for anything
+WITHIN = 30.0  # seconds that a test waits for anything
 
 # A connection of its own, as devices have.
 CHANNEL_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
