@@ -93,7 +93,7 @@ class Inbox:
         ids = {
             row["message_id"] for result in results for row in result.rows if row["pos"] is not None
         }
-        found = await self._stores[shard].traces_of(list(ids)) if ids else {}
+        found = await self._stores[shard].traces.find(list(ids)) if ids else {}
         if found:
             for result in results:
                 result.traces = found

@@ -37,6 +37,7 @@ from svc_message.results import (
     ReceiptRow,
     SendResult,
 )
+from svc_message.trace_store import TraceStore
 
 _ACCEPT = """
 SELECT item, outcome, seq, accepted_at, message_id, copy, prev, sent_prev, device_id, pos, entry_id
@@ -59,15 +60,6 @@ _COUNT_CONTACTS = "SELECT * FROM count_first_contacts($1, $2, $3, $4, $5)"
 _FORGET_CONTACTS = "DELETE FROM first_contact WHERE contacted_at < now() - interval '1 day'"
 _SHARE_GROUPS = "SELECT * FROM share_groups($1, $2) AS item"
 _EXPIRE = "SELECT user_id, device_id, expired FROM expire($1, $2, $3, $4)"
-_NOTE_TRACES = """
-INSERT INTO message_trace (slot, message_id, trace)
-SELECT t.slot, t.message_id, t.trace
-FROM unnest($1::smallint[], $2::bytea[], $3::bytea[]) AS t (slot, message_id, trace)
-WHERE t.slot = ANY ((SELECT owned_slots($1))::smallint[])
-ON CONFLICT DO NOTHING
-"""
-_TRACES = "SELECT message_id, trace FROM message_trace WHERE message_id = ANY ($1)"
-_FORGET_TRACES = "DELETE FROM message_trace WHERE noted_at < $1"
 _DEDUP_USED = tuple(f"SELECT seq FROM dedup_{day} LIMIT 1" for day in range(10))  # noqa: S608
 _EMPTY_DEDUP = tuple(f"TRUNCATE dedup_{day}" for day in range(10))
 
@@ -79,6 +71,7 @@ class ShardStore:
         self._shard = shard
         self._pool = pool
         self.outbox = OutboxStore(shard, pool)
+        self.traces = TraceStore(pool)
 
     async def accept(self, sends: Sequence[SendRequest]) -> list[SendResult]:
         """Accept sends; each conversation's in the order given."""
@@ -364,21 +357,6 @@ class ShardStore:
         recipients = [item.recipient_id for item in requests]
         rows = await fetch(self._pool, _SHARE_GROUPS, users, recipients)
         return {row["item"] - 1 for row in rows}
-
-    async def note_traces(
-        self, slots: Sequence[int], message_ids: Sequence[bytes], traces: Sequence[bytes]
-    ) -> None:
-        """Remember where the traces of sampled messages stand, of the slots that are here."""
-        await fetch(self._pool, _NOTE_TRACES, slots, message_ids, traces)
-
-    async def traces_of(self, message_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Where the traces of those that are sampled stand."""
-        rows = await fetch(self._pool, _TRACES, message_ids)
-        return {row["message_id"]: row["trace"] for row in rows}
-
-    async def forget_traces(self, before: datetime) -> None:
-        """Forget those of messages that have expired."""
-        await fetch(self._pool, _FORGET_TRACES, before)
 
     async def now(self) -> datetime:
         """The shard's clock."""

@@ -38,14 +38,10 @@ class Sweeps:
             try:
                 await self.expire(self._stores[name])
                 await self._stores[name].empty_old_dedup()
-                await self.forget_traces(self._stores[name])
+                await self._stores[name].traces.forget(self._keep)
                 await self._stores[name].forget_first_contacts()
             except STORE_ERRORS as error:
                 log.warning("sweep given up", shard=name, error=type(error).__name__)
-
-    async def forget_traces(self, store: ShardStore) -> None:
-        """Forget the traces of messages that no queue holds any more."""
-        await store.forget_traces(await store.now() - self._keep)
 
     async def expire(self, store: ShardStore) -> int:
         """Acknowledge, for its device, every prefix of a queue that is older than it may get."""

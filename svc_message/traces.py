@@ -28,6 +28,6 @@ async def note_traces(
     ]
     if traced:
         try:
-            await store.note_traces(*map(list, zip(*traced, strict=True)))
+            await store.traces.note(*map(list, zip(*traced, strict=True)))
         except STORE_ERRORS as error:
             log.warning("traces are not noted", error=type(error).__name__)

@@ -14,22 +14,22 @@ async def test_only_what_is_sampled_leaves_a_trace_and_only_where_its_slot_is(co
     stores = {name: core.core.sweeps._stores[name] for name in shards.names}
 
     for store in stores.values():
-        await store.note_traces([slot], [message_id], [trace])
+        await store.traces.note([slot], [message_id], [trace])
 
     for name, store in stores.items():
         here = name == shards.shard_of(slot)
-        assert await store.traces_of([message_id]) == ({message_id: trace} if here else {})
+        assert await store.traces.find([message_id]) == ({message_id: trace} if here else {})
         assert await shards.pool(name).fetchval(_ROWS) == here
 
 
 async def test_traces_are_forgotten_when_their_messages_are(core, people, shards):
     slot, message_id = slot_of(people[0]), random_id()
     store = core.core.sweeps._stores[shards.shard_of(slot)]
-    await store.note_traces([slot], [message_id], [b"t" * 24])
+    await store.traces.note([slot], [message_id], [b"t" * 24])
 
-    await store.forget_traces(await store.now() - timedelta(days=30))
-    kept = await store.traces_of([message_id])
-    await store.forget_traces(await store.now() + timedelta(seconds=1))
+    await store.traces.forget(timedelta(days=30))
+    kept = await store.traces.find([message_id])
+    await store.traces.forget(timedelta(seconds=-1))
 
     assert kept
-    assert await store.traces_of([message_id]) == {}
+    assert await store.traces.find([message_id]) == {}
