@@ -175,6 +175,27 @@ ALERTS = (
         "Events of shard {{ $labels.shard }} were dropped before a team had read them",
     ),
     Alert(
+        "WhimbrelCertificateRefused",
+        f"sum by (job) (increase({named(m.CERTIFICATES_REFUSED, COUNTER)}[15m])) > 0",
+        "0m",
+        "warning",
+        "Renewed certificate files of {{ $labels.job }} are not good, and are left alone",
+    ),
+    Alert(
+        "WhimbrelCertificateExpires",
+        f"min by (job, shown_to) ({named(m.CERTIFICATE_EXPIRY)}) < 7 * 86400",
+        "1h",
+        "critical",
+        "What {{ $labels.job }} shows to {{ $labels.shown_to }} expires within a week",
+    ),
+    Alert(
+        "WhimbrelLimitsOpen",
+        f"sum by (limit) (rate({named(m.LIMIT_FAILED_OPEN, COUNTER)}[5m])) > 0",
+        "5m",
+        "warning",
+        "Gateways cannot ask Redis for the limit {{ $labels.limit }}, and let everything through",
+    ),
+    Alert(
         "WhimbrelBodiesDropped",
         f"{rate(m.DROPPED_BODIES)} > 10",
         "10m",
