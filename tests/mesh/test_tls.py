@@ -70,6 +70,15 @@ async def test_a_caller_is_who_its_certificate_says(listening, tmp_path):
         assert await say(channel.stream_stream(ECHO)(), b"a") == b"billing:a"
 
 
+async def test_what_a_caller_says_of_itself_counts_for_nothing_with_tls(listening, tmp_path):
+    _, address = listening
+    caller = Renewable(tmp_path, "billing")
+    lies = [("grpc.primary_user_agent", "gateway.whimbrel")]
+
+    async with caller.identity.channel(address, "callee", options=lies) as channel:
+        assert await say(channel.stream_stream(ECHO)(), b"a") == b"billing:a"
+
+
 async def test_new_certificates_are_used_by_new_connections_and_no_stream_ends(listening, tmp_path):
     callee, address = listening
     caller = Renewable(tmp_path, "caller")
