@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.clock import SystemClock
 from mesh.testing import ManualClock
-from svc_push.app import _private_key, open_providers
+from svc_push.app import open_providers
 from svc_push.model import Delivered, Gone, Later, Provider, Subscription, Token
 from svc_push.providers.apns import Apns
 from svc_push.providers.http import HttpClient, NotReached, is_public
+from svc_push.providers.key_files import load_p256_key
 from svc_push.providers.webpush import encrypt
 from tests.svc_push.conftest import now
 from whimbrel_cli.providers.credentials import Credentials
@@ -72,7 +73,7 @@ def apns_of(http, clock, told) -> Apns:
         clock,
         url=told["WHIMBREL_PUSH_APNS_URL"],
         topic=told["WHIMBREL_PUSH_APNS_TOPIC"],
-        key=_private_key(Path(told["WHIMBREL_PUSH_APNS_KEY"])),
+        key=load_p256_key(Path(told["WHIMBREL_PUSH_APNS_KEY"])),
         key_id=told["WHIMBREL_PUSH_APNS_KEY_ID"],
         team_id=told["WHIMBREL_PUSH_APNS_TEAM_ID"],
         keep=timedelta(days=1),
