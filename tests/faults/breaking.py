@@ -2,8 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+from mesh.discovery import Discovery
+from mesh.instances import newest_at_each_address
+from mesh.rendezvous import Rendezvous
 from tests.faults.town import WITHIN, eventually
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -66,3 +69,15 @@ async def _start_again(mesh: Mesh, names: tuple[str, ...], env: Mapping[str, str
             await start_attached(mesh, name, env=env)
         else:
             await mesh.start(name, env=env)
+
+
+async def works_for(mesh: Mesh, name: str) -> Callable[[int], bool]:
+    """Which slots the gateways ask this message instance for, as long as no other comes or goes."""
+    address = mesh.message_addresses[int(name.removeprefix("message-")) - 1]
+    async with Discovery(mesh.stack.etcd_endpoint) as discovery:
+        view = discovery.watch("message")
+        await view.synced.wait()
+        instances = newest_at_each_address(view.instances)
+    [own] = [id_ for id_, instance in instances.items() if instance.address == address]
+    route = Rendezvous(instances)
+    return lambda slot: route.pick(slot) == own

@@ -8,7 +8,7 @@ from mesh.ids import SLOTS, slot_of
 from svc_message.shards.moving import move_slot
 from tests.e2e.device import name_of
 from tests.e2e.meshes import own_mesh
-from tests.faults.breaking import died, dying_at, kill
+from tests.faults.breaking import died, dying_at, kill, works_for
 from tests.faults.crowd import Crowd, a_crowd, check, queues_of, waiting_on
 from tests.faults.town import eventually
 from whimbrel_cli.stack.mesh import Mesh
@@ -31,14 +31,22 @@ async def test_a_worker_that_dies_leaves_nobody_out_and_lets_nobody_in(
     mesh: Mesh, point: str, count: int
 ) -> None:
     async with dying_at(mesh, "message-1", point, count=count):
-        # So many that some of them fall to the instance, whatever its name is this time.
-        crowds = [await a_crowd(mesh, members=20, strangers=10, seed=n) for n in range(6)]
+        crowds = await crowds_of(mesh, "message-1")
 
         changes = await live(crowds, messages=25)
         await died(mesh, "message-1")
 
         assert changes > 0
         await check(mesh, *crowds)
+
+
+async def crowds_of(mesh: Mesh, name: str) -> list[Crowd]:
+    """Six groups or more, until one of them falls to the instance, whatever its id is this time."""
+    is_its = await works_for(mesh, name)
+    crowds: list[Crowd] = []
+    while len(crowds) < 6 or not any(is_its(slot_of(crowd.group.group_id)) for crowd in crowds):
+        crowds.append(await a_crowd(mesh, members=20, strangers=10, seed=len(crowds)))
+    return crowds
 
 
 async def test_a_shard_that_is_away_for_a_while_stops_nobody_else_and_misses_nothing() -> None:
