@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,8 @@ from whimbrel_cli.stack.programs import Command, Program, State
 
 _WHIMBREL = str(Path(sys.executable).parent / "whimbrel")
 _OURS = {"gateway-1", "media-1", "message-1", "presence-1", "push-1", "push-providers"}
+# What a test leaves out that looks at other processes only.
+_NOT_LOOKED_AT = ("presence", "push", "media")
 _PROCESSES = {"postgres", "valkey", "etcd", "seaweed", *_OURS}
 
 pytestmark = pytest.mark.timeout(180)
@@ -27,9 +29,10 @@ pytestmark = pytest.mark.timeout(180)
 class Up:
     """A running `whimbrel up` and what it has printed."""
 
-    def __init__(self, data: Path, log: Path, env: dict[str, str]) -> None:
+    def __init__(self, data: Path, log: Path, env: dict[str, str], without: Sequence[str]) -> None:
         sizes = ["--gateways", "1", "--message", "1", "--shards", "2"]
-        argv = [_WHIMBREL, "up", *sizes, "--data", str(data)]
+        none = [word for service in without for word in (f"--{service}", "0")]
+        argv = [_WHIMBREL, "up", *sizes, *none, "--data", str(data)]
         self.program = Program(Command("up", argv, log, env=env))
         self.data = data
 
@@ -50,8 +53,10 @@ class Up:
 
 
 @contextlib.asynccontextmanager
-async def _up(data: Path, log: Path, env: dict[str, str] | None = None) -> AsyncIterator[Up]:
-    up = Up(data, log, env or {})
+async def _up(
+    data: Path, log: Path, env: dict[str, str] | None = None, *, without: Sequence[str] = ()
+) -> AsyncIterator[Up]:
+    up = Up(data, log, env or {}, without)
     up.program.start()
     try:
         await up.until_printed("The mesh is up")
@@ -87,7 +92,7 @@ async def test_a_mesh_comes_up_is_seen_and_goes_down_whole(data, tmp_path) -> No
 
 
 async def test_a_process_that_dies_is_shown_and_not_restarted(data, tmp_path) -> None:
-    async with _up(data, tmp_path / "up.log") as up:
+    async with _up(data, tmp_path / "up.log", without=_NOT_LOOKED_AT) as up:
         os.kill(up.pids["gateway-1"], signal.SIGKILL)
         await up.until_printed("gateway-1    dead, exit code -9")
 
@@ -105,7 +110,7 @@ async def test_a_mesh_whose_supervisor_was_killed_comes_up_again(data, tmp_path)
 
 
 async def test_data_that_a_mesh_uses_is_refused_to_a_second_one(data, tmp_path) -> None:
-    async with _up(data, tmp_path / "up.log") as up:
+    async with _up(data, tmp_path / "up.log", without=_NOT_LOOKED_AT) as up:
         second = _run("up", "--data", str(data))
 
     assert second.returncode == 1
