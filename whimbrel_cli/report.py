@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from whimbrel_cli.person import As, Data, Gateways, Person, account_of, person, run
+from whimbrel_cli.wording import words_of
 from whimbrel_client import Message, ReportReason
 
 _MOST = 20
@@ -59,5 +60,8 @@ def _told(own: str, to: str, reason: ReportReason, shown: Sequence[Message]) -> 
     said = f"The operators of the mesh will see that {own} reports {to} for {reason.name.lower()}"
     if not shown:
         return f"{said}, and none of your messages."
-    lines = (f"  {message.accepted_at:%Y-%m-%d %H:%M}  {message.text}" for message in shown)
+    lines = (
+        f"  {message.accepted_at.astimezone():%Y-%m-%d %H:%M}  {words_of(message)}"
+        for message in shown
+    )
     return "\n".join((f"{said}, and these messages, decrypted:", *lines))
