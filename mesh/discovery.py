@@ -239,8 +239,11 @@ class Discovery:
         async def register() -> None:
             self._lease_id = await self._etcd.grant(self._lease_seconds)
             await self._etcd.put(key, value, lease_id=self._lease_id)
-            for name, note in self._notes.items():
-                await self._etcd.put(self._note_key(name), note, lease_id=self._lease_id)
+            told: dict[str, bytes] = {}
+            while told != self._notes:  # one may be noted while others are told
+                told = dict(self._notes)
+                for name, note in told.items():
+                    await self._etcd.put(self._note_key(name), note, lease_id=self._lease_id)
             self._tell_reachable(is_reachable=True)
             self.registered.set()
             log.info("registered", key=key)

@@ -149,6 +149,23 @@ async def test_what_an_instance_notes_is_seen_for_as_long_as_it_is_there(etcd):
         await until(view, lambda: not view.notes)
 
 
+async def test_what_is_noted_while_the_instance_registers_is_seen_in_the_end(etcd, monkeypatch):
+    async with discovery(etcd) as here, discovery(etcd) as there:
+        view = there.watch_notes("sessions")
+        await here.note("sessions", b"1")
+        put = here._etcd.put
+
+        async def put_and_note(key, value, **options):
+            await put(key, value, **options)
+            if value == b"1":
+                await here.note("sessions", b"2")
+
+        monkeypatch.setattr(here._etcd, "put", put_and_note)
+        here.register(INSTANCE)
+
+        await until(view, lambda: view.notes == {"i1": b"2"})
+
+
 async def test_a_note_comes_back_with_the_instance(own_etcd):
     async with own_discovery(own_etcd) as here, own_discovery(own_etcd) as there:
         view = there.watch_notes("sessions")
