@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.etcd import Etcd
@@ -56,6 +57,9 @@ class EtcdSpace:
 def pytest_configure(config: pytest.Config) -> None:
     # Nobody's own key ring is filled with the keys of tests.
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+    # How long an example takes tells of the machine.
+    settings.register_profile("whimbrel", deadline=None)
+    settings.load_profile("whimbrel")
     if not hasattr(config, "workerinput"):
         directory = Path(tempfile.gettempdir()) / f"whimbrel-tests-{uuid.uuid4().hex[:12]}"
         os.environ[_RUN] = f"{directory}:{os.getpid()}"

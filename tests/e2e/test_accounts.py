@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.e2e.conftest import Devices
 from tests.e2e.device import a_send, reason_of
 from tests.e2e.people import CALL_SECONDS, Account, register_request
+from tests.e2e.shards import on_each_shard
+from tests.faults.town import eventually
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel_cli.codes import sent_codes
 from whimbrel_cli.stack.mesh import Mesh
@@ -71,7 +73,7 @@ async def test_a_number_leads_to_its_account_and_a_code_is_good_once(
 
 
 async def test_a_blocked_person_s_messages_are_accepted_and_not_delivered(
-    identity: Any, devices: Devices, pair: Pair
+    mesh: Mesh, identity: Any, devices: Devices, pair: Pair
 ) -> None:
     alice, mallory = pair
     sender, receiver = await devices.online(mallory), await devices.online(alice, gateway=1)
@@ -80,6 +82,8 @@ async def test_a_blocked_person_s_messages_are_accepted_and_not_delivered(
 
     await identity.Block(block, metadata=alice.metadata, timeout=CALL_SECONDS)
     await sender.accepted(a_send(alice.user_id, b"kept out"))
+    # The block is looked at where the copy is written, which may be on another shard.
+    await eventually(lambda: _nothing_is_on_its_way_to(mesh, alice))
     listed = await identity.ListBlocked(
         identity_pb2.ListBlockedRequest(), metadata=alice.metadata, timeout=CALL_SECONDS
     )
@@ -89,6 +93,11 @@ async def test_a_blocked_person_s_messages_are_accepted_and_not_delivered(
 
     assert list(listed.user_ids) == [mallory.user_id]
     assert receiver.bodies == [b"let in"]
+
+
+async def _nothing_is_on_its_way_to(mesh: Mesh, account: Account) -> bool:
+    query = "SELECT FROM copy_outbox WHERE user_id = $1"
+    return not await on_each_shard(mesh, query, account.user_id)
 
 
 async def test_a_deleted_account_is_gone_at_once(

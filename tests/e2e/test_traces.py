@@ -14,7 +14,7 @@ from svc_message.shards.layout import first_owners
 from tests.e2e.device import Device, a_send
 from tests.e2e.groups import a_group_send, make_group
 from tests.e2e.meshes import lasting_mesh
-from tests.e2e.people import Account, register_all
+from tests.e2e.people import Account, register, register_all
 from tests.faults.town import eventually
 from whimbrel_cli.main import app
 from whimbrel_cli.observing.command import Untraced, steps_of
@@ -31,22 +31,16 @@ def observed() -> Iterator[Mesh]:
         yield mesh
 
 
-@pytest.fixture
-async def people(observed: Mesh) -> list[Account]:
-    return await register_all(observed.gateway_addresses[0], 6)
-
-
-def _pair(people: list[Account], *, across: bool) -> tuple[Account, Account]:
+async def _pair(mesh: Mesh, *, across: bool) -> tuple[Account, Account]:
     """Two people on two shards, or on one; their conversation lives with the first of them."""
     owners = first_owners(["shard-0", "shard-1"])
-    shard = {one.user_id: owners[slot_of(one.user_id)].shard for one in people}
-    for one in people:
-        for other in people:
+    one = await register(mesh.gateway_addresses[0])
+    while True:
+        other = await register(mesh.gateway_addresses[0])
+        shards = {owners[slot_of(account.user_id)].shard for account in (one, other)}
+        if (len(shards) == 2) == across:
             _, home = direct_conversation(one.user_id, other.user_id)
-            differ = shard[one.user_id] != shard[other.user_id]
-            if one is not other and home == slot_of(one.user_id) and differ == across:
-                return one, other
-    raise AssertionError("all six on the wrong shards")
+            return (one, other) if home == slot_of(one.user_id) else (other, one)
 
 
 def _path_to(steps: list[Step], name: str) -> list[Step]:
@@ -81,9 +75,9 @@ async def _way(mesh: Mesh, message_id: str, *, until: str) -> list[Step]:
 
 @pytest.mark.parametrize("across", [False, True], ids=["one shard", "two shards"])
 async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_receipt(
-    observed: Mesh, people: list[Account], across: bool
+    observed: Mesh, across: bool
 ) -> None:
-    one, other = _pair(people, across=across)
+    one, other = await _pair(observed, across=across)
     async with (
         Device(one, observed.gateway_addresses[0]) as sender,
         Device(other, observed.gateway_addresses[1]) as reader,
@@ -126,11 +120,9 @@ async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_re
     assert path[0].said.attributes == {"answer": "accepted", "message.id": name}
 
 
-async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(
-    observed: Mesh, people: list[Account]
-) -> None:
+async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(observed: Mesh) -> None:
     gateways = observed.gateway_addresses
-    ann, ben, cid = people[:3]
+    ann, ben, cid = await register_all(gateways[0], 3)
     group = await make_group(gateways[0], ann, [ben.user_id, cid.user_id])
     async with (
         Device(ann, gateways[0]) as alice,
@@ -171,9 +163,9 @@ async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(
 
 
 async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_sent(
-    observed: Mesh, people: list[Account]
+    observed: Mesh,
 ) -> None:
-    one, other = _pair(people, across=True)
+    one, other = await _pair(observed, across=True)
     gateway = observed.gateway_addresses[0]
     async with Device(one, gateway) as sender:
         await sender.hello()
@@ -195,10 +187,8 @@ async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_se
     assert gap.said.trace != path[0].said.trace
 
 
-async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(
-    observed: Mesh, people: list[Account]
-) -> None:
-    one, other = _pair(people, across=False)
+async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(observed: Mesh) -> None:
+    one, other = await _pair(observed, across=False)
     async with Device(one, observed.gateway_addresses[0]) as sender:
         await sender.hello()
         sends = [a_send(other.user_id) for _ in range(5)]
@@ -219,9 +209,9 @@ async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(
 
 
 async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
-    observed: Mesh, people: list[Account]
+    observed: Mesh,
 ) -> None:
-    one, other = _pair(people, across=True)
+    one, other = await _pair(observed, across=True)
     gateway = observed.gateway_addresses[0]
     async with Device(one, gateway) as sender, Device(other, gateway) as reader:
         await sender.hello()
@@ -248,10 +238,8 @@ async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
             assert base64.b64encode(secret).rstrip(b"=") not in text, (path.name, secret)
 
 
-async def test_the_command_draws_the_way_and_gives_it_as_json(
-    observed: Mesh, people: list[Account]
-) -> None:
-    one, other = _pair(people, across=False)
+async def test_the_command_draws_the_way_and_gives_it_as_json(observed: Mesh) -> None:
+    one, other = await _pair(observed, across=False)
     async with Device(one, observed.gateway_addresses[0]) as sender:
         await sender.hello()
         accepted = await sender.accepted(a_send(other.user_id))

@@ -223,5 +223,5 @@ class SessionMachine(RuleBasedStateMachine):
 
 def test_any_interleaving_keeps_the_promises() -> None:
     run_state_machine_as_test(
-        SessionMachine, settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
+        SessionMachine, settings=settings(max_examples=150, stateful_step_count=60)
     )

@@ -139,7 +139,7 @@ before_the_link = st.lists(st.tuples(peers, st.sampled_from(["said", "came"])), 
 steps = st.lists(st.sampled_from(["deliver", "twice", "restart", "late"]), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(before=before_the_link, steps=steps, room=st.integers(1, 600), late_to=peers)
 def test_the_laptop_has_what_the_phone_has_whatever_comes_twice_or_meanwhile(
     before: list[tuple[bytes, str]], steps: list[str], room: int, late_to: bytes

@@ -143,7 +143,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(steps=steps)
 @example(steps=["says to carol", *["exchange"] * 8, "to carol"])
 def test_what_waits_for_one_person_while_the_talk_with_another_goes_on_can_be_read(

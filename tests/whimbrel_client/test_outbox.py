@@ -305,5 +305,5 @@ class Conversations(RuleBasedStateMachine):
         assert len(self.outbox) == 0
 
 
-Conversations.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Conversations.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestConversations = Conversations.TestCase

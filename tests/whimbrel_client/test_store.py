@@ -106,9 +106,7 @@ async def test_a_message_at_the_place_of_an_own_one_is_an_alarm(store: Store) ->
     assert applied.new_messages == 0
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, 12), max_size=6), max_size=6))
 async def test_the_kept_ranges_are_those_of_all_that_came_also_after_a_restart(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]

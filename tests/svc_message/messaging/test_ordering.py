@@ -148,9 +148,7 @@ async def test_a_full_queue_takes_no_direct_copy_until_it_is_acked(shards, peopl
     assert (fits.outcome, fits.places[0].pos) == (Outcome.DONE, 100002)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_any_carrying_of_the_same_copies_gives_one_ordered_queue(
     shards, store_of, bulk_accounts, data

@@ -34,7 +34,7 @@ def test_each_chunk_opens_alone(length: int) -> None:
     assert all(len(one) == CHUNK for one in opened[:-1])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, 2 * CHUNK + 48), max_size=8))
 def test_the_digests_are_the_same_however_the_file_is_cut(cuts: list[int]) -> None:
     file = bytes(range(256)) * (CHUNK // 128) + bytes(48)

@@ -99,7 +99,7 @@ def test_sizes_are_few_and_never_below_the_plaintext(length: int) -> None:
     assert attachments.padded_length(padded) <= padded * 1.06
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, 700), bit=st.integers(0, 7))
 def test_an_attachment_with_any_bit_flipped_is_refused(place: int, bit: int) -> None:
     file, key = sealed(b"content")

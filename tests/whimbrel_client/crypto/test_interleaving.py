@@ -169,7 +169,6 @@ def test_any_interleaving_decrypts_exactly_what_was_sent_once(
         settings=settings(
             max_examples=20,
             stateful_step_count=50,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

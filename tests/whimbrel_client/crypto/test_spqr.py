@@ -37,7 +37,7 @@ ALL_STATES = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 36), data=st.data())
 def test_any_chunks_that_are_enough_give_the_message_back(count: int, data: st.DataObject) -> None:
     message = data.draw(st.binary(min_size=count * CHUNK_SIZE, max_size=count * CHUNK_SIZE))

@@ -209,7 +209,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Unblock(self, request, context):
-        """Ends a block. Needs a token.
+        """Ends a block. What was sent before and has not reached the caller's shard yet is delivered. Needs a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,7 @@ class IdentityServiceStub:
     Block: aio.UnaryUnaryMultiCallable[identity_pb2.BlockRequest, identity_pb2.BlockResponse]
     """Blocks an account: its direct messages are accepted, and never delivered. Needs a token."""
     Unblock: aio.UnaryUnaryMultiCallable[identity_pb2.UnblockRequest, identity_pb2.UnblockResponse]
-    """Ends a block. Needs a token."""
+    """Ends a block. What was sent before and has not reached the caller's shard yet is delivered. Needs a token."""
     ListBlocked: aio.UnaryUnaryMultiCallable[identity_pb2.ListBlockedRequest, identity_pb2.ListBlockedResponse]
     """Lists whom the caller has blocked. Needs a token."""
     SetMute: aio.UnaryUnaryMultiCallable[identity_pb2.SetMuteRequest, identity_pb2.SetMuteResponse]
@@ -178,7 +178,7 @@ class IdentityServiceServicer(metaclass=abc_1.ABCMeta):
         request: identity_pb2.UnblockRequest,
         context: aio.ServicerContext[identity_pb2.UnblockRequest, abc.Awaitable[identity_pb2.UnblockResponse]],
     ) -> abc.Awaitable[identity_pb2.UnblockResponse]:
-        """Ends a block. Needs a token."""
+        """Ends a block. What was sent before and has not reached the caller's shard yet is delivered. Needs a token."""
 
     @abc_1.abstractmethod
     def ListBlocked(
