@@ -19,15 +19,20 @@ from mesh.tls import peer_of
 log = structlog.get_logger(__name__)
 
 _HEALTH = "/grpc.health.v1.Health/"
+# The two names of gRPC's reflection, on internal listeners.
+REFLECTION = tuple(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    for version in ("v1", "v1alpha")
+)
 
 # The options of proto/whimbrel/access/v1/access.proto, which every proto with an rpc imports.
 _ACCESS = "whimbrel.access.v1.access"
 _ANSWERED_BY = "whimbrel.access.v1.answered_by"
-_GATEWAY = "gateway"
+_GATEWAY, _OPERATOR = "gateway", "operator"
 # An operator is one as well: what one may do is named, and no team may. So is what the gateways of
 # `whimbrel up` show to devices, which no proto names. Any other name in a certificate is that of an
 # internal team.
-_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media", "operator", "clients"})
+_SERVICES = frozenset({_GATEWAY, "message", "presence", "push", "media", _OPERATOR, "clients"})
 
 
 class Caller(IntEnum):
@@ -74,6 +79,10 @@ def access_of(service: ServiceDescriptor) -> dict[str, Access]:
     return accesses
 
 
+# Who may call what is gRPC's own, and whose protos cannot say it.
+_OPERATORS = Access(frozenset({Caller.SERVICE}), frozenset({_OPERATOR}), "")
+_OF_GRPC = dict.fromkeys(REFLECTION, _OPERATORS)
+
 _caller: ContextVar[str] = ContextVar("caller")
 
 
@@ -88,7 +97,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, *, is_secure: bool) -> None:
         """`is_secure`: callers are known by their certificates."""
         self._is_secure = is_secure
-        self._known: dict[str, Access | None] = {}
+        self._known: dict[str, Access | None] = {**_OF_GRPC}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails

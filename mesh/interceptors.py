@@ -57,11 +57,13 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
 
 
 def wrapped(handler: Handler, wrap: Callable[[Behaviour], Behaviour]) -> Handler:
-    """The handler with its behaviour wrapped, whatever its shape."""
+    """The handler with its behaviour wrapped, whatever its shape, if it does not yield."""
     name, make = _SHAPES[handler.request_streaming, handler.response_streaming]
     behaviour = getattr(handler, name)
-    if inspect.isasyncgenfunction(behaviour):  # gRPC's own reflection yields; ours never do
-        return handler
+    if inspect.isasyncgenfunction(behaviour):
+        # It cannot be wrapped, and unwrapped nobody would ask who calls.
+        log.error("a handler that yields is refused to everybody", handler=behaviour.__qualname__)
+        return refusal(Internal("internal error"))
     return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
 
 

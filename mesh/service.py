@@ -20,6 +20,7 @@ from mesh.discovery import Discovery
 from mesh.health import Health
 from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
+from mesh.reflection import reflect
 from mesh.server import HEALTH_LISTENER, INTERNAL_LISTENER, bind, new_server, running
 from mesh.settings import Settings
 from mesh.store_tls import PLAINTEXT, StoreTls, demand_good
@@ -86,7 +87,10 @@ class Process:
     identity: Identity
 
     def internal_server(self) -> grpc.aio.Server:
-        """A server for whom the protos let call, known by certificate, within bounds."""
+        """A server for whom the protos let call, known by certificate, within bounds.
+
+        It tells an operator what it serves.
+        """
         server = new_server(
             INTERNAL_LISTENER,
             interceptors=[
@@ -95,6 +99,7 @@ class Process:
                 BoundsInterceptor(),
             ],
         )
+        reflect(server)
         self.health.add_to(server)
         return server
 

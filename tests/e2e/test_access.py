@@ -1,5 +1,9 @@
 """Every rpc of every proto, by every wrong caller: nobody gets in whom the proto does not name."""
 
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +11,10 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2
 
-from mesh.access import Access, Caller, access_of
+from mesh.access import REFLECTION, Access, Caller, access_of
 from mesh.health import check
 from mesh.ids import new_ulid, ulid_text
 from mesh.keys import KeySet
@@ -19,6 +25,7 @@ from tests.e2e.test_tokens import FORGERIES, bearer, claims_of, signed, token_ke
 from tests.requests import SERVICES, filled
 from tests.tls import calling_as, identity
 from whimbrel_cli.stack.mesh import Mesh
+from whimbrel_cli.stack.ports import LOOPBACK, free_port
 
 Pair = tuple[Account, Account]
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -102,10 +109,18 @@ async def test_a_credential_that_was_replaced_changes_nothing_and_tells_nothing(
                 assert code is not grpc.StatusCode.OK, (name, claims)
 
 
+HEALTH_PORTS = {name: free_port() for name in ("gateway", "message", "presence", "push", "media")}
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Mesh]:
-    """A mesh of all services."""
-    with lasting_mesh(gateways=1, message=1, shards=1, presence=1, push=1, media=1) as mesh:
+    """A mesh of all services, each with a listener for its health."""
+    env_of = {
+        f"{service}-1": {f"WHIMBREL_{service.upper()}_HEALTH_LISTEN": f"{LOOPBACK}:{port}"}
+        for service, port in HEALTH_PORTS.items()
+    }
+    everything = dict.fromkeys(("gateways", "message", "shards", "presence", "push", "media"), 1)
+    with lasting_mesh(**everything, env_of=env_of) as mesh:
         yield mesh
 
 
@@ -162,6 +177,107 @@ async def test_an_internal_listener_hears_nobody_without_a_certificate_of_the_me
                         assert code is grpc.StatusCode.UNAVAILABLE, (kind, name)
         async with _secure(address, named, ca, key, chain) as channel:
             assert await check(channel)
+
+
+async def told(channel: grpc.aio.Channel, method: str, **asked: Any) -> Any:
+    """What reflection answers."""
+    stream: Any = channel.stream_stream(
+        method, response_deserializer=reflection_pb2.ServerReflectionResponse.FromString
+    )
+    request = reflection_pb2.ServerReflectionRequest(**asked).SerializeToString()
+    return await stream(iter([request]), timeout=5).read()
+
+
+async def files_told(channel: grpc.aio.Channel, symbol: str) -> dict[str, FileDescriptorProto]:
+    answer = await told(channel, REFLECTION[1], file_containing_symbol=symbol)
+    encoded = answer.file_descriptor_response.file_descriptor_proto
+    return {file.name: file for file in map(FileDescriptorProto.FromString, encoded)}
+
+
+@pytest.mark.parametrize("method", REFLECTION)
+async def test_an_operator_is_told_what_each_instance_serves_and_nothing_else(
+    whole: Mesh, method: str
+) -> None:
+    of_grpc = {"grpc.health.v1.Health", REFLECTION[1].split("/")[1]}
+    for answering, address in whole.internal_addresses.items():
+        served = {
+            service.full_name
+            for service in SERVICES
+            if any(one.answered_by == answering for one in access_of(service).values())
+        }
+        async with calling_as(whole, "operator", answering, address=address) as channel:
+            answer = await told(channel, method, list_services="")
+            listed = {one.name for one in answer.list_services_response.service}
+            described = {
+                service: await files_told(channel, service.full_name) for service in SERVICES
+            }
+
+        assert listed == served | of_grpc, answering
+        for service, files in described.items():
+            if service.full_name in served:
+                assert files[service.file.name].SerializeToString() == service.file.serialized_pb
+                assert "whimbrel/access/v1/access.proto" in files  # whatever it imports
+            else:  # though its proto may be loaded, as that of a service that is called
+                assert files == {}, (answering, service.full_name)
+
+
+@pytest.mark.parametrize("method", REFLECTION)
+async def test_nobody_but_an_operator_is_told_what_an_instance_serves(
+    whole: Mesh, method: str
+) -> None:
+    keys = KeySet.load(whole.data / "keys" / "token.json")
+    device = bearer(signed(keys, claims_of(ulid_text(new_ulid()))))
+
+    for answering, address in whole.internal_addresses.items():
+        for service in NAMES:
+            if service != "operator":
+                async with calling_as(whole, service, answering, address=address) as channel:
+                    stream: Any = channel.stream_stream(method)
+                    call = stream(metadata=device, timeout=5)
+                    assert await call.code() is grpc.StatusCode.PERMISSION_DENIED, service
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = channel.stream_stream(method)(timeout=5)
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+    async with grpc.aio.insecure_channel(whole.gateway_addresses[0]) as channel:
+        assert await outcome_of_unary(channel, method, device) == "METHOD_UNKNOWN"
+
+
+async def outcome_of_unary(channel: grpc.aio.Channel, method: str, metadata: Any) -> str:
+    """The reason for which a gateway refuses a method that it does not offer."""
+    unary: Any = channel.unary_unary(method)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await unary(b"", metadata=metadata, timeout=5)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    return reason_of(refused.value)
+
+
+async def test_a_listener_for_the_health_tells_the_health_and_nothing_else(whole: Mesh) -> None:
+    for service, port in HEALTH_PORTS.items():
+        async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+            assert await check(channel)
+            for method in (*REFLECTION, *RPCS):
+                call: Any = channel.stream_stream(method)(timeout=5)
+                assert await call.code() is grpc.StatusCode.UNIMPLEMENTED, (service, method)
+
+
+def test_the_page_for_operators_tells_how_to_ask(whole: Mesh) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+    [block] = re.findall(r"^```sh\n(\S*buf curl .*?)^```$", page, re.MULTILINE | re.DOTALL)
+    program, *arguments = shlex.split(block.replace("\\\n", ""))
+    tls, address = str(whole.data / "tls"), whole.internal_addresses["message"]
+    typed = [one.replace(".whimbrel/tls", tls).replace("HOST:PORT", address) for one in arguments]
+    assert program == ".venv/bin/buf"
+
+    ran = subprocess.run(
+        [Path(sys.executable).parent / "buf", *typed],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert "whimbrel.message.v1.MessageService" in ran.stdout.splitlines()
 
 
 def _secure(address: str, options: Any, ca: bytes, *pair: bytes) -> grpc.aio.Channel:

@@ -225,3 +225,17 @@ def test_the_root_cause_is_found_through_nested_groups():
 
     assert root_cause(nested) is wanted
     assert len(list(leaves(nested))) == 2
+
+
+@pytest.mark.parametrize("shape", ["UnaryStream", "StreamStream"])
+async def test_a_handler_that_yields_would_pass_by_every_check_and_is_refused(serve, call, shape):
+    async def yields(_request, _context):
+        yield b"a secret"
+
+    channel = await serve(yields)
+
+    with capture_logs() as logs:
+        error = await call(channel, shape)
+
+    assert (error.code(), reason_of(error)[0]) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "a handler that yields" in logs[0]["event"]

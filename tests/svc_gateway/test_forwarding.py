@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from mesh.access import Caller
+from mesh.access import REFLECTION, Caller
 from mesh.errors import Unavailable, failure_of
 from mesh.ids import new_ulid, ulid_text
 from svc_gateway.forward import METHODS
@@ -88,7 +88,7 @@ async def test_a_method_that_needs_a_token_is_refused_without(
         "/whimbrel.message.v1.MessageService/Send",
         "/whimbrel.message.v1.MessageService/Attach",
         "/whimbrel.identity.v1.IdentityService/Delete",
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        *REFLECTION,
         "/x/y",
     ],
 )
