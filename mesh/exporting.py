@@ -29,11 +29,12 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from mesh.errors import WhimbrelError, root_cause
 from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
 from mesh.metrics import CALLS, Metric
+from mesh.scraping import scraped
 from mesh.telemetry import Counter, Histogram, Labels, Span, TelemetrySettings
 
 _LAST_WORDS_MS = 3000
@@ -54,31 +55,28 @@ _client: contextvars.ContextVar[trace.SpanContext | None] = contextvars.ContextV
 def exporting(settings: TelemetrySettings, resource: Mapping[str, str]) -> Iterator["OnTelemetry"]:
     """Export until the block is left."""
     about = Resource.create(dict(resource))
+    registry = CollectorRegistry()  # not the global one: two in a process must not meet
     with contextlib.ExitStack() as stack:
-        meters = MeterProvider(_readers(settings, stack), about, shutdown_on_exit=False)
+        meters = MeterProvider(_readers(settings, registry), about, shutdown_on_exit=False)
         stack.callback(meters.shutdown, timeout_millis=_LAST_WORDS_MS)
         tracers = TracerProvider(_AtTheEdge(settings.sampled), about, shutdown_on_exit=False)
         stack.callback(tracers.shutdown)
         if settings.otlp_endpoint:
             exporter = OTLPSpanExporter(settings.otlp_endpoint, timeout=_LAST_WORDS_MS / 1000)
             tracers.add_span_processor(BatchSpanProcessor(exporter))
-        yield OnTelemetry(tracers, meters, client_traces=settings.client_traces)
+        telemetry = OnTelemetry(tracers, meters, client_traces=settings.client_traces)
+        if settings.prometheus_port:
+            stack.enter_context(scraped(settings, registry, telemetry))
+        yield telemetry
 
 
-def _readers(settings: TelemetrySettings, stack: contextlib.ExitStack) -> list[MetricReader]:
+def _readers(settings: TelemetrySettings, registry: CollectorRegistry) -> list[MetricReader]:
     readers: list[MetricReader] = []
     if settings.otlp_endpoint:
         exporter = OTLPMetricExporter(settings.otlp_endpoint, timeout=_LAST_WORDS_MS / 1000)
         readers.append(PeriodicExportingMetricReader(exporter))
     if settings.prometheus_port:
-        registry = CollectorRegistry()  # not the global one: two in a process must not meet
         readers.append(PrometheusMetricReader(registry=registry))
-        server, thread = start_http_server(
-            settings.prometheus_port, settings.prometheus_host, registry
-        )
-        stack.callback(thread.join)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
     return readers
 
 

@@ -23,7 +23,7 @@ from mesh.keys import KeySet
 from mesh.reflection import reflect
 from mesh.server import HEALTH_LISTENER, INTERNAL_LISTENER, bind, new_server, running
 from mesh.settings import Settings
-from mesh.store_tls import PLAINTEXT, StoreTls, demand_good
+from mesh.store_tls import PLAINTEXT, StoreTls, demand_good, files_problems
 from mesh.telemetry import Telemetry, TelemetrySettings, open_telemetry
 from mesh.tls import Identity, TlsSettings
 
@@ -64,6 +64,17 @@ class ServiceSettings(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return tls
+
+    @field_validator("telemetry")
+    @classmethod
+    def _metrics_tls_is_good(cls, telemetry: TelemetrySettings) -> TelemetrySettings:
+        tls = telemetry.prometheus_tls
+        missing = ", ".join(tls.missing())
+        problems = [f"{missing} missing"] if missing else []
+        problems += files_problems(tls.ca, tls.certificate, tls.key)
+        if problems:
+            raise ValueError("; ".join(f"prometheus_tls: {problem}" for problem in problems))
+        return telemetry
 
     _etcd_tls_is_good = field_validator("etcd_tls")(demand_good)
 

@@ -11,11 +11,34 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import grpc
+from pydantic import FilePath
 
 from mesh.metrics import Metric
 from mesh.settings import Section
 
 Labels = Mapping[str, str]
+
+
+class ScrapeTls(Section):
+    """Who this instance is to Prometheus, and who may scrape. All three files, PEM, or none."""
+
+    certificate: FilePath | None = None
+    """The certificate that it shows, and what is between it and the authority."""
+    key: FilePath | None = None
+    """The certificate's private key."""
+    ca: FilePath | None = None
+    """Authorities that certify who may scrape, whatever their names; best one of monitoring's own:
+    to the mesh's a name is a team."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is any."""
+        return bool(self.certificate or self.key or self.ca)
+
+    def missing(self) -> list[str]:
+        """What it lacks, by name."""
+        files = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
+        return [name for name, path in files.items() if self.is_on and path is None]
 
 
 class TelemetrySettings(Section):
@@ -27,6 +50,8 @@ class TelemetrySettings(Section):
     """Port on which Prometheus finds the metrics; 0 is none."""
     prometheus_host: str = "127.0.0.1"
     """Address of that port."""
+    prometheus_tls: ScrapeTls = ScrapeTls()
+    """TLS on that port, both ways; none: plaintext, for whoever can reach it."""
     client_traces: bool = False
     """Whether a client's traceparent has its sends kept; else gateways decide alone."""
     sampled: float = 0.01

@@ -176,6 +176,10 @@ class Renewed:
 
     async def look(self) -> None:
         """Take new files, if there are any."""
+        self.renew()
+
+    def renew(self) -> None:
+        """The same, for those who have no loop."""
         stamps = self._stamps()
         if self._certificates is None or stamps == self._seen:
             return

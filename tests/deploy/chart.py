@@ -36,6 +36,13 @@ _STORES = {
     "postgres": {"enabled": True, "pooler": {"enabled": True}},
 }
 _DIRECT = {"direct_database": {"secret": "direct", "key": "database"}}
+_OF_CERT_MANAGER = {"certificate": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
+_SCRAPING = {
+    "serverName": "metrics.whimbrel",
+    "ca": {"secret": {"name": "prometheus-tls", "key": "ca.crt"}},
+    "cert": {"secret": {"name": "prometheus-tls", "key": "tls.crt"}},
+    "keySecret": {"name": "prometheus-tls", "key": "tls.key"},
+}
 # What is rendered in the tests: every switch is turned in one of them.
 VALUES: Mapping[str, Object] = {
     "defaults": {},
@@ -54,7 +61,13 @@ VALUES: Mapping[str, Object] = {
                     }
                 ],
             },
-            "files": {"etcd_tls__ca": {"secret": "etcd-tls", "key": "ca.pem"}},
+            "files": {
+                "etcd_tls__ca": {"secret": "etcd-tls", "key": "ca.pem"},
+                **{
+                    f"telemetry__prometheus_tls__{file}": {"secret": "metrics-tls", "key": key}
+                    for file, key in _OF_CERT_MANAGER.items()
+                },
+            },
             "podAnnotations": {"example.org/team": "chat"},
             "nodeSelector": {"kubernetes.io/arch": "amd64"},
             "tolerations": [{"key": "chat", "operator": "Exists"}],
@@ -96,7 +109,11 @@ VALUES: Mapping[str, Object] = {
                 "webhook": {"ports": [443], "to": [{"ipBlock": {"cidr": "198.51.100.7/32"}}]},
             },
         },
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "serviceMonitor": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "tlsConfig": _SCRAPING,
+        },
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True},
         "stores": _STORES,

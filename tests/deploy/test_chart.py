@@ -168,7 +168,12 @@ def test_prometheus_reads_each_service_once() -> None:
     }
 
     assert found == set(TABLE)
-    assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["metrics"]
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == "metrics"
+    assert (endpoint["scheme"], endpoint["tlsConfig"]["serverName"]) == (
+        "https",
+        "metrics.whimbrel",
+    )
 
 
 def test_metrics_are_not_shown_to_the_public() -> None:

@@ -1,9 +1,12 @@
 """What the metrics of a mesh say of messages, read where Prometheus reads them."""
 
+import http.client
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
+from mesh.ids import ulid_text
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import register_all
@@ -73,3 +76,36 @@ async def test_what_waits_and_what_is_in_stock_is_told_of_each_shard(
             assert value(port, "whimbrel_prekeys_stock", shard=shard, kind=kind) >= 0
     assert value(port, "whimbrel_gateways") == 1
     assert value(port, "whimbrel_waiting", kind="accept") == 0
+
+
+async def test_metrics_name_nobody_and_are_not_where_devices_come_in(
+    observed: Mesh, ports: dict[str, int]
+) -> None:
+    [gateway] = observed.gateway_addresses
+    one, other = await register_all(gateway, 2)
+    async with Device(one, gateway) as sender, Device(other, gateway) as reader:
+        for device in (sender, reader):
+            await device.hello()
+        await sender.accepted(a_send(other.user_id, b"the canary sings"))
+        await reader.until(lambda: len(reader.positions) == 1)
+        await reader.ack(1)
+        await sender.until(lambda: bool(sender.all("receipt")))
+    pages = []
+    for port in ports.values():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            pages.append(answer.read().lower())
+
+    of_people = [
+        form
+        for account in (one, other)
+        for form in (ulid_text(account.user_id), account.user_id.hex(), account.handle)
+    ]
+    for page in pages:
+        assert b"whimbrel_" in page
+        for form in (*of_people, "canary"):
+            assert form.lower().encode() not in page
+    devices = http.client.HTTPConnection(gateway, timeout=5)
+    devices.request("GET", "/metrics")
+    with pytest.raises((http.client.HTTPException, OSError)):
+        devices.getresponse()
+    devices.close()

@@ -77,6 +77,27 @@ def test_every_bad_file_and_every_bad_value_is_named_at_once_and_not_quoted(
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_certificates_for_the_metrics_that_are_not_whole_or_not_good_are_named(
+    service: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("hunter2")
+    for file in ("CERTIFICATE", "CA"):
+        name = f"WHIMBREL_{service}_TELEMETRY__PROMETHEUS_TLS__{file}"
+        monkeypatch.setenv(name, str(bad))
+
+    lines = complaints(service, capsys)
+
+    [told] = [line for line in lines if "prometheus_tls" in line]
+    assert "prometheus_tls: key missing" in told
+    assert "bad.pem holds no certificate" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_missing_file_is_named_at_once(
     service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,7 @@
 import asyncio
+import re
+import socket
+import ssl
 import subprocess
 import sys
 import timeit
@@ -11,8 +14,9 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from mesh import metrics
+from mesh.authority import Authority
 from mesh.errors import PermissionDenied
-from mesh.telemetry import OFF, TelemetrySettings, open_telemetry
+from mesh.telemetry import OFF, ScrapeTls, TelemetrySettings, open_telemetry
 
 
 def telemetry(**settings):
@@ -20,8 +24,6 @@ def telemetry(**settings):
 
 
 def free_port():
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
@@ -117,6 +119,90 @@ def test_prometheus_finds_what_was_counted():
     assert "} 42.0" in page
     with pytest.raises(OSError):
         scraped(port)
+
+
+@pytest.fixture
+def monitoring(tmp_path):
+    """The authority of who shows metrics and who scrapes; both have certificates."""
+    authority = Authority.at(tmp_path / "monitoring")
+    for name in ("metrics", "prometheus"):
+        authority.issue(name)
+    return authority
+
+
+def scrape_tls(authority):
+    folder = authority.ca.parent
+    return ScrapeTls(
+        certificate=folder / "metrics.pem", key=folder / "metrics-key.pem", ca=authority.ca
+    )
+
+
+def scraped_by(port, authority, certified_by=None):
+    """The page, by a client that trusts the authority; its own certificate is by another."""
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.check_hostname = False
+    if certified_by is not None:
+        folder = certified_by.ca.parent
+        context.load_cert_chain(folder / "prometheus.pem", folder / "prometheus-key.pem")
+    with urllib.request.urlopen(f"https://127.0.0.1:{port}/metrics", context=context) as answer:
+        return answer.read().decode()
+
+
+def shown_at(port):
+    """The certificate that the port shows."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+
+
+def test_with_certificates_the_metrics_are_for_those_alone_whom_the_authority_certifies(
+    monitoring, tmp_path
+):
+    port, other = free_port(), Authority.at(tmp_path / "other")
+    other.issue("prometheus")
+    with telemetry(prometheus_port=port, prometheus_tls=scrape_tls(monitoring)) as on:
+        on.counter(metrics.ACCEPTED).add(3)
+
+        assert "whimbrel_accepted_total{" in scraped_by(port, monitoring, monitoring)
+        for stranger in (None, other):
+            with pytest.raises(OSError):
+                scraped_by(port, monitoring, stranger)
+        with pytest.raises(OSError):  # whoever trusts another authority
+            scraped_by(port, other, monitoring)
+        with pytest.raises(OSError):
+            scraped(port)
+
+
+def test_certificates_of_the_metrics_are_renewed_and_bad_ones_left_alone_and_counted(monitoring):
+    port, tls = free_port(), scrape_tls(monitoring)
+    with telemetry(prometheus_port=port, prometheus_tls=tls):
+        first = tls.certificate.read_text()
+        assert shown_at(port) == first
+        monitoring.issue("metrics")
+        assert shown_at(port) == tls.certificate.read_text() != first
+
+        kept = tls.certificate.read_text()
+        tls.certificate.write_text("none")
+        assert shown_at(port) == kept
+        page = scraped_by(port, monitoring, monitoring)
+
+    assert "whimbrel_certificates_refused_total{" in page
+    assert re.search(r'whimbrel_certificate_expiry_seconds\{.*shown_to="monitoring"', page)
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_who_connects_to_the_metrics_and_says_nothing_keeps_nobody_waiting(monitoring, has_tls):
+    port = free_port()
+    settings = {"prometheus_tls": scrape_tls(monitoring)} if has_tls else {}
+    with (
+        telemetry(prometheus_port=port, **settings) as on,
+        socket.create_connection(("127.0.0.1", port)) as silent,
+    ):
+        on.counter(metrics.ACCEPTED).add(3)
+        page = scraped_by(port, monitoring, monitoring) if has_tls else scraped(port)
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it has not been sent away first
+            silent.recv(1)
+
+    assert "whimbrel_accepted_total{" in page
 
 
 @pytest.mark.parametrize("shape", ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"])
