@@ -43,6 +43,10 @@ _SCRAPING = {
     "cert": {"secret": {"name": "prometheus-tls", "key": "tls.crt"}},
     "keySecret": {"name": "prometheus-tls", "key": "tls.key"},
 }
+CLIENT_TLS = {
+    f"client_tls__{name}": {"secret": "whimbrel-clients", "key": key}
+    for name, key in (("certificate", "tls.crt"), ("key", "tls.key"))
+}
 # What is rendered in the tests: every switch is turned in one of them.
 VALUES: Mapping[str, Object] = {
     "defaults": {},
@@ -134,6 +138,20 @@ VALUES: Mapping[str, Object] = {
     },
     "an issuer that is there": {
         "certManager": {"enabled": True, "issuer": {"name": "mesh", "kind": "ClusterIssuer"}},
+    },
+    "TLS to the gateways": {
+        "services": {"gateway": {"files": CLIENT_TLS}},
+        "public": {"type": "LoadBalancer"},
+    },
+    "TLS through a Gateway": {
+        "services": {"gateway": {"files": CLIENT_TLS}},
+        "certManager": {"enabled": True, "operator": True},
+        "gatewayApi": {
+            "enabled": True,
+            "route": "TLSRoute",
+            "parentRefs": [{"name": "edge", "namespace": "edge", "sectionName": "tls"}],
+            "hostnames": ["chat.example.org", "*.chat.example.org"],
+        },
     },
     "one Postgres": {
         "stores": {

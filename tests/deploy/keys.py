@@ -4,8 +4,28 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.deploy.chart import ROOT
+
+# Where the chart mounts them.
+MOUNTED = "/run/secrets/whimbrel/"
+# What a Secret may hold, where not any text will do.
+_HELD = {"cdn_key": "00" * 32}
+# The files of a Secret of cert-manager, and the same ones as scripts/keys.py names them.
+_CERT_MANAGER = {"tls.crt": "{}.pem", "tls.key": "{}-key.pem", "ca.crt": "ca.pem"}
+
+
+def as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str:
+    """The value of a variable of a pod's, with files as good as those it names."""
+    value: str | None = variable.get("value")
+    if value is None:
+        setting = variable["name"].removeprefix(f"WHIMBREL_{service.upper()}_").lower()
+        return _HELD.get(setting, "held-by-a-secret")
+    if value.startswith(MOUNTED):
+        name = value.rpartition("/")[2]
+        return str(held(_CERT_MANAGER.get(name, name).format(service), directory))
+    return value.replace("$(POD_IP)", "192.0.2.1")
 
 
 def make_keys(directory: Path) -> Path:

@@ -79,8 +79,8 @@ def test_the_defaults_need_no_custom_resource_and_leave_out_no_safeguard() -> No
     } <= kinds
 
 
-def test_everything_makes_each_custom_resource() -> None:
-    kinds = {one["kind"] for one in rendered(VALUES["everything"])}
+def test_each_custom_resource_is_made_by_values_of_the_tests() -> None:
+    kinds = {one["kind"] for values in VALUES.values() for one in rendered(values)}
 
     assert set(_SCHEMAS) <= kinds
 
@@ -121,16 +121,28 @@ def test_a_drain_fits_the_grace(drain) -> None:
         assert spec["terminationGracePeriodSeconds"] >= waited + drained + 1 + 2 * 3
 
 
-def test_probes_ask_the_port_that_tells_the_health_and_nothing_else() -> None:
-    for name, spec in service_pods().items():
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_probes_ask_the_port_that_tells_the_health_and_nothing_else(values) -> None:
+    for name, spec in service_pods(values).items():
         [container] = spec["containers"]
         listening = environment(spec)[f"WHIMBREL_{name.upper()}_LISTEN"]["value"]
         port = int(listening.removeprefix("0.0.0.0:"))
         probed = environment(spec)[f"WHIMBREL_{name.upper()}_HEALTH_LISTEN"]["value"]
         health = int(probed.removeprefix("0.0.0.0:"))
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            assert container[probe]["grpc"] == {"port": health}
+            assert container[probe]["grpc"] == {"port": health} != {"port": port}
         assert {"name": "grpc", "containerPort": port} in container["ports"]
+
+
+def test_services_that_are_told_to_speak_plaintext_are_told_of_as_such() -> None:
+    files = {f"tls__{name}": None for name in ("certificate", "key", "ca")}
+    insecure = {"settings": {"tls__insecure": True}, "files": files}
+    plain = objects({"services": dict.fromkeys(TABLE, insecure)}, "Service")
+    secure = objects(None, "Service")
+
+    for name in TABLE.keys() - {"gateway"}:
+        assert plain[name]["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
+        assert secure[name]["spec"]["ports"][0]["appProtocol"] == "https"
 
 
 def test_pods_are_spread_over_zones_and_nodes() -> None:
@@ -257,3 +269,18 @@ def test_cert_manager_gives_each_service_the_name_by_which_others_know_it(values
         assert read == {(wanted["secretName"], key) for key in ("tls.crt", "tls.key", "ca.crt")}
         assert {"server auth", "client auth"} <= set(wanted["usages"])
         assert wanted["issuerRef"]["name"].removeprefix("chat-whimbrel-") in known
+
+
+def test_an_operator_is_certified_as_one_who_calls_if_that_is_asked_for() -> None:
+    made = objects(VALUES["TLS through a Gateway"], "Certificate")["operator"]["spec"]
+
+    assert "operator" not in objects(VALUES["everything"], "Certificate")
+    assert made["dnsNames"] == [identity("operator")]
+    assert made["usages"] == ["digital signature", "client auth"]
+    assert made["issuerRef"]["name"] == "chat-whimbrel-authority"
+    # No pod has it: whoever may read the Secret is an operator.
+    assert made["secretName"] not in {
+        volume["secret"]["secretName"]
+        for spec in service_pods(VALUES["TLS through a Gateway"]).values()
+        for volume in spec["volumes"]
+    }

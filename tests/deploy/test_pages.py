@@ -32,14 +32,18 @@ _OTHERS = frozenset(
         "buf",
         "cat",
         "cd",
+        "cp",
         "docker",
         "grep",
         "haproxy",
         "helm",
         "kubectl",
+        "mkdir",
+        "mv",
         "node",
         "npm",
         "psql",
+        "umask",
     ]
 )
 _SPOKEN_OF = frozenset({"job", "service", "deployment"})

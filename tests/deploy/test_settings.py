@@ -1,7 +1,6 @@
 """The chart and the compose file speak of settings that the services have, and of all they need."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +9,7 @@ from pydantic import BaseModel, SecretStr
 
 from mesh.settings import load
 from tests.deploy.chart import ROOT, SETTINGS, VALUES, environment, rendered, service_pods
-from tests.deploy.keys import held
-
-_FILES = "/run/secrets/whimbrel/"
-# What a Secret may hold, where not any text will do.
-_HELD = {"cdn_key": "00" * 32}
-
-# The files of a Secret of cert-manager, and the same ones as scripts/keys.py names them.
-_CERT_MANAGER = {"tls.crt": "{}.pem", "tls.key": "{}-key.pem", "ca.crt": "ca.pem"}
+from tests.deploy.keys import MOUNTED, as_in_a_pod
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -39,20 +31,9 @@ def test_a_service_starts_with_what_the_chart_tells_it(values, tmp_path, monkeyp
     for name, spec in service_pods(values).items():
         with monkeypatch.context() as patch:
             for variable, told in environment(spec).items():
-                patch.setenv(variable, _as_in_a_pod(name, told, tmp_path))
+                patch.setenv(variable, as_in_a_pod(name, told, tmp_path))
 
             load(SETTINGS[name])  # exits, naming it, if a setting is unknown, missing or wrong
-
-
-def _as_in_a_pod(service: str, variable: dict[str, Any], directory: Path) -> str:
-    value = variable.get("value")
-    if value is None:
-        setting = variable["name"].removeprefix(f"WHIMBREL_{service.upper()}_").lower()
-        return _HELD.get(setting, "held-by-a-secret")
-    if value.startswith(_FILES):
-        name = value.rpartition("/")[2]
-        return str(held(_CERT_MANAGER.get(name, name).format(service), directory))
-    return value.replace("$(POD_IP)", "192.0.2.1")
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
@@ -68,7 +49,7 @@ def test_each_file_that_a_setting_names_is_mounted_and_no_other_key_with_it(valu
 
         told = {one.get("value", "") for one in environment(spec).values()}
 
-        assert {value for value in told if value.startswith(_FILES)} == mounted
+        assert {value for value in told if value.startswith(MOUNTED)} == mounted
 
 
 @pytest.mark.parametrize(

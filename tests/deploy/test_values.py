@@ -4,8 +4,10 @@ import pytest
 from helm_python import Chart
 from helm_python.errors import HelmError
 
-from tests.deploy.chart import CHART, rendered
+from tests.deploy.chart import CHART, CLIENT_TLS, rendered
 
+_SECRET = {"secret": "whimbrel-clients", "key": "it"}
+_GATEWAY = {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["chat.example.org"]}
 _WRONG = {
     "no such value": ({"replicas": 3}, "'replicas' not allowed"),
     "no such service": ({"services": {"gatway": {}}}, "'gatway' not allowed"),
@@ -36,6 +38,34 @@ _WRONG = {
     ),
     "no peer": ({"networkPolicy": {"clients": [{}]}}, "at '/networkPolicy/clients/0'"),
     "no Gateway": ({"gatewayApi": {"enabled": True}}, "at '/gatewayApi/parentRefs'"),
+    "no route": (
+        {"gatewayApi": {"route": "TCPRoute"}},
+        "at '/gatewayApi/route'",
+    ),
+    "no name to go by": (
+        {"gatewayApi": {"enabled": True, "route": "TLSRoute", "parentRefs": [{"name": "edge"}]}},
+        "at '/gatewayApi/hostnames'",
+    ),
+    "nothing to pass through to": (
+        {"gatewayApi": {**_GATEWAY, "route": "TLSRoute"}},
+        "gatewayApi.route: TLSRoute needs services.gateway.files: client_tls__certificate",
+    ),
+    "TLS ended twice": (
+        {"gatewayApi": _GATEWAY, "services": {"gateway": {"files": CLIENT_TLS}}},
+        "gatewayApi.route: GRPCRoute reaches gateways in plaintext",
+    ),
+    "half of a certificate": (
+        {"services": {"gateway": {"files": {"client_tls__certificate": _SECRET}}}},
+        "at '/services/gateway/files'",
+    ),
+    "half of a key": (
+        {"services": {"gateway": {"files": {"client_tls__key": _SECRET}}}},
+        "at '/services/gateway/files'",
+    ),
+    "nobody to certify the operator": (
+        {"certManager": {"operator": True}},
+        "at '/certManager/enabled'",
+    ),
     "no way past the pooler": (
         {"stores": {"postgres": {"enabled": True, "pooler": {"enabled": True}}}},
         "stores.postgres.pooler needs services.media: direct_database",

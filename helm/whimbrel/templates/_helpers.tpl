@@ -40,6 +40,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* What a service speaks on its port, by the name that Kubernetes has for it. */}}
+{{- define "whimbrel.protocol" -}}
+{{- $shown := "tls__certificate" }}
+{{- if .told.isPublic }}{{ $shown = "client_tls__certificate" }}{{ end }}
+{{- if index .files $shown }}https{{ else }}kubernetes.io/h2c{{ end }}
+{{- end }}
+
 {{/* A value as the environment has it: a whole number, which YAML reads as a float, without exponent. */}}
 {{- define "whimbrel.text" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
