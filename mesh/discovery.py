@@ -22,7 +22,8 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import Unavailable
 from mesh.instances import Instance
 from mesh.replica import Entries, Replica
-from mesh.store_tls import PLAINTEXT, StoreTls
+from mesh.store_tls import PLAINTEXT, Renewing, StoreTls
+from mesh.telemetry import OFF, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -127,9 +128,11 @@ class Discovery:
         timeout: timedelta = _TIMEOUT,
         clock: Clock | None = None,
         on_reachable: Callable[[bool], None] | None = None,
+        telemetry: Telemetry = OFF,
     ) -> None:
         self._endpoint = endpoint
         self._tls = tls
+        self._telemetry = telemetry
         self._prefix = prefix.rstrip("/")
         self._lease_seconds = int(lease.total_seconds())
         self._timeout = timeout.total_seconds()
@@ -145,7 +148,7 @@ class Discovery:
         self.registered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._etcd = _Etcd(self._endpoint, self._tls, self._timeout)
+        self._etcd = _Etcd(self._endpoint, self._tls, self._timeout, self._telemetry)
         await self._tasks.__aenter__()
         return self
 
@@ -319,26 +322,36 @@ class _LeaseLost(Exception):
 
 
 class _Etcd:
-    """The six calls of etcd that discovery needs, each with a deadline."""
+    """The six calls of etcd that discovery needs, each with a deadline.
 
-    def __init__(self, endpoint: str, tls: StoreTls, timeout: float) -> None:
+    A call is made with the files of `tls` as they are; watches that are open go on with what they
+    were opened with, until they end.
+    """
+
+    def __init__(self, endpoint: str, tls: StoreTls, timeout: float, telemetry: Telemetry) -> None:
         self._timeout = timeout
-        credentials = tls.credentials()
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(endpoint, credentials, options=_OPTIONS)
-        self._kv = rpc.KVStub(self._channel)
-        self._lease = rpc.LeaseStub(self._channel)
-        self._watch = rpc.WatchStub(self._channel)
+        self._newest = Renewing(
+            tls.files, lambda: _Connection(endpoint, tls.credentials()), telemetry=telemetry
+        )
+        self._connections = [self._newest.now()]
 
     async def close(self) -> None:
-        await self._channel.close()
+        for connection in self._connections:
+            await connection.channel.close()
+
+    async def _connection(self) -> "_Connection":
+        newest = self._newest.now()
+        if newest is not self._connections[-1]:
+            ended = [one for one in self._connections if one.is_idle]
+            self._connections = [one for one in self._connections if one not in ended] + [newest]
+            for one in ended:
+                await one.channel.close()
+        return newest
 
     async def read(self, prefix: str, end: bytes) -> tuple[dict[str, bytes], int]:
         """All entries, by what follows the prefix, and the revision at which they stood so."""
         request = rpc.RangeRequest(key=prefix.encode(), range_end=end)
-        answer = await self._kv.Range(request, timeout=self._timeout)
+        answer = await (await self._connection()).kv.Range(request, timeout=self._timeout)
         entries = {kv.key.decode()[len(prefix) :]: kv.value for kv in answer.kvs}
         return entries, answer.header.revision
 
@@ -349,7 +362,7 @@ class _Etcd:
         request = rpc.WatchCreateRequest(
             key=prefix.encode(), range_end=end, start_revision=revision
         )
-        watch = self._watch.Watch(metadata=_NEEDS_LEADER)
+        watch = (await self._connection()).watch.Watch(metadata=_NEEDS_LEADER)
         try:
             async with asyncio.timeout(self._timeout):
                 await watch.write(rpc.WatchRequest(create_request=request))
@@ -362,25 +375,44 @@ class _Etcd:
             watch.cancel()
 
     async def grant(self, seconds: int) -> int:
-        answer = await self._lease.LeaseGrant(
-            rpc.LeaseGrantRequest(TTL=seconds), timeout=self._timeout
-        )
+        lease = (await self._connection()).lease
+        answer = await lease.LeaseGrant(rpc.LeaseGrantRequest(TTL=seconds), timeout=self._timeout)
         return int(answer.ID)
 
     async def refresh(self, lease_id: int) -> bool:
         """Whether the lease lives on."""
         # One request a stream, closed by us: a long stream would need its own repair.
         requests = [rpc.LeaseKeepAliveRequest(ID=lease_id)]
-        async for answer in self._lease.LeaseKeepAlive(requests, timeout=self._timeout):
+        lease = (await self._connection()).lease
+        async for answer in lease.LeaseKeepAlive(requests, timeout=self._timeout):
             return bool(answer.TTL > 0)
         return False
 
     async def revoke(self, lease_id: int) -> None:
-        await self._lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=self._timeout)
+        lease = (await self._connection()).lease
+        await lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=self._timeout)
 
     async def put(self, key: str, value: bytes, *, lease_id: int = 0) -> None:
         request = rpc.PutRequest(key=key.encode(), value=value, lease=lease_id)
-        await self._kv.Put(request, timeout=self._timeout)
+        await (await self._connection()).kv.Put(request, timeout=self._timeout)
+
+
+class _Connection:
+    """A channel, which keeps the credentials that it was made with, and what is called by it."""
+
+    def __init__(self, endpoint: str, credentials: grpc.ChannelCredentials | None) -> None:
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+        else:
+            self.channel = grpc.aio.secure_channel(endpoint, credentials, options=_OPTIONS)
+        self.kv = rpc.KVStub(self.channel)
+        self.lease = rpc.LeaseStub(self.channel)
+        self.watch = rpc.WatchStub(self.channel)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its connection has ended; nobody has called by it since."""
+        return self.channel.get_state() is grpc.ChannelConnectivity.IDLE
 
 
 def _why(error: grpc.aio.AioRpcError | TimeoutError) -> str:

@@ -44,7 +44,7 @@ class ServiceSettings(Settings):
     etcd_prefix: str = "/whimbrel"
     """What every key in etcd begins with."""
     etcd_tls: StoreTls = PLAINTEXT
-    """TLS with etcd; read at the start only."""
+    """TLS with etcd."""
     tls: TlsSettings = TlsSettings()
     """Who this instance is to other services."""
     health_listen: str = ""
@@ -180,6 +180,7 @@ async def opened(settings: ServiceSettings, service: str) -> AsyncIterator[Proce
             prefix=settings.etcd_prefix,
             tls=settings.etcd_tls,
             on_reachable=lambda is_well: health.dependency("etcd", is_well=is_well),
+            telemetry=telemetry,
         )
         identity = Identity(settings.tls, service, telemetry=telemetry)
         if not identity.is_secure:

@@ -5,7 +5,7 @@ are made with them; streams on old connections go on until they end by themselve
 not good are left alone, said once and counted, and what was read before goes on being used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,7 +133,7 @@ class Renewed:
         self._files = [path for path in files if path is not None]
         self._read = read
         self._certificates = None if is_plaintext else read()
-        self._seen = self._stamps()
+        self._seen = stamps(self._files)
         self._listeners: list[Callable[[], None]] = []
         self._refused = telemetry.counter(CERTIFICATES_REFUSED)
         if self._certificates is not None:
@@ -180,10 +180,10 @@ class Renewed:
 
     def renew(self) -> None:
         """The same, for those who have no loop."""
-        stamps = self._stamps()
-        if self._certificates is None or stamps == self._seen:
+        seen = stamps(self._files)
+        if self._certificates is None or seen == self._seen:
             return
-        self._seen = stamps
+        self._seen = seen
         try:
             self._certificates = self._read()
         except (OSError, ValueError) as error:
@@ -197,17 +197,6 @@ class Renewed:
         log.info("certificates renewed", expires_at=self._certificates.expires_at.isoformat())
         for listener in [*self._listeners]:
             listener()
-
-    def _stamps(self) -> list[tuple[int, int, int]]:
-        stamps = []
-        for path in self._files:
-            try:
-                about = path.stat()
-            except OSError:
-                stamps.append((0, 0, 0))
-            else:
-                stamps.append((about.st_ino, about.st_mtime_ns, about.st_size))
-        return stamps
 
     def _seconds_left(self) -> float:
         if self._certificates is None:
@@ -286,6 +275,19 @@ def peer_of(context: Any, *, is_secure: bool) -> str:
 def _configuration(certificates: Certificates) -> Any:
     pair = (certificates.key, certificates.chain)
     return grpc.ssl_server_certificate_configuration([pair], certificates.ca)
+
+
+def stamps(files: Iterable[Path]) -> list[tuple[int, int, int]]:
+    """What differs when a file was changed, or another one put in its place."""
+    found = []
+    for path in files:
+        try:
+            about = path.stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((about.st_ino, about.st_mtime_ns, about.st_size))
+    return found
 
 
 def certificates_in(pem: bytes, path: Path) -> list[x509.Certificate]:

@@ -8,7 +8,6 @@ import httpx
 from mesh.clock import Clock, SystemClock
 from mesh.postgres import Pool, open_pool
 from mesh.service import opened
-from mesh.store_tls import trusting
 from mesh.tasks import periodically
 from svc_media.allowance import Allowance
 from svc_media.dependencies import OnHealth, silent
@@ -18,6 +17,7 @@ from svc_media.retention import Retention
 from svc_media.servicer import MediaServicer
 from svc_media.settings import Settings
 from svc_media.store import MediaStore
+from svc_media.transport import transport
 from whimbrel.media.v1 import media_pb2_grpc
 
 SERVICE = "media"
@@ -37,7 +37,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         http = await stack.enter_async_context(
             httpx.AsyncClient(
-                timeout=_STORE_SECONDS, trust_env=False, verify=trusting(settings.s3_ca)
+                timeout=_STORE_SECONDS,
+                trust_env=False,
+                transport=transport(settings.s3_ca, telemetry=process.telemetry),
             )
         )
         on_health = process.health.dependency

@@ -9,9 +9,9 @@ from mesh.clock import SystemClock
 from mesh.errors import Unavailable
 from mesh.migrations import MigrationRefused, apply, migrations_of, prepare_for_pooler
 from mesh.postgres import STORE_ERRORS
-from mesh.store_tls import trusting
 from svc_media.objects import ObjectStore
 from svc_media.settings import StoreSettings
+from svc_media.transport import transport
 
 
 async def prepare(settings: StoreSettings) -> None:
@@ -20,7 +20,7 @@ async def prepare(settings: StoreSettings) -> None:
     await apply("media", dsn, migrations_of("svc_media"))
     if settings.direct_database:
         await prepare_for_pooler(dsn)
-    async with httpx.AsyncClient(trust_env=False, verify=trusting(settings.s3_ca)) as http:
+    async with httpx.AsyncClient(trust_env=False, transport=transport(settings.s3_ca)) as http:
         objects = ObjectStore(settings.bucket, http, SystemClock())
         await objects.make_bucket(keep=settings.longest_kept + timedelta(days=1))
 

@@ -253,6 +253,74 @@ async def test_etcd_is_not_spoken_to_unless_both_are_who_they_say(etcd, files, w
         assert "CERTIFICATE_VERIFY_FAILED" in told["why"]
 
 
+@pytest.fixture
+def held(tmp_path: Path) -> StoreTls:
+    """Where an instance's files are: a test puts others' there."""
+    return StoreTls.model_construct(
+        ca=tmp_path / "ca.pem", certificate=tmp_path / "it.pem", key=tmp_path / "it-key.pem"
+    )
+
+
+def _put(held: StoreTls, others: StoreTls) -> None:
+    for place, file in zip(held.files, others.files, strict=True):
+        shutil.copy(file, place.with_suffix(".new"))
+        place.with_suffix(".new").replace(place)
+
+
+async def test_an_instance_that_etcd_refused_is_let_in_with_new_files(etcd, files, held):
+    _put(held, files.stranger)
+    lost = asyncio.Event()
+
+    async with Discovery(
+        etcd, tls=held, prefix="/let-in", on_reachable=lambda is_well: is_well or lost.set()
+    ) as discovery:
+        discovery.register(INSTANCE)
+        async with asyncio.timeout(20):
+            await lost.wait()
+        assert not discovery.registered.is_set()
+
+        _put(held, files.mine)
+
+        async with asyncio.timeout(20):
+            await discovery.registered.wait()
+
+
+async def test_new_files_are_used_for_new_calls_to_etcd_and_a_watch_goes_on(etcd, files, held):
+    _put(held, files.mine)
+
+    async with (
+        Discovery(etcd, tls=held, prefix="/goes-on") as here,
+        Discovery(etcd, tls=files.mine, prefix="/goes-on") as there,
+    ):
+        view, seen = here.watch_value("value"), asyncio.Event()
+        view.on_change(lambda value: seen.set() if value == b"new" else None)
+        async with asyncio.timeout(20):
+            await view.synced.wait()
+        await here.put_value("value", b"old")
+
+        _put(held, files.stranger)
+
+        with pytest.raises(Unavailable):
+            await here.put_value("value", b"never")
+        await there.put_value("value", b"new")
+        async with asyncio.timeout(20):
+            await seen.wait()
+
+
+async def test_files_for_etcd_that_are_not_good_are_left_alone(etcd, files, held):
+    _put(held, files.mine)
+
+    async with Discovery(etcd, tls=held, prefix="/left-alone") as here:
+        with capture_logs() as logs:
+            held.key.write_text("hunter2")
+            await here.put_value("value", b"1")
+            await here.put_value("value", b"2")
+
+    [told] = logs
+    assert told["event"] == "certificates are not good: going on with the old ones"
+    assert told["why"] == f"{held.key} holds no private key"
+
+
 def test_an_operator_shows_a_certificate_to_etcd_too(etcd, files):
     trusting = ["limits", "--etcd", etcd, "--etcd-ca", str(files.ca)]
     showing = ["--etcd-certificate", str(files.mine.certificate)]

@@ -11,7 +11,6 @@ import pytest
 
 from mesh.ids import parse_ulid
 from mesh.postgres import Pool, fetch, open_pool
-from mesh.store_tls import trusting
 from mesh.testing import ManualClock
 from svc_media.app import build
 from svc_media.grants import Granted, Grants
@@ -19,6 +18,7 @@ from svc_media.model import PART_BYTES, Draft
 from svc_media.preparing import prepare
 from svc_media.retention import Retention
 from svc_media.settings import Settings
+from svc_media.transport import transport
 from tests.svc_media.store import settings_of
 
 
@@ -72,7 +72,7 @@ async def service(database, s3_url, more_settings) -> AsyncIterator[Service]:
     clock = ManualClock(datetime.now(UTC))
     async with (
         open_pool(settings.dsn, size=4, application_name="test") as pool,
-        httpx.AsyncClient(trust_env=False, verify=trusting(settings.s3_ca)) as http,
+        httpx.AsyncClient(trust_env=False, transport=transport(settings.s3_ca)) as http,
     ):
         grants, retention = build(settings, pool, http, clock)
         yield Service(grants, retention, clock, http, pool, settings)

@@ -1,20 +1,25 @@
 """Files through an object store that ends TLS, certified by an authority of the operator's own."""
 
 import os
+import shutil
 import ssl
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from mesh.authority import Authority
+from mesh.clock import SystemClock
 from mesh.ids import new_ulid
 from mesh.settings import load
-from svc_media.objects import ObjectStoreUnavailable
+from svc_media.objects import ObjectStore, ObjectStoreUnavailable
 from svc_media.preparing import prepare
 from svc_media.settings import StoreSettings
+from svc_media.transport import transport
 from tests.svc_media.conftest import Service, media_id_of
 from tests.svc_media.store import settings_of
 from whimbrel_cli.stack.ports import LOOPBACK
@@ -80,6 +85,29 @@ async def test_a_file_goes_up_and_comes_down_through_tls(service: Service) -> No
 
     assert {httpx.URL(one).scheme for one in (url, granted.puts[0].url)} == {"https"}
     assert (await service.http.get(url)).content == content
+
+
+async def test_authorities_that_were_exchanged_are_asked_from_then_on(
+    s3_url, authority, tmp_path
+) -> None:
+    ca, told = tmp_path / "ca.pem", settings_of(s3_url)
+    shutil.copy(authority.ca, ca)
+    settings = StoreSettings(database="x", s3_ca=ca, **told)
+    async with httpx.AsyncClient(trust_env=False, transport=transport(ca)) as http:
+        objects = ObjectStore(settings.bucket, http, SystemClock())
+        await objects.make_bucket(keep=timedelta(days=1))
+
+        shutil.copy(Authority.at(tmp_path / "another").ca, ca)
+        with pytest.raises(ObjectStoreUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await objects.make_bucket(keep=timedelta(days=1))
+
+        shutil.copy(authority.ca, ca)
+        await objects.make_bucket(keep=timedelta(days=1))
+
+        with capture_logs() as logs:
+            ca.write_text("none")
+            await objects.make_bucket(keep=timedelta(days=1))
+    assert [one["why"] for one in logs] == [f"{ca} holds no certificate"]
 
 
 @pytest.mark.parametrize("trusted", ["another", None])
