@@ -101,41 +101,73 @@ async def test_the_owner_chooses_who_finds_the_account(
     assert await both_ways(finding, alice_id) == [True] * 3
 
 
-async def test_unknown_hidden_and_blocked_are_answered_alike(
-    strict, finding, alice, alice_id, mallory, shards, monkeypatch
+_LOOKS = "SELECT relname, seq_scan + coalesce(idx_scan, 0) FROM pg_stat_xact_user_tables"
+
+
+class Watched:
+    """A shard's connection; it notes each statement, and how often that looks into which table."""
+
+    def __init__(self, connection, noted: list) -> None:
+        self._connection, self._noted = connection, noted
+
+    async def fetch(self, statement, *arguments):
+        # Counted within a transaction, as nothing else is told of it then.
+        async with self._connection.transaction():
+            before = dict(await self._connection.fetch(_LOOKS))
+            rows = await self._connection.fetch(statement, *arguments)
+            after = dict(await self._connection.fetch(_LOOKS))
+        looks = {table: count - before.get(table, 0) for table, count in after.items()}
+        self._noted.append((statement, {table: n for table, n in looks.items() if n}))
+        return rows
+
+
+async def test_unknown_hidden_and_blocked_are_answered_alike_and_by_the_same_steps(
+    strict, finding, alice, alice_id, shards, monkeypatch
 ) -> None:
     blocked = random_id()
     own = alice.caller(type("Access", (), {"user_id": alice_id}))
     await strict.personal.block(own, blocked)
-    asked = []
+    steps = []
     on_slot = shards.on_slot
 
-    async def counted(slot, work):
-        asked.append(slot)
-        return await on_slot(slot, work)
+    async def watched(slot, work):
+        return await on_slot(slot, lambda connection: work(Watched(connection, steps)))
 
-    monkeypatch.setattr(shards, "on_slot", counted)
+    monkeypatch.setattr(shards, "on_slot", watched)
 
-    async def answer(caller, **name):
-        asked.clear()
+    async def looked_up(caller, **name):
+        steps.clear()
         with pytest.raises(HandleUnknown) as refusal:
             await finding.look_up(caller, **name)
         error = refusal.value
-        return type(error), error.message, error.metadata, error.retry_after, len(asked)
+        return type(error), error.message, error.metadata, error.retry_after, list(steps)
 
-    answers = [
-        await answer(blocked, handle="alice"),
-        await answer(blocked, phone_number=NUMBER),
-        await answer(SOMEBODY, handle="nobody"),
-        await answer(SOMEBODY, phone_number="+4915100000000"),
-    ]
+    async def discovered(caller, number):
+        steps.clear()
+        return await finding.discover(caller, [hashed(number)]), list(steps)
+
+    async def answers(caller, handle="alice", number=NUMBER):
+        return [
+            await looked_up(caller, handle=handle),
+            await looked_up(caller, phone_number=number),
+            await discovered(caller, number),
+        ]
+
+    unknown = await answers(SOMEBODY, "nobody", "+4915100000000")
+    to_blocked = await answers(blocked)
     await strict.personal.set_privacy(own, Privacy(Audience.NOBODY, Audience.NOBODY))
-    answers.append(await answer(SOMEBODY, handle="alice"))
+    hidden = await answers(SOMEBODY)
+    await strict.personal.set_privacy(own, Privacy(Audience.CONTACTS, Audience.CONTACTS))
+    to_strangers = await answers(SOMEBODY)
     await strict.deleting.delete(own)
-    answers.append(await answer(SOMEBODY, handle="alice"))
+    deleted = await answers(SOMEBODY)
 
-    assert answers == [answers[0]] * len(answers)
-    assert answers[0][-1] == 3
+    assert [to_blocked, hidden, to_strangers, deleted] == [unknown] * 4
+    assert [looks for _, looks in unknown[0][-1]] == [
+        {"slot": 1, "handle": 1},
+        {"slot": 1, "block": 1, "account": 1},
+        {"slot": 1, "conversation": 1},
+    ]
 
 
 async def test_a_day_s_budget_is_of_distinct_targets(shards, redis) -> None:
