@@ -55,11 +55,12 @@ class StoreTls(Section):
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """For a channel of gRPC; None: plaintext. Raises OSError, ValueError."""
-        if demand_good(self).ca is None:
+        ca = demand_good(self).ca
+        if ca is None:
             return None
         chain = self.certificate.read_bytes() if self.certificate else None
         key = self.key.read_bytes() if self.key else None
-        return grpc.ssl_channel_credentials(self.ca.read_bytes(), key, chain)
+        return grpc.ssl_channel_credentials(ca.read_bytes(), key, chain)
 
 
 PLAINTEXT = StoreTls()
