@@ -141,6 +141,11 @@ class OnTelemetry:
         span = self._tracer.start_span(name, context, links=linked)
         return _StartedSpan(span) if span.is_recording() else None
 
+    def start_in_call(self, name: str) -> "_StartedSpan | None":
+        if not trace.get_current_span().is_recording():
+            return None
+        return _StartedSpan(self._tracer.start_span(name))
+
     def trace_context(self) -> str:
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)

@@ -131,6 +131,12 @@ class Telemetry(Protocol):
         messages that are sampled, when it is kept as they are.
         """
 
+    def start_in_call(self, name: str) -> OpenSpan | None:
+        """A span of a message's trace, under the call that is served; None if that is not kept.
+
+        So the caller decides, by its traceparent; the share of `sampled`, if it has none.
+        """
+
     def trace_context(self) -> str:
         """The current span as W3C traceparent, for a queue hop; empty when there is none."""
 
@@ -170,6 +176,9 @@ class _Off:
     def start(
         self, name: str, parent: bytes = b"", *, links: Sequence[bytes] = ()
     ) -> OpenSpan | None:
+        return None
+
+    def start_in_call(self, name: str) -> OpenSpan | None:
         return None
 
     def counter(self, metric: Metric) -> Counter:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import structlog
 from mesh.access import caller
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument, ResourceExhausted, Unavailable
-from mesh.ids import slot_of
+from mesh.ids import slot_of, ulid_text
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
 from svc_message.attach import GatewayRequests, receipt_row
@@ -152,6 +152,21 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         self, request: message_pb2.SendRequest, context: Context
     ) -> message_pb2.SendResponse:
         sender_id = await self._service_account(caller())
+        span = self._telemetry.start_in_call("send")
+        if span is None:
+            return await self._send(request, sender_id)
+        try:
+            response = await self._send(request, sender_id, (span.trace,))
+            span.set("answer", response.WhichOneof("outcome") or "")
+            if response.HasField("accepted"):
+                span.set("message.id", ulid_text(response.accepted.message_id))
+        finally:
+            span.end()
+        return response
+
+    async def _send(
+        self, request: message_pb2.SendRequest, sender_id: bytes, traces: Sequence[bytes] = ()
+    ) -> message_pb2.SendResponse:
         now = self._clock.now()
         if not request.send.HasField("first_tried_at"):
             fill_time(request.send.first_tried_at, now)
@@ -162,9 +177,10 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         if isinstance(send, Refusal):
             answered.set_result((None, send))
         elif isinstance(send, GroupSend):
+            send.traces = traces
             self._groups.accept(send, _into(answered))
         else:
-            send.is_of_team = True
+            send.traces, send.is_of_team = traces, True
             self._accepting.accept(send, _into(answered))
         first, refusal = await answered
         client_message_id = request.send.client_message_id

@@ -14,14 +14,17 @@ from svc_message.shards.layout import first_owners
 from tests.e2e.device import Device, a_send
 from tests.e2e.groups import a_group_send, make_group
 from tests.e2e.meshes import lasting_mesh
-from tests.e2e.people import Account, register, register_all
+from tests.e2e.people import CALL_SECONDS, Account, register, register_all
 from tests.faults.town import eventually
+from tests.tls import calling_as
+from whimbrel.message.v1 import message_pb2, message_pb2_grpc
 from whimbrel_cli.main import app
 from whimbrel_cli.observing.command import Untraced, steps_of
 from whimbrel_cli.observing.spans import Step, read_spans
 from whimbrel_cli.stack.environment import observed_folder
 from whimbrel_cli.stack.mesh import Mesh
 
+_TEAM_CALL = "whimbrel.message.v1.MessageService/Send"
 _CANARY = b"the canary sings of what nobody else may read"
 
 
@@ -33,25 +36,38 @@ def observed() -> Iterator[Mesh]:
 
 async def _pair(mesh: Mesh, *, across: bool) -> tuple[Account, Account]:
     """Two people on two shards, or on one; their conversation lives with the first of them."""
-    owners = first_owners(["shard-0", "shard-1"])
     one = await register(mesh.gateway_addresses[0])
     while True:
         other = await register(mesh.gateway_addresses[0])
-        shards = {owners[slot_of(account.user_id)].shard for account in (one, other)}
-        if (len(shards) == 2) == across:
+        if (len(_shards_of(one.user_id, other.user_id)) == 2) == across:
             _, home = direct_conversation(one.user_id, other.user_id)
             return (one, other) if home == slot_of(one.user_id) else (other, one)
 
 
-def _path_to(steps: list[Step], name: str) -> list[Step]:
-    """The steps from the root down to the first of the name."""
+def _paths_to(steps: list[Step], name: str) -> Iterator[list[Step]]:
+    """The steps from the root down to each of the name."""
     for step in steps:
         if step.said.name == name:
-            return [step]
-        below = _path_to(step.next, name)
-        if below:
-            return [step, *below]
-    return []
+            yield [step]
+        else:
+            yield from ([step, *below] for below in _paths_to(step.next, name))
+
+
+def _path_to(steps: list[Step], name: str) -> list[Step]:
+    """The steps from the root down to the first of the name."""
+    return next(_paths_to(steps, name), [])
+
+
+def _hops(path: list[Step]) -> list[str]:
+    return [f"{step.said.service}/{step.said.name}" for step in path]
+
+
+def _shards_of(*users: bytes) -> set[str]:
+    return {_shard_of(slot_of(user_id)) for user_id in users}
+
+
+def _shard_of(slot: int) -> str:
+    return first_owners(["shard-0", "shard-1"])[slot].shard
 
 
 def _names(steps: list[Step]) -> Counter[str]:
@@ -60,12 +76,12 @@ def _names(steps: list[Step]) -> Counter[str]:
     return sum((_names(step.next) for step in steps), names)
 
 
-async def _way(mesh: Mesh, message_id: str, *, until: str) -> list[Step]:
+async def _way(mesh: Mesh, message_id: str, *, until: str, root: str = "send") -> list[Step]:
     def is_there() -> bool:
         try:
             # Each process tells of its own in its own time.
             path = _path_to(steps_of(mesh.data, message_id), until)
-            return bool(path) and path[0].said.name == "send"
+            return bool(path) and path[0].said.name == root
         except Untraced:
             return False
 
@@ -100,10 +116,9 @@ async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_re
     assert len(steps) == 1
     path = _path_to(steps, "receipt")
     assert len({step.said.trace for step in path}) == 1
-    hops = [f"{step.said.service}/{step.said.name}" for step in path]
     copy = ["message/copy"] if across else []
     merge = ["message/merge"] if across else []
-    assert hops == [
+    assert _hops(path) == [
         "gateway/send",
         "message/accept",
         *copy,
@@ -140,8 +155,7 @@ async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(observe
         await eventually(lambda: _names(steps_of(observed.data, name))["receipt"] == 2)
 
     steps = steps_of(observed.data, name)
-    hops = [f"{step.said.service}/{step.said.name}" for step in _path_to(steps, "receipt")]
-    assert hops == [
+    assert _hops(_path_to(steps, "receipt")) == [
         "gateway/send",
         "message/accept-group",
         "message/fan-out",
@@ -155,8 +169,7 @@ async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(observe
         "message/route",
         "gateway/receipt",
     ]
-    owners = first_owners(["shard-0", "shard-1"])
-    shards = {owners[slot_of(one.user_id)].shard for one in (ann, ben, cid)}
+    shards = _shards_of(ann.user_id, ben.user_id, cid.user_id)
     twice = dict.fromkeys(("deliver", "merge", "tally", "put-tally", "receipt"), 2)
     once = {"send": 1, "accept-group": 1, "fan-out": len(shards)}
     assert _names(steps) == {**once, **twice, "ack": 4, "route": 4}
@@ -185,6 +198,65 @@ async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_se
     sent = [step.said.name for step in path[: path.index(gap)]]
     assert sent == ["send", "accept", "accept", "copy"]
     assert gap.said.trace != path[0].said.trace
+
+
+@pytest.mark.parametrize("is_kept", [None, True, False], ids=["none", "kept", "not kept"])
+async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
+    observed: Mesh, is_kept: bool | None
+) -> None:
+    person = await register(observed.gateway_addresses[0])
+    trace, span = random_id().hex(), random_id().hex()[:16]
+    named = () if is_kept is None else (("traceparent", f"00-{trace}-{span}-{is_kept:02x}"),)
+    async with (
+        Device(person, observed.gateway_addresses[1]) as reader,
+        calling_as(observed, "billing") as channel,
+    ):
+        await reader.hello()
+        stub = message_pb2_grpc.MessageServiceStub(channel)
+        answers = []
+        # Of the first one it is asked whether its recipient exists; the last one is traced always.
+        for metadata in ((), named, named if is_kept else ()):
+            request = message_pb2.SendRequest(send=a_send(person.user_id, _CANARY))
+            answers.append(await stub.Send(request, metadata=metadata, timeout=CALL_SECONDS))
+            envelopes = await reader.delivered(len(answers))
+            await reader.ack(len(answers))
+    _, name, later = (ulid_text(answer.accepted.message_id) for answer in answers)
+    team = envelopes[0].sender_user_id
+    _, home = direct_conversation(team, person.user_id)
+    copy = ["message/copy"] if _shards_of(person.user_id) != {_shard_of(home)} else []
+    merge = ["message/merge"] if len(_shards_of(person.user_id, team)) == 2 else []
+    both = {"ack": 2, "merge": len(merge)}
+
+    async def is_told(message: str) -> bool:
+        told = _names(await _way(observed, message, until="ack", root=_TEAM_CALL))
+        return both.items() <= {"merge": 0, **told}.items()
+
+    await eventually(lambda: is_told(later))
+    if is_kept is False:
+        with pytest.raises(Untraced):
+            steps_of(observed.data, name)
+        return
+    await eventually(lambda: is_told(name))
+    steps = steps_of(observed.data, name)
+    assert _names(steps)["send"] == 1  # of whatever else the call's trace holds, nothing
+    path = _path_to(steps, "ack")
+    while path[-1].next:
+        path += path[-1].next
+    assert len({step.said.trace for step in path}) == 1
+    assert _hops(path) == [
+        f"message/{_TEAM_CALL}",
+        "message/send",
+        "message/accept",
+        *copy,
+        "message/route",
+        "gateway/deliver",
+        "gateway/ack",
+        "message/ack",
+        *merge,
+    ]
+    assert path[1].said.attributes == {"answer": "accepted", "message.id": name}
+    if is_kept:
+        assert (path[0].said.trace, path[0].said.parent) == (trace, span)
 
 
 async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(observed: Mesh) -> None:

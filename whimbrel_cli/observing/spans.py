@@ -58,12 +58,29 @@ def _read(path: Path) -> Iterator[Said]:
 
 
 def way_of(spans: Sequence[Said], message_id: str) -> list[Said]:
-    """The spans of the message's trace, and of those that its deliveries began after a gap.
+    """The spans that led to those that name the message, and all that these led to.
 
     A batch links to the message, too, and is left out: its spans say how large it was.
     """
-    traces = {span.trace for span in spans if span.attributes.get(MESSAGE_ID) == message_id}
-    return sorted((span for span in spans if span.trace in traces), key=lambda span: span.began)
+    by_place = {(span.trace, span.span): span for span in spans}
+    below: dict[tuple[str, str], list[Said]] = {}
+    for span in spans:
+        below.setdefault((span.trace, span.parent), []).append(span)
+    found = [span for span in spans if span.attributes.get(MESSAGE_ID) == message_id]
+    before: dict[tuple[str, str], Said] = {}
+    for span in found:
+        above = by_place.get((span.trace, span.parent))
+        while above is not None:
+            before[above.trace, above.span] = above
+            above = by_place.get((above.trace, above.parent))
+    after: dict[tuple[str, str], Said] = {}
+    while found:
+        span = found.pop()
+        place = (span.trace, span.span)
+        if place not in after:
+            after[place] = span
+            found += below.get(place, ())
+    return sorted((before | after).values(), key=lambda span: span.began)
 
 
 @dataclass(frozen=True)
