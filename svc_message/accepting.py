@@ -131,7 +131,9 @@ class Accepting:
         if not sends:
             return []
         await self._references.note_those_of(shard, sends)
-        await note_traces(self._stores[shard], sends, [send.recipient_slot for send in sends])
+        await note_traces(
+            self._stores[shard].traces, sends, [send.recipient_slot for send in sends]
+        )
         self._failpoints.hit("accept.before_commit")
         results = await self._stores[shard].accept(sends)
         self._failpoints.hit("accept.after_commit")

@@ -85,18 +85,23 @@ class Inbox:
     async def _page(self, shard: str, pages: Sequence[PageRequest]) -> Sequence[PageResult]:
         results = await self._stores[shard].page(pages)
         if self._is_traced:
-            await self._find_traces(shard, results)
+            await self._find_traces(shard, pages, results)
         return results
 
-    async def _find_traces(self, shard: str, results: Sequence[PageResult]) -> None:
+    async def _find_traces(
+        self, shard: str, pages: Sequence[PageRequest], results: Sequence[PageResult]
+    ) -> None:
         """Learn which of the messages were sampled when they were sent, maybe days ago."""
-        ids = {
-            row["message_id"] for result in results for row in result.rows if row["pos"] is not None
+        asked = {
+            (page.slot, row["message_id"])
+            for page, result in zip(pages, results, strict=True)
+            for row in result.rows
+            if row["pos"] is not None
         }
-        found = await self._stores[shard].traces.find(list(ids)) if ids else {}
+        found = await self._stores[shard].traces.find(list(asked)) if asked else {}
         if found:
-            for result in results:
-                result.traces = found
+            for page, result in zip(pages, results, strict=True):
+                result.traces = {id_: at for (slot, id_), at in found.items() if slot == page.slot}
 
     async def _heads(self, shard: str, heads: Sequence[HeadRequest]) -> Sequence[PlainResult]:
         return await self._stores[shard].heads(heads)

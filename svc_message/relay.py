@@ -102,7 +102,7 @@ class Relay:
 
     async def _copy(self, shard: str, copies: Sequence[Copy]) -> Sequence[CopyResult]:
         self._failpoints.hit("relay.entry_taken")
-        await note_traces(self._stores[shard], copies, [copy.slot for copy in copies])
+        await note_traces(self._stores[shard].traces, copies, [copy.slot for copy in copies])
         results = await self._stores[shard].copy(copies)
         self._failpoints.hit("relay.copy_written")
         return results

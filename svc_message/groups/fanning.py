@@ -37,6 +37,8 @@ from svc_message.lanes import Lanes
 from svc_message.model import Outcome, Refusal
 from svc_message.routing import Router
 from svc_message.shards.directory import Shards
+from svc_message.trace_store import TraceStore
+from svc_message.traces import note_run_traces
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,7 @@ class FanOut:
         self,
         shards: Shards,
         stores: Mapping[str, GroupMessageStore],
+        traces: Mapping[str, TraceStore],
         router: Router,
         *,
         lanes_per_shard: int,
@@ -70,6 +73,7 @@ class FanOut:
     ) -> None:
         self._shards = shards
         self._stores = stores
+        self._traces = traces
         self._router = router
         self._sweep = sweep.total_seconds()
         self._most_pending = most_pending
@@ -213,6 +217,7 @@ class FanOut:
             log.warning("cannot learn where a slot went", slot=slot)
 
     async def _write(self, shard: str, chunks: Sequence[Chunk]) -> Sequence[ChunkResult]:
+        await note_run_traces(self._traces[shard], chunks)
         self._failpoints.hit("fan_out.before_chunk")
         results: list[ChunkResult] = []
         for some in _disjoint(chunks):

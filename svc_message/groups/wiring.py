@@ -27,6 +27,7 @@ from svc_message.relay import Relay
 from svc_message.routing import Router
 from svc_message.settings import Settings
 from svc_message.shards.directory import Shards
+from svc_message.trace_store import TraceStore
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,7 @@ def build_groups(
     fan_out = FanOut(
         shards,
         stores,
+        {name: TraceStore(pool) for name, pool in pools.items()},
         router,
         lanes_per_shard=settings.lanes_per_shard,
         sweep=settings.relay_sweep,

@@ -200,6 +200,48 @@ async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_se
     assert gap.said.trace != path[0].said.trace
 
 
+async def test_what_a_member_who_was_away_fetches_links_to_the_trace_of_its_group_s_message(
+    observed: Mesh,
+) -> None:
+    gateways = observed.gateway_addresses
+    ann, ben, cid = await register_all(gateways[0], 3)
+    group = await make_group(gateways[0], ann, [ben.user_id, cid.user_id])
+    async with Device(ann, gateways[0]) as alice, Device(ben, gateways[0]) as bob:
+        for device in (alice, bob):
+            await device.hello()
+        accepted = await alice.accepted(a_group_send(group, _CANARY))
+        await bob.delivered(1)
+        await bob.ack(1)
+        name = ulid_text(accepted.message_id)
+        await _way(observed, name, until="receipt")
+        shards = _shards_of(ann.user_id, ben.user_id, cid.user_id)
+        await eventually(lambda: _names(steps_of(observed.data, name))["fan-out"] == len(shards))
+        async with Device(cid, gateways[1]) as carl:
+            await carl.hello()
+            [envelope] = await carl.delivered(1)
+            await carl.ack(envelope.pos)
+            await eventually(lambda: _names(steps_of(observed.data, name))["receipt"] == 2)
+
+    steps = steps_of(observed.data, name)
+    [path] = [path for path in _paths_to(steps, "receipt") if any(s.waited for s in path)]
+    assert _hops(path) == [
+        "gateway/send",
+        "message/accept-group",
+        "message/fan-out",
+        "gateway/deliver",
+        "gateway/ack",
+        "message/ack",
+        "message/merge",
+        "message/tally",
+        "message/put-tally",
+        "message/route",
+        "gateway/receipt",
+    ]
+    [gap] = [step for step in path if step.waited]
+    assert gap.said.name == "deliver"
+    assert gap.said.trace != path[0].said.trace
+
+
 @pytest.mark.parametrize("is_kept", [None, True, False], ids=["none", "kept", "not kept"])
 async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
     observed: Mesh, is_kept: bool | None

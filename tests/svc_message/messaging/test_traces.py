@@ -3,6 +3,10 @@
 from datetime import timedelta
 
 from mesh.ids import random_id, slot_of
+from svc_message.groups.requests import Chunk, Recipient
+from svc_message.trace_store import Traced
+from svc_message.traces import note_run_traces
+from tests.svc_message.groups.test_link import a_run
 
 _ROWS = "SELECT count(*) FROM message_trace"
 
@@ -14,22 +18,67 @@ async def test_only_what_is_sampled_leaves_a_trace_and_only_where_its_slot_is(co
     stores = {name: core.core.sweeps._stores[name] for name in shards.names}
 
     for store in stores.values():
-        await store.traces.note([slot], [message_id], [trace])
+        await store.traces.note([Traced(slot, message_id, trace)])
 
     for name, store in stores.items():
         here = name == shards.shard_of(slot)
-        assert await store.traces.find([message_id]) == ({message_id: trace} if here else {})
+        found = await store.traces.find([(slot, message_id), (slot + 1, message_id)])
+        assert found == ({(slot, message_id): trace} if here else {})
         assert await shards.pool(name).fetchval(_ROWS) == here
 
 
 async def test_traces_are_forgotten_when_their_messages_are(core, people, shards):
     slot, message_id = slot_of(people[0]), random_id()
     store = core.core.sweeps._stores[shards.shard_of(slot)]
-    await store.traces.note([slot], [message_id], [b"t" * 24])
+    await store.traces.note([Traced(slot, message_id, b"t" * 24)])
 
     await store.traces.forget(timedelta(days=30))
-    kept = await store.traces.find([message_id])
+    kept = await store.traces.find([(slot, message_id)])
     await store.traces.forget(timedelta(seconds=-1))
 
     assert kept
-    assert await store.traces.find([message_id]) == {}
+    assert await store.traces.find([(slot, message_id)]) == {}
+
+
+class Noting:
+    """A store that keeps what it is asked to note, each time."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Traced]] = []
+
+    async def note(self, traced: list[Traced]) -> None:
+        self.asked.append(traced)
+
+
+def a_chunk(run, *, members: int, traces=()) -> Chunk:
+    recipients = [Recipient(random_id(), slot, 0, 0) for slot in range(members)]
+    return Chunk(slot=0, done=lambda *_: None, run=run, recipients=recipients, traces=traces)
+
+
+async def test_a_run_of_which_nothing_is_sampled_asks_the_shard_for_nothing():
+    store = Noting()
+
+    await note_run_traces(store, [a_chunk(a_run(b"a", b"b"), members=100)])
+
+    assert store.asked == []
+
+
+async def test_a_run_is_noted_in_one_statement_for_eight_members_and_others_for_the_next():
+    store, run = Noting(), a_run(b"a", b"b", b"c")
+    for message in run.messages[1:]:
+        message.trace = b"t" * 24
+    chunks = [
+        a_chunk(run, members=100, traces=[b"2" * 24, b"3" * 24]),
+        a_chunk(run, members=100),
+        a_chunk(run, members=3, traces=[b"4" * 24, b"5" * 24]),
+    ]
+
+    await note_run_traces(store, chunks)
+
+    [noted] = store.asked
+    _, second, third = (message.message_id for message in run.messages)
+    assert [one.slot for one in noted if one.trace == b"2" * 24] == [*range(2, 10)]
+    assert [one.slot for one in noted if one.trace == b"3" * 24] == [*range(3, 11)]
+    assert {one.message_id for one in noted if one.trace[:1] in b"24"} == {second}
+    assert {one.message_id for one in noted if one.trace[:1] in b"35"} == {third}
+    assert sorted(one.slot for one in noted if one.trace == b"4" * 24) == [0, 1, 2]
