@@ -16,6 +16,7 @@ from svc_gateway import to_device, to_service
 from svc_gateway.attach import Attach, Request
 from svc_gateway.sessions import Sessions
 from svc_gateway.stream import DeviceStream
+from svc_gateway.traces import Traces
 from whimbrel.channel.v1 import post_pb2
 from whimbrel.message.v1 import attach_pb2
 
@@ -28,7 +29,10 @@ _PAUSE = 0.1
 class Followers:
     """The channels of all sessions of this gateway."""
 
-    def __init__(self, attach: Attach, sessions: Sessions, *, clock: Clock) -> None:
+    def __init__(
+        self, attach: Attach, sessions: Sessions, *, clock: Clock, traces: Traces | None = None
+    ) -> None:
+        self._traces = traces
         self._attach = attach
         self._sessions = sessions
         self._clock = clock
@@ -61,25 +65,29 @@ class Followers:
 
     # What the message service says unasked.
 
-    def take(self, kind: str, push: Any) -> None:
+    def take(self, kind: str, push: Any, trace: bytes = b"") -> None:
         """Take a push that concerns channels."""
         if kind == "channel_post":
-            self._post(push)
+            self._post(push, trace)
         elif kind == "channel_heads":
             self._heard(push.heads)
         else:
             self._changed(push)
 
-    def _post(self, post: post_pb2.Post) -> None:
+    def _post(self, post: post_pb2.Post, trace: bytes) -> None:
         """There is a post."""
         followers = self._streams.get(post.channel_id)
         if not followers:
             return
+        ring = self._traces.rung(trace) if self._traces is not None and trace else None
         self._heads[post.channel_id] = max(post.seq, self._heads.get(post.channel_id, 0))
         frame = to_device.channel_post(post)
         for stream in followers:
             if not stream.hint(frame):
                 self._owe(stream, post.channel_id)
+        if ring is not None:
+            ring.set("sessions", len(followers))
+            ring.end()
 
     def _heard(self, heads: Iterable[post_pb2.Head]) -> None:
         """Channels stand somewhere: who follows one that is further than was known is told."""

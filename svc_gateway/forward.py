@@ -17,6 +17,7 @@ from mesh.errors import (
 )
 from mesh.ids import random_id, ulid_text
 from mesh.interceptors import refusal
+from mesh.telemetry import OFF, Telemetry
 from svc_gateway.authenticator import Authenticator
 from svc_gateway.edge import Device
 from svc_gateway.limits import Doorkeeper
@@ -79,8 +80,10 @@ class Forwarder(grpc.GenericRpcHandler):
         authenticator: Authenticator,
         services: Mapping[str, Instances],
         doorkeeper: Doorkeeper,
+        telemetry: Telemetry = OFF,
     ) -> None:
         self._authenticator = authenticator
+        self._telemetry = telemetry
         self._doorkeeper = doorkeeper
         self._services = services
         self._unknown = refusal(MethodUnknown("the method is not offered at this address"))
@@ -100,8 +103,9 @@ class Forwarder(grpc.GenericRpcHandler):
         needs_token = Caller.ANYONE not in access.callers
         caller = self._authenticator.device_of(context) if needs_token else None
         await self._doorkeeper.admit(method, context)
-        # Nothing of the client's own metadata goes on: only who it has proved to be.
-        metadata = _identity(caller)
+        # Nothing of the client's own metadata goes on: only who it has proved to be, and whether
+        # the call is traced, which is decided here.
+        metadata = (*_identity(caller), *_traced(self._telemetry))
         loop = asyncio.get_running_loop()
         end_by = loop.time() + _seconds_left(context)
         for channel in _channels(self._services[access.answered_by], caller):
@@ -132,6 +136,11 @@ def _identity(caller: Device | None) -> tuple[tuple[str, str], ...]:
         ("whimbrel-device-id", str(caller.address[1])),
         ("whimbrel-credential-version", str(caller.credential_version)),
     )
+
+
+def _traced(telemetry: Telemetry) -> tuple[tuple[str, str], ...]:
+    at = telemetry.trace_context()
+    return (("traceparent", at),) if at else ()
 
 
 def _seconds_left(context: Any) -> float:

@@ -73,7 +73,9 @@ class Gateway:
         self._failpoints = Failpoints(settings.failpoint)
         self.sessions = Sessions(token_grace=settings.token_grace)
         self.attach = self._new_attach(channels, instance_id)
-        self.followers = Followers(self.attach, self.sessions, clock=self._clock)
+        self.followers = Followers(
+            self.attach, self.sessions, clock=self._clock, traces=self._traces
+        )
         self.heads = self._new_heads()
         self.registrar = self._new_registrar(registry, on_redis)
         self.presences = self._new_presences(Channels(identity), instance_id)
@@ -101,6 +103,7 @@ class Gateway:
             authenticator,
             answering,
             Doorkeeper(self.limiter, trusted_proxies=settings.trusted_proxies),
+            telemetry,
         )
         telemetry.gauge(SESSIONS, lambda: len(self.servicer.streams))
         telemetry.gauge(UNACKED_BYTES, lambda: self.edge.budget.used)
@@ -253,8 +256,8 @@ class Gateway:
     def _on_lost(self) -> None:
         self.heads.soon()
 
-    def _on_channel(self, kind: str, push: Any) -> None:
-        self.followers.take(kind, push)
+    def _on_channel(self, kind: str, push: Any, trace: bytes) -> None:
+        self.followers.take(kind, push, trace)
 
 
 def session_limits(settings: Settings) -> SessionLimits:

@@ -18,9 +18,9 @@ class Pushes:
         sessions: Sessions,
         *,
         on_lost: Callable[[], None],
-        on_channel: Callable[[str, Any], None],
+        on_channel: Callable[[str, Any, bytes], None],
     ) -> None:
-        """`on_channel` takes what concerns channels, with its kind."""
+        """`on_channel` takes what concerns channels, with its kind and where its trace stands."""
         self._sessions = sessions
         self._on_channel = on_channel
         self._on_lost = on_lost
@@ -37,7 +37,7 @@ class Pushes:
             self._group_news(push)
             return
         if kind in _OF_CHANNELS:
-            self._on_channel(kind, push)
+            self._on_channel(kind, push, event.trace)
             return
         device = push.device
         address = device.user_id, device.device_id

@@ -16,7 +16,7 @@ _MOST_COMING = 1024
 
 
 class Traces:
-    """The sends of this gateway that are sampled and not answered."""
+    """The sends of this gateway that are sampled and not answered, and what concerns no stream."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.telemetry = telemetry
@@ -40,6 +40,10 @@ class Traces:
             if message_id:
                 span.set("message.id", ulid_text(message_id))
             span.end()
+
+    def rung(self, trace: bytes) -> OpenSpan | None:
+        """A channel's post is being handed to the streams of those who follow it here."""
+        return self.telemetry.start("ring", trace)
 
 
 class _Coming(NamedTuple):

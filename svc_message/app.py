@@ -84,9 +84,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             redis_prefix=settings.redis_prefix,
             most_members=settings.most_group_members,
         ).add_to(server)
-        build_channel_service(core.channels, redis, redis_prefix=settings.redis_prefix).add_to(
-            server
-        )
+        build_channel_service(
+            core.channels, redis, redis_prefix=settings.redis_prefix, telemetry=telemetry
+        ).add_to(server)
         AudienceServicer(Visibility(VisibilityStore(core.shards))).add_to(server)
         reports = Reports(
             ReportStore(core.shards),

@@ -170,7 +170,10 @@ class GatewayLink:
             self._posts[post.channel_id] = max(post.seq, self._posts.get(post.channel_id, 0))
             self._wake.set()
         else:
-            fill_post(self.event(0, len(post.ciphertext) + 2 * EVENT_BYTES).channel_post, post)
+            event = self.event(0, len(post.ciphertext) + 2 * EVENT_BYTES)
+            fill_post(event.channel_post, post)
+            if post.trace:
+                event.trace = self._routed(post.trace)
 
     def push_subscription(
         self, devices: Sequence[Device], channel_id: bytes, *, is_there: bool

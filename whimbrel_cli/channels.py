@@ -1,6 +1,7 @@
 """`whimbrel channels`: make channels, follow them by their links, post and read."""
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,8 @@ from whimbrel_client.channels.model import Channel, Post
 from whimbrel_client.ids import id_text
 
 T = TypeVar("T")
+
+_ID_BYTES = 16
 
 channels = typer.Typer(
     no_args_is_help=True, help="Make channels, follow them by their links, post and read."
@@ -97,12 +100,15 @@ def post(
     data: Data = None,
 ) -> None:
     """Post to a channel of yours."""
+    post_id = os.urandom(_ID_BYTES)
 
     async def work(client: Client) -> int:
-        return await client.channels.post((await _named(client, channel)).channel_id, words)
+        chosen = await _named(client, channel)
+        return await client.channels.post(chosen.channel_id, words, post_id=post_id)
 
     seq = _with(person(as_, data, gateway), work)
-    print(_json({"seq": seq}) if as_json else f"posted as {seq}")
+    told = {"seq": seq, "post_id": id_text(post_id)}
+    print(_json(told) if as_json else f"posted as {seq}")
 
 
 @channels.command()
@@ -192,7 +198,12 @@ def _fields(channel: Channel) -> dict[str, Any]:
 
 
 def _post_fields(post: Post) -> dict[str, Any]:
-    return {"seq": post.seq, "posted_at": post.posted_at.isoformat(), "text": post.text}
+    return {
+        "seq": post.seq,
+        "post_id": id_text(post.post_id),
+        "posted_at": post.posted_at.isoformat(),
+        "text": post.text,
+    }
 
 
 def _json(what: object) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from mesh.caller import Caller
 from mesh.errors import PermissionDenied
 from mesh.ids import ID_BYTES, ulid_text
+from mesh.telemetry import OFF, Telemetry
 from svc_message.channels.counting import SubscriberCounts
 from svc_message.channels.model import (
     Change,
@@ -51,7 +52,9 @@ class ChannelRules:
         *,
         counts: SubscriberCounts,
         news: ChannelNews,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        self._telemetry = telemetry
         self._store = store
         self._accounts = accounts
         self._buckets = buckets
@@ -146,12 +149,18 @@ class ChannelRules:
         """Post, once under a name. Raises ChannelKeyStale, PostConflict, RateLimited."""
         await self._store.check_caller(caller)
         await self._take_permit(f"channel-post:{{{channel_id.hex()}}}", _POSTING)
+        span = self._telemetry.start_in_call("post")
         try:
             seq, at = await self._store.post(caller.user_id, channel_id, post_id, key_version, body)
         except PermissionDenied:
             await self._demand_subscription(caller, channel_id)
             raise
-        self._news.post(Post(channel_id, seq, post_id, key_version, at, body))
+        finally:
+            if span is not None:
+                span.set("message.id", ulid_text(post_id))
+                span.end()
+        trace = b"" if span is None else span.trace
+        self._news.post(Post(channel_id, seq, post_id, key_version, at, body, trace))
         return seq, at
 
     async def posts(self, caller: Caller, channel_id: bytes, after_seq: int, limit: int) -> Page:

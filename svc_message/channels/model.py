@@ -51,6 +51,7 @@ class Post:
     key_version: int
     posted_at: datetime
     ciphertext: bytes = field(repr=False)
+    trace: bytes = b""  # where its trace stands, if it is sampled and has just been posted
 
 
 @dataclass(frozen=True, slots=True)

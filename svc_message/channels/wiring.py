@@ -7,6 +7,7 @@ import structlog
 
 from mesh.postgres import STORE_ERRORS
 from mesh.redis import Redis
+from mesh.telemetry import Telemetry
 from svc_message.channels.channels import ChannelRules
 from svc_message.channels.counting import SubscriberCounts
 from svc_message.channels.following import Following
@@ -63,7 +64,7 @@ def build_channels(shards: Shards, router: Router) -> ChannelParts:
 
 
 def build_channel_service(
-    parts: ChannelParts, redis: Redis, *, redis_prefix: str
+    parts: ChannelParts, redis: Redis, *, redis_prefix: str, telemetry: Telemetry
 ) -> ChannelServicer:
     """Wire ChannelService."""
     rules = ChannelRules(
@@ -73,5 +74,6 @@ def build_channel_service(
         Timelines(parts.store),
         counts=parts.counts,
         news=parts.news,
+        telemetry=telemetry,
     )
     return ChannelServicer(rules)

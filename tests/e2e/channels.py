@@ -1,5 +1,6 @@
 """ChannelService as people call it."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import grpc
 
 from mesh.ids import random_id
-from tests.e2e.device import reason_of
+from tests.e2e.device import Device, reason_of
 from tests.e2e.people import CALL_SECONDS, Account
 from whimbrel.channel.v1 import channel_pb2, channel_pb2_grpc
 
@@ -78,6 +79,16 @@ async def post(
         ciphertext=body,
     )
     return int(answer.seq)
+
+
+async def rung(device: Device, gateway: str, author: Account, channel: MadeChannel) -> int:
+    """Post until the device hears a post: its gateway learns soon after hello what it follows."""
+    for _ in range(50):
+        await post(gateway, author, channel)
+        with contextlib.suppress(TimeoutError):
+            await device.until(lambda: bool(device.all("channel_post")), 0.2)
+            return int(device.all("channel_post")[-1].seq)
+    raise AssertionError("no post was heard")
 
 
 async def list_posts(

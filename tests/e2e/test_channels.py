@@ -1,12 +1,19 @@
 """A channel through the whole mesh: made, followed, posted to, read."""
 
-import contextlib
 from datetime import timedelta
 
 from mesh.ids import random_id
-from tests.e2e.channels import MadeChannel, call, list_posts, make_channel, post, refusal, subscribe
+from tests.e2e.channels import (
+    call,
+    list_posts,
+    make_channel,
+    post,
+    refusal,
+    rung,
+    subscribe,
+)
 from tests.e2e.device import Device
-from tests.e2e.people import Account, register_all
+from tests.e2e.people import register_all
 from whimbrel_cli.stack.mesh import Mesh
 
 
@@ -21,8 +28,8 @@ async def test_a_post_reaches_whoever_is_online_and_waits_for_the_rest(mesh: Mes
         await bob.hello()
         await carl.hello()
         await subscribe(gateways[0], cid, channel)  # while online, at the other gateway
-        await _rung(bob, gateways[0], ann, channel)
-        seq = await _rung(carl, gateways[0], ann, channel)
+        await rung(bob, gateways[0], ann, channel)
+        seq = await rung(carl, gateways[0], ann, channel)
         await bob.until(lambda: seq in [one.seq for one in bob.all("channel_post")])
         [same] = [one for one in bob.all("channel_post") if one.seq == seq]
         assert (same.channel_id, same.ciphertext) == (channel.channel_id, b"words")
@@ -41,16 +48,6 @@ async def test_a_post_reaches_whoever_is_online_and_waits_for_the_rest(mesh: Mes
     page = await list_posts(gateways[0], dan, channel, after_seq=1)
     assert [one.seq for one in page.posts] == list(range(2, head + 1))
     assert (page.oldest_seq, page.head_seq) == (1, head)
-
-
-async def _rung(device: Device, gateway: str, author: Account, channel: MadeChannel) -> int:
-    """Post until the device hears a post: its gateway learns soon after hello what it follows."""
-    for _ in range(50):
-        await post(gateway, author, channel)
-        with contextlib.suppress(TimeoutError):
-            await device.until(lambda: bool(device.all("channel_post")), 0.2)
-            return int(device.all("channel_post")[-1].seq)
-    raise AssertionError("no post was heard")
 
 
 async def test_bad_calls_are_refused_with_what_is_allowed(mesh: Mesh) -> None:

@@ -110,16 +110,19 @@ async def test_a_channel_is_made_followed_posted_to_and_read(
     alice, bob = await somebody(mesh, terminal), await somebody(mesh, terminal)
     made = await terminal.run("channels", "create", "Birds", "--as", alice, "--json")
     link = json.loads(made.out)["link"]
-    followed, _ = await asyncio.gather(
+    followed, posted = await asyncio.gather(
         terminal.run("channels", "subscribe", link, "--as", bob),
-        terminal.run("channels", "post", "Birds", "one\x1b[2J", "--as", alice),
+        terminal.run("channels", "post", "Birds", "one\x1b[2J", "--as", alice, "--json"),
     )
     read = await terminal.run("channels", "read", "Birds", "--all", "--as", bob)
+    told = await terminal.run("channels", "read", "Birds", "--all", "--as", bob, "--json")
     listed = await terminal.run("channels", "list", "--as", bob, "--json")
     left = await terminal.run("channels", "leave", "Birds", "--as", bob)
 
     assert (followed.code, followed.out) == (0, "you follow Birds\n")
     assert (read.out.count("one"), "\x1b" in read.out) == (1, False)
+    [post] = json.loads(told.out)
+    assert json.loads(posted.out) == {"seq": 1, "post_id": post["post_id"]}
     [channel] = json.loads(listed.out)
     assert (channel["name"], channel["role"]) == ("Birds", "subscriber")
     assert (channel["read_up_to"], channel["last_seq"]) == (1, 1)

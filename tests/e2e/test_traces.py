@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mesh.ids import random_id, slot_of, ulid_text
 from svc_message.conversations import direct_conversation
 from svc_message.shards.layout import first_owners
+from tests.e2e.channels import make_channel, post, rung, subscribe
 from tests.e2e.device import Device, a_send
 from tests.e2e.groups import a_group_send, make_group
 from tests.e2e.meshes import lasting_mesh
@@ -24,6 +25,7 @@ from whimbrel_cli.observing.spans import Step, read_spans
 from whimbrel_cli.stack.environment import observed_folder
 from whimbrel_cli.stack.mesh import Mesh
 
+_POST_CALL = "whimbrel.channel.v1.ChannelService/CreatePost"
 _TEAM_CALL = "whimbrel.message.v1.MessageService/Send"
 _CANARY = b"the canary sings of what nobody else may read"
 
@@ -242,6 +244,34 @@ async def test_what_a_member_who_was_away_fetches_links_to_the_trace_of_its_grou
     assert gap.said.trace != path[0].said.trace
 
 
+async def test_a_channel_s_post_is_one_trace_from_its_call_to_those_who_are_rung(
+    observed: Mesh,
+) -> None:
+    gateways = observed.gateway_addresses
+    ann, ben = await register_all(gateways[0], 2)
+    channel = await make_channel(gateways[0], ann)
+    await subscribe(gateways[0], ben, channel)
+    async with Device(ben, gateways[1]) as bob:
+        await bob.hello()
+        await rung(bob, gateways[0], ann, channel)
+        name = ulid_text(bob.all("channel_post")[-1].post_id)
+
+    steps = await _way(observed, name, until="ring", root=_POST_CALL)
+    await eventually(lambda: _names(steps_of(observed.data, name))["route"] == len(gateways))
+
+    path = _path_to(steps, "ring")
+    assert len({step.said.trace for step in path}) == 1
+    assert _hops(path) == [
+        f"gateway/{_POST_CALL}",
+        f"message/{_POST_CALL}",
+        "message/post",
+        "message/route",
+        "gateway/ring",
+    ]
+    assert path[-1].said.attributes == {"sessions": 1}
+    assert _names(steps)["ring"] == 1  # nobody follows at the other gateway
+
+
 @pytest.mark.parametrize("is_kept", [None, True, False], ids=["none", "kept", "not kept"])
 async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
     observed: Mesh, is_kept: bool | None
@@ -335,7 +365,11 @@ async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
         [envelope] = await reader.delivered(1)
         await reader.ack(envelope.pos)
         await sender.receipt_covering(other.user_id, accepted.seq)
+    channel, post_id = await make_channel(gateway, one), random_id()
+    await subscribe(gateway, other, channel)
+    await post(gateway, one, channel, _CANARY, post_id=post_id)
     await _way(observed, ulid_text(accepted.message_id), until="receipt")
+    await _way(observed, ulid_text(post_id), until="post", root=_POST_CALL)
     folder = observed_folder(observed.data)
     await eventually(lambda: "whimbrel.sent.accepted" in (folder / "metrics.jsonl").read_text())
 

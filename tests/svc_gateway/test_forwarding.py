@@ -49,6 +49,7 @@ async def test_the_service_learns_who_calls_and_only_that(
 ) -> None:
     stub, ann = identity_pb2_grpc.IdentityServiceStub(channel), new_ulid()
     lies = [("whimbrel-user-id", ulid_text(new_ulid())), ("whimbrel-admin", "1"), ("x", "y")]
+    lies.append(("traceparent", f"00-{'1' * 32}-{'2' * 16}-01"))
 
     await stub.LookUp(identity_pb2.LookUpRequest(handle="bob"), metadata=[bearer(edge, ann), *lies])
 
@@ -58,6 +59,7 @@ async def test_the_service_learns_who_calls_and_only_that(
     assert metadata["whimbrel-credential-version"] == "1"
     assert "whimbrel-admin" not in metadata
     assert "x" not in metadata
+    assert "traceparent" not in metadata
     assert "authorization" not in metadata
 
 

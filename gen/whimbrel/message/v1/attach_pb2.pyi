@@ -186,8 +186,11 @@ class MessageEvent(message.Message):
     CHANNEL_HEADS_FIELD_NUMBER: builtins.int
     CHANNEL_POST_FIELD_NUMBER: builtins.int
     SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The id of the request that this answers; 0 for a push."""
+    trace: builtins.bytes
+    """Where the trace of a `channel_post` stands, if it is sampled; 24 bytes as in `DeviceSend`."""
     @builtins.property
     def opened(self) -> SessionOpened:
         """Answers `open`."""
@@ -302,10 +305,11 @@ class MessageEvent(message.Message):
         channel_heads: post_pb2.Heads | None = ...,
         channel_post: post_pb2.Post | None = ...,
         subscription: PushSubscription | None = ...,
+        trace: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run", "subscription", b"subscription", "subscriptions", b"subscriptions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run", "subscription", b"subscription", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "acked", b"acked", "channel_heads", b"channel_heads", "channel_post", b"channel_post", "deliver", b"deliver", "device_mismatch", b"device_mismatch", "doorbell", b"doorbell", "end", b"end", "event", b"event", "group_changed", b"group_changed", "group_news", b"group_news", "heads", b"heads", "id", b"id", "low_prekeys", b"low_prekeys", "opened", b"opened", "page", b"page", "read_recorded", b"read_recorded", "receipt", b"receipt", "receipts", b"receipts", "refused", b"refused", "rejected", b"rejected", "run", b"run", "subscription", b"subscription", "subscriptions", b"subscriptions", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = typing.Literal["opened", "accepted", "rejected", "acked", "read_recorded", "page", "heads", "receipts", "refused", "deliver", "receipt", "doorbell", "end", "device_mismatch", "low_prekeys", "group_changed", "run", "group_news", "subscriptions", "channel_heads", "channel_post", "subscription"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
