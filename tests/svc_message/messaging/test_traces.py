@@ -4,6 +4,8 @@ from datetime import timedelta
 
 from mesh.ids import random_id, slot_of
 from svc_message.groups.requests import Chunk, Recipient
+from svc_message.requests import PageRequest
+from svc_message.results import PageResult
 from svc_message.trace_store import Traced
 from svc_message.traces import note_run_traces
 from tests.svc_message.groups.test_link import a_run
@@ -38,6 +40,34 @@ async def test_traces_are_forgotten_when_their_messages_are(core, people, shards
 
     assert kept
     assert await store.traces.find([(slot, message_id)]) == {}
+
+
+async def test_of_a_message_that_two_read_in_one_batch_only_the_noted_one_has_its_trace(
+    core, people, shards
+):
+    one, *others = people
+    shard = shards.shard_of(slot_of(one))
+    other = next(user for user in others if shards.shard_of(slot_of(user)) == shard)
+    message_id = random_id()
+    await core.core.sweeps._stores[shard].traces.note([Traced(slot_of(one), message_id, b"t" * 24)])
+    rows = [{"message_id": message_id, "pos": 1}]
+    results = [PageResult(1, rows) for _ in range(2)]
+
+    await core.core.inbox._find_traces(shard, [a_page(one), a_page(other)], results)
+
+    assert [result.traces for result in results] == [{message_id: b"t" * 24}, {}]
+
+
+def a_page(user: bytes) -> PageRequest:
+    return PageRequest(
+        slot=slot_of(user),
+        done=lambda *_: None,
+        user_id=user,
+        device_id=1,
+        after_pos=0,
+        max_envelopes=10,
+        max_bytes=1000,
+    )
 
 
 class Noting:
