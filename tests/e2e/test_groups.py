@@ -5,7 +5,7 @@ import pytest
 
 from tests.e2e.device import Device, a_send, name_of, reason_of
 from tests.e2e.groups import a_group_send, call, change_group, make_group
-from tests.e2e.people import register_all
+from tests.e2e.people import Account, register_all
 from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.group.v1 import change_pb2, group_pb2
 from whimbrel.message.v1 import receipt_pb2, send_pb2
@@ -139,6 +139,68 @@ async def test_bad_sends_to_groups_are_refused_for_good(mesh: Mesh) -> None:
         "a ratchet's": ("FIELD_INVALID", "type"),
         "a group's, to a person": ("FIELD_INVALID", "type"),
     }
+
+
+async def test_nobody_gives_themselves_or_others_a_role_that_is_not_theirs_to_give(
+    mesh: Mesh,
+) -> None:
+    gateway = mesh.gateway_addresses[0]
+    ann, ben, cid, eve = await register_all(gateway, 4)
+    group = await make_group(gateway, ann, [ben.user_id, cid.user_id])
+    await change_group(gateway, ann, group.group_id, _gives(ben, change_pb2.ROLE_ADMIN))
+    forged = {
+        "a member makes himself the owner": (cid, _gives(cid, change_pb2.ROLE_OWNER)),
+        "a member makes himself an admin": (cid, _gives(cid, change_pb2.ROLE_ADMIN)),
+        "a member takes the group": (cid, _hands_to(cid)),
+        "an admin makes himself the owner": (ben, _gives(ben, change_pb2.ROLE_OWNER)),
+        "an admin takes the group": (ben, _hands_to(ben)),
+        "an admin silences the owner": (ben, _gives(ann, change_pb2.ROLE_MUTED)),
+        "the owner makes a second one": (ann, _gives(ben, change_pb2.ROLE_OWNER)),
+        "a stranger makes herself an admin": (eve, _gives(eve, change_pb2.ROLE_ADMIN)),
+        "no role": (ann, _gives(cid, change_pb2.ROLE_UNSPECIFIED)),
+        "a role that there is not": (ann, _gives(cid, 5)),
+        "permissions for a role that there is not": (
+            ann,
+            change_pb2.Change(permissions=change_pb2.Permissions(send=9, add=3, edit=3)),
+        ),
+        "what is only in the log": (cid, change_pb2.Change(joined=change_pb2.Joined())),
+    }
+
+    answers = {}
+    for name, (actor, change) in forged.items():
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await change_group(gateway, actor, group.group_id, change)
+        answers[name] = reason_of(refused.value)
+    request = group_pb2.GetGroupRequest(group_id=group.group_id)
+    got = await call(gateway, ann, "GetGroup", request)
+
+    assert answers == {
+        **dict.fromkeys(forged, "CALLER_NOT_ALLOWED"),
+        "a member makes himself the owner": "FIELD_INVALID",
+        "an admin makes himself the owner": "FIELD_INVALID",
+        "the owner makes a second one": "FIELD_INVALID",
+        "a stranger makes herself an admin": "GROUP_UNKNOWN",
+        "no role": "FIELD_INVALID",
+        "a role that there is not": "FIELD_INVALID",
+        "permissions for a role that there is not": "FIELD_INVALID",
+        "what is only in the log": "FIELD_INVALID",
+    }
+    assert {member.user_id: member.role for member in got.members} == {
+        ann.user_id: change_pb2.ROLE_OWNER,
+        ben.user_id: change_pb2.ROLE_ADMIN,
+        cid.user_id: change_pb2.ROLE_MEMBER,
+    }
+    assert got.group.revision == 2
+
+
+def _gives(member: Account, role: change_pb2.Role.ValueType | int) -> change_pb2.Change:
+    given = change_pb2.SetRole(user_id=member.user_id, role=change_pb2.Role.ValueType(role))
+    return change_pb2.Change(set_role=given)
+
+
+def _hands_to(member: Account) -> change_pb2.Change:
+    owner = change_pb2.TransferOwnership(user_id=member.user_id)
+    return change_pb2.Change(transfer_ownership=owner)
 
 
 async def test_only_members_read_a_group(mesh: Mesh) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+from datetime import timedelta
 
 import pytest
 
+from mesh.clock import SystemClock
 from mesh.errors import PermissionDenied, WhimbrelError
 from mesh.ids import random_id, slot_of, ulid_text
 from svc_message.groups.departing import Departing
@@ -28,6 +30,7 @@ from svc_message.groups.model import (
 from svc_message.identity.buckets import RateLimited
 from svc_message.identity.personal import Audience, Personal, Privacy
 from svc_message.identity.personal_store import PersonalStore
+from svc_message.settings import Settings
 from tests.svc_message.groups.conftest import caller
 
 
@@ -131,6 +134,35 @@ async def test_no_more_join_at_once_than_the_group_takes(world, people):
 
     assert sum(isinstance(result, GroupFull) for result in results) == len(others) - 9
     assert len(await roles_of(world, group, owner)) == 10
+
+
+async def test_a_group_takes_its_5000th_member_and_no_5001st_in_any_way(world, people):
+    owner, member, last, late = people[:4]
+    world.groups._most_members = Settings.model_fields["most_group_members"].default
+    key = b"k" * 32
+    group = await world.create(owner, [member])
+    await world.change(owner, group.group_id, SetLink(Link(hashlib.sha256(key).digest())))
+    pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
+    await pool.execute(_FILL, group.group_id, 4999)
+
+    await world.change(owner, group.group_id, Add((last,)))
+    with pytest.raises(GroupFull) as full:
+        await world.change(owner, group.group_id, Add((late,)))
+    with pytest.raises(GroupFull):
+        await world.groups.join(caller(late), group.group_id, key, logged=b"")
+    await world.change(owner, group.group_id, Remove(member))
+    await world.groups.join(caller(late), group.group_id, key, logged=b"")
+
+    assert full.value.metadata == {"allowed": "5000"}
+    roles = await roles_of(world, group, owner)
+    assert (len(roles), {last, late} <= roles.keys(), member in roles) == (5000, True, False)
+
+
+_FILL = """
+WITH grown AS (UPDATE chat_group SET member_count = $2 WHERE group_id = $1)
+INSERT INTO member (group_id, user_id, joined_revision, joined_seq, prev_seq, role)
+SELECT $1, substr(sha256(n::text::bytea), 1, 16), 1, 0, 0, 2 FROM generate_series(3, $2) AS n
+"""
 
 
 async def test_a_member_hears_of_nothing_from_before_they_came(world, people):
@@ -241,6 +273,26 @@ async def test_a_link_of_two_uses_lets_in_two_however_many_come_at_once(world, p
 
     assert sum(isinstance(result, LinkInvalid) for result in results) == len(others) - 2
     assert len(await roles_of(world, group, owner)) == 3
+
+
+async def test_a_link_ends_by_the_shard_s_clock(world, people):
+    owner, early, late = people[:3]
+    key = b"k" * 32
+    group = await world.create(owner)
+    ends = SystemClock().now() + timedelta(hours=1)
+    link = Link(hashlib.sha256(key).digest(), expires_at=ends)
+    await world.change(owner, group.group_id, SetLink(link))
+    await world.groups.join(caller(early), group.group_id, key, logged=b"")
+    pool = world.shards.pool(world.shards.shard_of(slot_of(group.group_id)))
+    await pool.execute(
+        "UPDATE group_profile SET link_expires_at = clock_timestamp() WHERE group_id = $1",
+        group.group_id,
+    )
+
+    with pytest.raises(LinkInvalid):
+        await world.groups.join(caller(late), group.group_id, key, logged=b"")
+
+    assert set(await roles_of(world, group, owner)) == {owner, early}
 
 
 async def test_whoever_guesses_links_is_slowed_down(world, people):
