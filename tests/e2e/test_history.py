@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.e2e.test_linking import reached
+from tests.faults.town import eventually
 from whimbrel.content.v1.content_pb2 import Content, Text
 from whimbrel.content.v1.history_pb2 import History, HistoryConversation, HistoryMessage
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import Client, HistoryProgress
+from whimbrel_client.crypto.stored_sender_keys import load_reader, load_sender_key
 from whimbrel_client.payload import edit
 from whimbrel_client.sessions import DeviceId
 
@@ -185,6 +187,89 @@ async def test_a_primary_that_dies_in_the_middle_goes_on_where_it_was(
 
     assert 0 < before < 2000
     assert at_laptop == at_phone
+
+
+async def test_a_group_s_messages_move_and_later_ones_are_read_on_both_devices(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    async with people(mesh, tmp_path, 3) as (phone, ben, cid):
+        group_id = (await ben.groups.create("Hike", [phone.user_id, cid.user_id])).group_id
+        for one in (phone, cid):
+            await one.groups.caught_up()
+        for round_ in range(10):
+            for one in (phone, cid, ben):
+                await one.accepted(await one.send(group_id, f"{one.handle} {round_}"))
+        await heard(phone, group_id, 30)
+        await heard(cid, group_id, 30)
+        first = await chain_of(ben, group_id)
+
+        await link(phone, tmp_path / "laptop", mesh)
+        async with Client.connect(tmp_path / "laptop") as laptop:
+            await complete(laptop)
+            moved = await conversation(laptop, group_id)
+            newest_first = [message.seq async for message in laptop.history.messages()]
+            for one in (laptop, phone, cid, ben):
+                await one.accepted(await one.send(group_id, f"{one.handle} later"))
+            for one in (laptop, phone, cid):
+                await heard(one, group_id, 34)
+            await laptop.groups.caught_up()
+            named = (await laptop.groups.get(group_id)).name
+            at_laptop = await conversation(laptop, group_id)
+            at_phone = await conversation(phone, group_id)
+            handed = await chain_of(ben, group_id, read_by=laptop)
+
+            epoch = await device_epoch(ben, group_id)
+            await phone.revoke_device(2)
+
+        async def is_told() -> bool:
+            await ben.groups.caught_up()
+            return await device_epoch(ben, group_id) > epoch
+
+        await eventually(is_told)
+        await ben.accepted(await ben.send(group_id, "without the laptop"))
+        await heard(phone, group_id, 35)
+        made_anew = await chain_of(ben, group_id)
+
+    assert at_laptop == at_phone
+    assert moved == at_phone[:30]
+    assert newest_first == list(range(30, 0, -1))
+    assert [line.seq for line in at_laptop] == list(range(1, 35))
+    assert {line.text for line in at_laptop[30:]} == {
+        f"{one.handle} later" for one in (phone, cid, ben)
+    }
+    assert None not in {line.text for line in at_laptop}
+    assert named == "Hike"
+    # The key was handed on as it stood: what was said before came by the history alone.
+    assert (handed.chain, handed.iteration >= 10) == (first.chain, True)
+    # Whoever had the key does not read on.
+    assert made_anew.chain != first.chain
+
+
+class Chain(NamedTuple):
+    """A sender key, and how far it has gone."""
+
+    chain: int
+    iteration: int
+
+
+async def device_epoch(client: Client, group_id: bytes) -> int:
+    """What the device knows of changes to the members' devices."""
+    return (await client._parts.store.groups.states())[group_id].device_epoch
+
+
+async def chain_of(client: Client, group_id: bytes, *, read_by: Client | None = None) -> Chain:
+    """What the device writes to the group with, or is read with there."""
+    database = (read_by or client)._parts.store.groups._database
+    if read_by is None:
+        query, of = "SELECT key FROM sender_key WHERE group_id = ?", (group_id,)
+        ((key,),) = await database.run(lambda c: c.execute(query, of).fetchall())
+        written = load_sender_key(key)
+        return Chain(written.chain_id, written.iteration)
+    query = "SELECT reader FROM key_reader WHERE group_id = ? AND user_id = ?"
+    reader = (group_id, client.user_id)
+    ((key,),) = await database.run(lambda c: c.execute(query, reader).fetchall())
+    read = load_reader(key).chains[0]
+    return Chain(read.chain_id, min([read.iteration, *read.skipped]))
 
 
 async def test_only_the_own_primary_gives_a_history_and_only_to_whom_it_offered_it(
