@@ -3,10 +3,15 @@
 import asyncio
 import json
 import secrets
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from mesh.ids import parse_ulid
+from tests.e2e.shards import on_each_shard
+from tests.e2e.test_numbers import forget_the_pause
+from tests.e2e.typist import Typist, people
 from tests.faults.town import eventually
 from tests.whimbrel_cli.terminal import SECONDS, Terminal
 from whimbrel_cli.codes import sent_codes
@@ -127,3 +132,49 @@ async def test_a_channel_is_made_followed_posted_to_and_read(
     assert (channel["name"], channel["role"]) == ("Birds", "subscriber")
     assert (channel["read_up_to"], channel["last_seq"]) == (1, 1)
     assert left.code == 0
+
+
+def test_a_channel_s_link_is_printed_until_another_key_ends_it(mesh: Mesh, tmp_path: Path) -> None:
+    ann, ben = people(tmp_path, mesh, 2)
+    about = ("--about", "what flies", "--keep-days", "7")
+    made = json.loads(ann.types("channels", "create", "Birds", *about, "--json"))
+
+    link = ann.types("channels", "link", "Birds").strip()
+    followed = json.loads(ben.types("channels", "subscribe", link, "--json"))
+    renewed = json.loads(ann.types("channels", "link", "Birds", "--new", "--json"))["link"]
+    refused = ben.types("channels", "subscribe", link, code=1)
+    ben.types("channels", "subscribe", renewed)
+    query = "SELECT retention FROM channel WHERE channel_id = $1"
+    [kept] = asyncio.run(on_each_shard(mesh, query, parse_ulid(made["id"])))
+
+    assert (link, followed["about"]) == (made["link"], "what flies")
+    assert "not the channel's" in refused
+    assert kept["retention"] == timedelta(days=7)
+
+
+def test_a_locked_number_goes_to_a_new_phone_by_its_pin_alone(
+    mesh: Mesh, number: str, tmp_path: Path
+) -> None:
+    alice = Typist(tmp_path / "phone", mesh, f"p{secrets.token_hex(8)}")
+    again = Typist(tmp_path / "new phone", mesh, alice.handle)
+
+    alice.registers("--number", number, "--code", new_code(mesh, number))
+    locked = alice.types("lock", "--pin", "2580")
+    asyncio.run(forget_the_pause(mesh, number))
+    by_number = ("--number", number, "--code", new_code(mesh, number))
+    wrong = again.registers(*by_number, "--pin", "0852", code=1)
+    right = again.registers(*by_number, typed="2580\n")
+    open_ = again.types("lock", "--pin", "")
+
+    assert "the number is locked" in locked
+    assert "locked with another PIN" in wrong
+    assert f"{alice.handle} is " in right
+    assert "the number is not locked" in open_
+
+
+def new_code(mesh: Mesh, number: str) -> str:
+    async def asked() -> str:
+        await Client.request_code(number, gateways=mesh.gateway_addresses)
+        return await code_sent_to(number, mesh)
+
+    return asyncio.run(asked())

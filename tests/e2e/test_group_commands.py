@@ -2,39 +2,11 @@
 
 import asyncio
 import json
-import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
-from typer.testing import CliRunner
-
-from whimbrel_cli.main import app
+from tests.e2e.typist import people
 from whimbrel_cli.stack.mesh import Mesh
-from whimbrel_client import Client
-
-
-@dataclass
-class Typist:
-    """Somebody who types commands; each is a client of its own, one after another."""
-
-    data: Path
-    mesh: Mesh
-    handle: str
-
-    def types(self, *words: str, code: int = 0) -> str:
-        """What the command prints; it ends with this code."""
-        told = ("--as", self.handle, "--data", str(self.data))
-        done = CliRunner().invoke(app, [*words, *told, "--gateway", self.mesh.gateway_addresses[0]])
-        assert done.exit_code == code, done.output
-        return done.output
-
-
-def people(data: Path, mesh: Mesh, count: int) -> list[Typist]:
-    found = [Typist(data, mesh, f"p{secrets.token_hex(8)}") for _ in range(count)]
-    for one in found:
-        profile = data / "profiles" / one.handle
-        asyncio.run(Client.register(profile, one.handle, gateways=mesh.gateway_addresses))
-    return found
+from whimbrel_client import Client, Tick
 
 
 def test_people_make_a_group_join_it_by_its_link_and_write_to_it(
@@ -74,3 +46,51 @@ def test_a_group_is_changed_by_those_who_may(mesh: Mesh, tmp_path: Path) -> None
     ]
     [group] = json.loads(ann.types("groups", "list", "--json"))
     assert (group["name"], group["member_count"]) == ("Night hike", 1)
+
+
+def test_whoever_comes_by_a_link_may_have_to_wait_and_a_link_comes_to_its_end(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    ann, ben, cid, dan = people(tmp_path, mesh, 4)
+    ann.types("groups", "create", "Hike")
+    asks = ann.types("groups", "link", "Hike", "--approval", "--days", "1").strip()
+
+    for one in (ben, cid):
+        assert "an admin has to let you in" in one.types("groups", "join", asks)
+    assert len(json.loads(ann.types("groups", "requests", "Hike", "--json"))) == 2
+    ann.types("groups", "add", "Hike", ben.handle)
+    assert "nobody waits" in ann.types("groups", "requests", "Hike", "--decline", cid.handle)
+    for_one = ann.types("groups", "link", "Hike", "--uses", "1").strip()
+    assert "GROUP_LINK_INVALID" in cid.types("groups", "join", asks, code=1)
+    cid.types("groups", "join", for_one)
+    assert "GROUP_LINK_INVALID" in dan.types("groups", "join", for_one, code=1)
+    last = ann.types("groups", "link", "Hike").strip()
+    assert "nobody can join" in ann.types("groups", "link", "Hike", "--revoke")
+    assert "GROUP_LINK_INVALID" in dan.types("groups", "join", last, code=1)
+
+    members = json.loads(ann.types("groups", "show", "Hike", "--json"))["members"]
+    assert list(members.values()).count("member") == 2
+    assert len(members) == 3
+
+
+def test_a_group_is_handed_over_and_what_is_read_is_told(mesh: Mesh, tmp_path: Path) -> None:
+    ann, ben = people(tmp_path, mesh, 2)
+    ann.types("groups", "create", "Hike", ben.handle)
+    ann.types("groups", "role", "Hike", ben.handle, "owner")
+    ann.types("send", ben.handle, "it is yours now")
+    ben.types("listen", "--count", "1", "--read")
+
+    shown = ben.types("groups", "show", "Hike")
+    assert f"{ben.handle}  owner" in shown
+    assert shown.count("  admin\n") == 1
+    assert asyncio.run(tick_of_the_last(tmp_path / "profiles" / ann.handle)) is Tick.READ
+
+
+async def tick_of_the_last(profile: Path) -> Tick:
+    """The tick of the last message to a person, once it is blue; fails if it stays otherwise."""
+    async with Client.connect(profile) as client, asyncio.timeout(20):
+        *_, last = [one for one in await client.outgoing() if one.text]
+        async for _ in client.receipts():
+            if await client.tick(last) is Tick.READ:
+                return Tick.READ
+    raise AssertionError("the client has ended")

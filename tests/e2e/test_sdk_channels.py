@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.shards import on_each_shard
 from tests.e2e.test_sdk import People, people  # noqa: F401  a fixture
+from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_client import CallFailed, Client
-from whimbrel_client.channels.errors import ChannelKeyLacking, ChannelLinkInvalid
-from whimbrel_client.channels.model import Post
+from whimbrel_client.channels.errors import (
+    ChannelKeyLacking,
+    ChannelLinkInvalid,
+    ChannelUnknown,
+)
+from whimbrel_client.channels.model import ChannelRole, Post
 
 
 async def test_a_channel_is_read_by_whoever_has_its_link(people: People) -> None:  # noqa: F811
@@ -56,6 +62,54 @@ async def test_another_key_ends_the_old_link(people: People) -> None:  # noqa: F
         await bob.channels.subscribe(new)
         assert (await _first(bob, 1))[0].text == "for the few"
         assert seq == 1
+
+
+async def test_an_admin_posts_and_names_the_channel_until_that_is_taken_back(
+    people: People,  # noqa: F811
+) -> None:
+    (ann, _), (ben, _) = await people.register(), await people.register()
+    async with Client.connect(ann) as alice, Client.connect(ben) as bob:
+        channel_id = (await alice.channels.create("Nests")).channel_id
+        await bob.channels.subscribe(await alice.channels.link(channel_id))
+
+        await alice.channels.add_admin(channel_id, bob.user_id)
+        await bob.channels.post(channel_id, "three eggs")
+        await bob.channels.rename(channel_id, "Nests and eggs", "who breeds where")
+        [as_admin] = await bob.channels.followed()
+        with pytest.raises(CallFailed, match="CALLER_NOT_ALLOWED"):
+            await bob.channels.set_retention(channel_id, timedelta(hours=1))
+        await alice.channels.remove_admin(channel_id, bob.user_id)
+        with pytest.raises(CallFailed, match="CALLER_NOT_ALLOWED"):
+            await bob.channels.post(channel_id, "four")
+        [seen] = await alice.channels.followed()
+
+        assert as_admin.role is ChannelRole.ADMIN
+        assert (seen.name, seen.description) == ("Nests and eggs", "who breeds where")
+        assert [post.text for post in await alice.channels.stored(channel_id)] == ["three eggs"]
+
+
+async def test_posts_are_kept_as_long_as_the_owner_says_and_a_channel_ends_for_all(
+    people: People,  # noqa: F811
+    mesh: Mesh,
+) -> None:
+    (ann, _), (ben, _) = await people.register(), await people.register()
+    kept = "SELECT retention FROM channel WHERE channel_id = $1"
+    async with Client.connect(ann) as alice, Client.connect(ben) as bob:
+        channel_id = (await alice.channels.create("Tides", retention=timedelta(days=7))).channel_id
+        await bob.channels.subscribe(await alice.channels.link(channel_id))
+        [at_first] = await on_each_shard(mesh, kept, channel_id)
+
+        await alice.channels.set_retention(channel_id, timedelta(hours=1))
+        [then] = await on_each_shard(mesh, kept, channel_id)
+        for other in (timedelta(minutes=59), timedelta(days=91)):
+            with pytest.raises(CallFailed, match="FIELD_INVALID"):
+                await alice.channels.set_retention(channel_id, other)
+        await alice.channels.delete(channel_id)
+
+        assert (at_first["retention"], then["retention"]) == (timedelta(7), timedelta(hours=1))
+        assert await alice.channels.followed() == await bob.channels.followed() == []
+        with pytest.raises(ChannelUnknown):
+            await alice.channels.known(channel_id)
 
 
 async def _first(client: Client, count: int) -> list[Post]:

@@ -5,6 +5,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,8 +14,8 @@ import pytest
 from tests.faults.town import eventually
 from tests.whimbrel_client.stored import looked_into
 from whimbrel_cli.stack.mesh import Mesh
-from whimbrel_client import Client, Message, SendRefused
-from whimbrel_client.groups.model import Tally
+from whimbrel_client import CallFailed, Client, Message, SendRefused
+from whimbrel_client.groups.model import Group, Permissions, Role, Tally
 
 T = TypeVar("T")
 
@@ -87,6 +88,15 @@ async def until(read: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -
 
     await eventually(is_so, within=WITHIN)
     return found[0]
+
+
+async def followed(client: Client, wanted: Callable[[Group], bool]) -> Group:
+    """The client's only group, once it is told to be as wanted."""
+    async with asyncio.timeout(WITHIN):
+        async for groups in client.groups.follow():
+            if groups and wanted(groups[0]):
+                return groups[0]
+    raise AssertionError("the client has ended")
 
 
 async def kept(client: Client, group_id: bytes) -> list[Message]:
@@ -188,3 +198,74 @@ async def test_a_device_that_is_linked_later_reads_what_is_written_from_then_on(
     for client in (ben, ann, ann_2):
         await heard(client, group_id, "three")
     assert [one.text for one in await kept(ben_2, group_id)] == ["two"]
+
+
+async def test_what_a_group_allows_and_how_long_messages_stay_holds_for_all(
+    people: People,
+) -> None:
+    ann, ben, cid = [await people.online() for _ in range(3)]
+    group_id = (await ann.groups.create("Hike", [ben.user_id])).group_id
+    only_admins = Permissions(send=Role.ADMIN, add=Role.MEMBER, edit=Role.MEMBER)
+
+    assert (await ann.groups.set_permissions(group_id, only_admins)).permissions == only_admins
+    await ann.groups.set_timer(group_id, timedelta(hours=1))
+    seen = await followed(ben, lambda one: one.revision == 3)
+    assert (seen.permissions, seen.disappear_after) == (only_admins, timedelta(hours=1))
+    refused = await ben.send(group_id, "may I?")
+    with pytest.raises(SendRefused, match="CALLER_NOT_ALLOWED"):
+        await ben.accepted(refused)
+    assert cid.user_id in (await ben.groups.add(group_id, [cid.user_id])).members
+    assert (await ben.groups.rename(group_id, "Night hike")).name == "Night hike"
+    with pytest.raises(CallFailed, match="CALLER_NOT_ALLOWED"):
+        await ben.groups.set_permissions(group_id, Permissions())
+
+    await ann.groups.set_role(group_id, ben.user_id, Role.ADMIN)
+    await ben.send(group_id, "now I may")
+    for client in (ann, cid):
+        await heard(client, group_id, "now I may")
+    never = await ann.groups.set_timer(group_id, timedelta())
+    assert never.disappear_after is None
+
+
+async def test_who_is_banned_comes_in_no_way_until_the_ban_is_lifted(people: People) -> None:
+    ann, ben = [await people.online() for _ in range(2)]
+    group_id = (await ann.groups.create("Hike", [ben.user_id])).group_id
+    link = await ann.groups.make_link(group_id)
+
+    await ann.groups.remove(group_id, ben.user_id, ban=True)
+    with pytest.raises(CallFailed, match="MEMBER_BANNED"):
+        await ann.groups.add(group_id, [ben.user_id])
+    with pytest.raises(CallFailed, match="MEMBER_BANNED"):
+        await ben.groups.join(link)
+    await ann.groups.unban(group_id, ben.user_id)
+    joined = await ben.groups.join(link)
+    assert joined is not None
+    await ben.send(group_id, "back again")
+    await heard(ann, group_id, "back again")
+
+    assert joined.members == {ann.user_id: Role.OWNER, ben.user_id: Role.MEMBER}
+    kinds = [one.kind for one in await ann.groups.changes(group_id)]
+    assert kinds == ["created", "set_link", "remove", "unban", "joined"]
+
+
+async def test_a_way_in_is_closed_and_a_group_is_handed_on_and_left(people: People) -> None:
+    ann, ben, cid = [await people.online() for _ in range(3)]
+    group_id = (await ann.groups.create("Hike", [ben.user_id])).group_id
+    await ann.groups.handed_out(group_id)
+    link = await ann.groups.make_link(group_id, needs_approval=True)
+
+    assert await cid.groups.join(link) is None
+    assert [one.user_id for one in await ann.groups.join_requests(group_id)] == [cid.user_id]
+    await ann.groups.decline(group_id, cid.user_id)
+    assert await ann.groups.join_requests(group_id) == []
+    await ann.groups.revoke_link(group_id)
+    with pytest.raises(CallFailed, match="GROUP_LINK_INVALID"):
+        await cid.groups.join(link)
+    with pytest.raises(CallFailed, match="CALLER_NOT_ALLOWED"):
+        await ann.groups.leave(group_id)  # it needs an owner
+
+    handed = await ann.groups.transfer(group_id, ben.user_id)
+    assert handed.members == {ben.user_id: Role.OWNER, ann.user_id: Role.ADMIN}
+    assert not (await ann.groups.leave(group_id)).is_member
+    alone = await until(lambda: ben.groups.get(group_id), lambda one: len(one.members) == 1)
+    assert alone.members == {ben.user_id: Role.OWNER}

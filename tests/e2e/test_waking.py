@@ -9,22 +9,29 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+import asyncpg
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner, Result
 
+from mesh.clock import SystemClock
 from mesh.redis import open_redis
 from tests.e2e.device import Device, a_send
 from tests.e2e.meshes import lasting_mesh
 from tests.e2e.people import Account, register
 from tests.e2e.scraping import value
 from tests.faults.town import eventually
+from tests.whimbrel_client.test_talking import received
 from whimbrel.identity.v1 import identity_pb2, identity_pb2_grpc
 from whimbrel.message.v1 import send_pb2
 from whimbrel.push.v1 import push_pb2, push_pb2_grpc
 from whimbrel_cli.main import app
-from whimbrel_cli.providers.arrivals import short
-from whimbrel_cli.pushes import simulated_token
+from whimbrel_cli.providers.arrivals import Arrivals, short
+from whimbrel_cli.providers.credentials import Credentials
+from whimbrel_cli.providers.http import Http2Server
+from whimbrel_cli.providers.webpush import SimulatedWebPush
+from whimbrel_cli.pushes import arrived, simulated_token
 from whimbrel_cli.stack.environment import pushes_file
 from whimbrel_cli.stack.mesh import Mesh
 from whimbrel_cli.stack.ports import free_port
@@ -313,3 +320,52 @@ async def test_a_developer_gives_a_device_a_token_and_sees_the_push_arrive(mesh)
 
     assert f"{handle} is woken as device {short(away.apns.hex())}" in given.output
     assert short(away.apns.hex()) in shown.output
+
+
+async def test_the_sdk_has_a_device_woken_by_firebase_and_by_web_push_or_not_at_all(mesh, tmp_path):
+    ann, ben = (f"p{os.urandom(8).hex()}" for _ in range(2))
+    for handle in (ann, ben):
+        await Client.register(tmp_path / handle, handle, gateways=mesh.gateway_addresses)
+    token, arrivals = f"fcm{os.urandom(16).hex()}", Arrivals()
+    credentials = Credentials(mesh.data / "push-providers")
+    public = credentials.ec_public(credentials.vapid_key)
+    server = SimulatedWebPush(public, arrivals, SystemClock())
+
+    async with (
+        Client.connect(tmp_path / ann) as sender,
+        Http2Server(server.answer, credentials.tls()) as at,
+    ):
+        server.origin = f"https://127.0.0.1:{at.port}"
+        device = server.subscribe()
+        async with Client.connect(tmp_path / ben) as away:
+            vapid_key = await away.push.vapid_key()
+            await away.push.by_fcm(token)
+        await sender.send(ben, "ring")
+        await eventually(lambda: is_rung(mesh, token), within=_WITHIN)
+        async with Client.connect(tmp_path / ben) as away:
+            await away.push.by_web_push(server.origin + device.path, device.p256dh, device.auth)
+            await received(away, 1)
+        await sender.send(ben, "ring again")
+        async with asyncio.timeout(_WITHIN):
+            [rung] = await arrivals.until(1)
+        with_it = await count_tokens(mesh, away.user_id)
+        async with Client.connect(tmp_path / ben) as away:
+            await away.push.off()
+        without = await count_tokens(mesh, away.user_id)
+
+    assert vapid_key == public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    assert (rung.provider, rung.payload, server.rules.refused) == ("web push", '{"wake":1}', [])
+    assert (with_it, without) == (1, 0)
+
+
+def is_rung(mesh, token: str) -> bool:
+    return any(one.device == short(token) for one in arrived(mesh.data))
+
+
+async def count_tokens(mesh, user_id: bytes) -> int:
+    connection = await asyncpg.connect(mesh.push_database)
+    try:
+        query = "SELECT count(*) FROM push_token WHERE user_id = $1"
+        return await connection.fetchval(query, user_id)
+    finally:
+        await connection.close()
