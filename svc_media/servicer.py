@@ -86,6 +86,4 @@ def _put(put: Put) -> media_pb2.Put:
 
 
 def _timestamp(time: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
+    return Timestamp(seconds=int(time.timestamp()))

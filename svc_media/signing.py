@@ -39,7 +39,8 @@ class Bucket:
         self._region = region
         self._name = quote(credentials.access_key, safe="")
         self._credentials = credentials
-        self._key_of_day: tuple[str, bytes] = ("", b"")
+        self._day = ""
+        self._kept = ("", "", b"")
 
     def presign(
         self,
@@ -56,13 +57,12 @@ class Bucket:
         `key` has letters and digits only.
         """
         time = _time_text(int(now.timestamp()))
-        day = time[:8]
-        scope = f"{day}/{self._region}/{_SERVICE}/aws4_request"
+        scope, quoted, signing_key = self._of_day(time[:8])
         signed = {"host": self._host, **(headers or {})}
         names = sorted(signed)
         # Sorted: capitals come before what a request itself may ask for.
         text = (
-            f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={self._name}%2F{quote(scope, safe='')}"
+            f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={self._name}%2F{quoted}"
             f"&X-Amz-Date={time}&X-Amz-Expires={int(lifetime.total_seconds())}"
             f"&X-Amz-SignedHeaders={'%3B'.join(names)}{_further(tuple((query or {}).items()))}"
         )
@@ -70,16 +70,18 @@ class Bucket:
         lines = "".join(f"{name}:{signed[name]}\n" for name in names)
         request = f"{method}\n{path}\n{text}\n{lines}\n{';'.join(names)}\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(request.encode()).hexdigest()
-        signature = _mac(self._key(day), f"{_ALGORITHM}\n{time}\n{scope}\n{digest}").hex()
+        signature = _mac(signing_key, f"{_ALGORITHM}\n{time}\n{scope}\n{digest}").hex()
         return f"{self._scheme}://{self._host}{path}?{text}&X-Amz-Signature={signature}"
 
-    def _key(self, day: str) -> bytes:
-        if self._key_of_day[0] != day:
+    def _of_day(self, day: str) -> tuple[str, str, bytes]:
+        """The scope of a day's signatures, as it is and in a query, and their key; made once."""
+        if self._day != day:
+            scope = f"{day}/{self._region}/{_SERVICE}/aws4_request"
             key = f"AWS4{self._credentials.secret_key}".encode()
             for part in (day, self._region, _SERVICE, "aws4_request"):
                 key = _mac(key, part)
-            self._key_of_day = (day, key)
-        return self._key_of_day[1]
+            self._day, self._kept = day, (scope, quote(scope, safe=""), key)
+        return self._kept
 
 
 class Edge:

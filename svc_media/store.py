@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from mesh.batching import Batches
 from mesh.errors import Unavailable
 from mesh.ids import random_id, ulid_text
-from mesh.postgres import STORE_ERRORS, Pool, fetch
+from mesh.postgres import STORE_ERRORS, Pool, fetch, is_transient
 from svc_media.dependencies import OnHealth, silent
 from svc_media.model import Draft, Upload
 
 _COLUMNS = "media_id, owner, size, sha256, part_sha256, multipart_id, is_complete, expires_at"
-_CREATE = f"SELECT {_COLUMNS} FROM create_upload($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608
-_FIND = f"SELECT {_COLUMNS} FROM media WHERE media_id = $1 AND expires_at > $2 AND NOT is_ending"  # noqa: S608
+_CREATE = f"""
+SELECT upload_id, {_COLUMNS} FROM create_uploads($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""  # noqa: S608
+_FIND = f"SELECT {_COLUMNS} FROM media WHERE media_id = ANY ($1::bytea[]) AND NOT is_ending"  # noqa: S608
 _BEGIN_PARTS = """
 UPDATE media SET multipart_id = $2 WHERE media_id = $1 AND multipart_id IS NULL
 RETURNING multipart_id
@@ -41,28 +44,45 @@ class StoreUnavailable(Unavailable):
     """The service's database cannot be reached."""
 
 
+class _Wish(NamedTuple):
+    """Room for a file, as the function takes it."""
+
+    owner: bytes
+    upload_id: bytes
+    media_id: bytes
+    size: int
+    sha256: bytes
+    parts: bytes
+    now: datetime
+    expires_at: datetime
+    quota: int
+
+
 class MediaStore:
     """What was granted, and until when it is kept."""
 
     def __init__(self, pool: Pool, on_health: OnHealth = silent) -> None:
         self._pool = pool
         self._on_health = on_health
+        self._creating = Batches(self._create, is_of_all=_is_of_all)
+        self._finding = Batches(self._find, is_of_all=_is_of_all)
 
     async def create(
         self, owner: bytes, draft: Draft, *, now: datetime, expires_at: datetime, quota: int
     ) -> Upload | None:
         """The owner's upload of this id, made if it is new; None: over the quota of the day."""
-        rows = await self._fetch(
-            _CREATE,
-            *(owner, draft.upload_id, random_id(), draft.size, draft.sha256, draft.part_sha256),
-            *(now, expires_at, quota),
+        parts = b"".join(draft.part_sha256)
+        return await self._creating.ask(
+            _Wish(
+                *(owner, draft.upload_id, random_id(), draft.size, draft.sha256, parts),
+                *(now, expires_at, quota),
+            )
         )
-        return _upload(rows[0]) if rows else None
 
     async def find(self, media_id: bytes, now: datetime) -> Upload | None:
         """A file that is not over."""
-        rows = await self._fetch(_FIND, media_id, now)
-        return _upload(rows[0]) if rows else None
+        upload = await self._finding.ask(media_id)
+        return upload if upload is not None and upload.expires_at > now else None
 
     async def begin_parts(self, media_id: bytes, multipart_id: str) -> bool:
         """Note the store's name for the upload; whether no other was noted before."""
@@ -91,6 +111,16 @@ class MediaStore:
         """Remove the tallies of days before this one."""
         await self._fetch(_FORGET_USAGE, before.date())
 
+    async def _create(self, wishes: Sequence[_Wish]) -> list[Upload | None]:
+        rows = await self._fetch(_CREATE, *zip(*wishes, strict=True))
+        uploads = {(row["owner"], row["upload_id"]): _upload(row[1:]) for row in rows}
+        return [uploads.get((wish.owner, wish.upload_id)) for wish in wishes]
+
+    async def _find(self, media_ids: Sequence[bytes]) -> list[Upload | None]:
+        rows = await self._fetch(_FIND, media_ids)
+        uploads = {row["media_id"]: _upload(row) for row in rows}
+        return [uploads.get(media_id) for media_id in media_ids]
+
     async def _fetch(self, statement: str, *arguments: object) -> list[Any]:
         try:
             rows = await fetch(self._pool, statement, *arguments)
@@ -104,3 +134,9 @@ class MediaStore:
 def _upload(row: Any) -> Upload:
     media_id, *columns = row
     return Upload(media_id, ulid_text(media_id), *columns)
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether no single item of a batch is to blame."""
+    cause = error.__cause__
+    return isinstance(cause, Unavailable) or cause is None or is_transient(cause)
