@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.e2e.shards import on_each_shard
 from tests.e2e.test_linking import reached
 from tests.faults.town import eventually
 from whimbrel.content.v1.content_pb2 import Content, Text
@@ -218,14 +219,14 @@ async def test_a_group_s_messages_move_and_later_ones_are_read_on_both_devices(
             at_phone = await conversation(phone, group_id)
             handed = await chain_of(ben, group_id, read_by=laptop)
 
-            epoch = await device_epoch(ben, group_id)
             await phone.revoke_device(2)
 
         async def is_told() -> bool:
-            await ben.groups.caught_up()
-            return await device_epoch(ben, group_id) > epoch
+            query = "SELECT FROM device_change_outbox WHERE user_id = $1"
+            return not await on_each_shard(mesh, query, phone.user_id)
 
         await eventually(is_told)
+        await ben.groups.caught_up()
         await ben.accepted(await ben.send(group_id, "without the laptop"))
         await heard(phone, group_id, 35)
         made_anew = await chain_of(ben, group_id)
@@ -250,11 +251,6 @@ class Chain(NamedTuple):
 
     chain: int
     iteration: int
-
-
-async def device_epoch(client: Client, group_id: bytes) -> int:
-    """What the device knows of changes to the members' devices."""
-    return (await client._parts.store.groups.states())[group_id].device_epoch
 
 
 async def chain_of(client: Client, group_id: bytes, *, read_by: Client | None = None) -> Chain:
