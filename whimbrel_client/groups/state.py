@@ -120,13 +120,14 @@ def replace(
 ) -> None:
     """The group is as the mesh says, whatever was known of it.
 
-    Anybody's devices may have changed: the key is handed out anew to those who lack it.
+    If anybody's devices may have changed, the key is handed out anew to those who lack it.
     """
     state = meet(connection, group.group_id)
     if state.revision > group.revision:
         return  # a change that was made meanwhile is known already
     there = {member.user_id: member.joined_revision for member in listed}
     stays = connection.execute(_STAYS, (group.group_id,)).fetchall()
+    have_devices_changed = not state.revision or state.device_epoch != group.device_epoch
     # Who has come again has left in between.
     _depart(connection, group.group_id, [one for one, since in stays if there.get(one) != since])
     state = state._replace(
@@ -141,7 +142,8 @@ def replace(
     for member in listed:
         row = (group.group_id, member.user_id, member.role, member.joined_revision, True)
         connection.execute(_ADD, row)
-    connection.execute("DELETE FROM hand_out WHERE group_id = ?", (group.group_id,))
+    if have_devices_changed:
+        connection.execute("DELETE FROM hand_out WHERE group_id = ?", (group.group_id,))
 
 
 def change(

@@ -49,6 +49,24 @@ async def test_a_key_is_handed_to_each_once_and_a_message_is_encrypted_once(town
     assert town.direct_before == [2, 2, 2]  # no message goes before the key has
 
 
+async def test_a_group_that_is_read_again_as_it_stands_still_hands_its_key_out_once(
+    town: Town,
+) -> None:
+    ann, ben, cid = town.phones.values()
+    await ann.store.groups.hand_out(GROUP)
+    await town.tell(ann)  # what is read of it twice at once comes twice
+    is_being_handed = await ann.store.groups.is_being_handed(GROUP)
+    await town.settle()
+    await ann.says("one")
+    await town.settle()
+
+    assert is_being_handed
+    assert not await ann.store.groups.is_being_handed(GROUP)
+    assert sorted(name.user_id for name in town.direct) == [BEN.user_id, CID.user_id]
+    for phone in (ben, cid):
+        assert await phone.texts() == ["one"]
+
+
 async def test_who_is_removed_has_no_key_of_what_is_written_after(town: Town) -> None:
     ann, ben, cid = town.phones.values()
     await ann.says("one")
