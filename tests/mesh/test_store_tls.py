@@ -26,11 +26,13 @@ from mesh.authority import Authority
 from mesh.discovery import Discovery
 from mesh.errors import Unavailable
 from mesh.instances import Instance
+from mesh.metrics import Metric
 from mesh.postgres import DatabaseSettings, fetch, open_pool
 from mesh.redis import RedisSettings, open_redis
 from mesh.service import ServiceSettings
 from mesh.settings import load
-from mesh.store_tls import StoreTls, dsn_with
+from mesh.store_tls import Renewing, StoreTls, dsn_with
+from mesh.telemetry import OFF
 from whimbrel_cli.admin import admin
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.etcd import Etcd
@@ -319,6 +321,46 @@ async def test_files_for_etcd_that_are_not_good_are_left_alone(etcd, files, held
     [told] = logs
     assert told["event"] == "certificates are not good: going on with the old ones"
     assert told["why"] == f"{held.key} holds no private key"
+
+
+async def test_a_connection_to_etcd_that_has_ended_is_closed_when_files_are_renewed(files, held):
+    _put(held, files.mine)
+
+    # Nobody listens there: each of the connections is idle.
+    async with Discovery("127.0.0.1:1", tls=held) as discovery:
+        made = [await discovery._etcd._connection()]
+        for others in (files.stranger, files.mine):
+            _put(held, others)
+            made.append(await discovery._etcd._connection())
+
+        assert len(set(map(id, made))) == 3
+        assert discovery._etcd._connections == made[-1:]
+
+
+class Counting(type(OFF)):
+    """Telemetry whose counters count into one number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def counter(self, _metric: Metric) -> "Counting":
+        return self
+
+    def add(self, amount: int, _labels: object = None) -> None:
+        self.count += amount
+
+
+def test_files_that_are_not_good_are_counted_once_for_each_change(tmp_path):
+    file, telemetry = tmp_path / "number", Counting()
+    file.write_text("1")
+    number = Renewing([file], lambda: int(file.read_text()), telemetry=telemetry)
+
+    told = []
+    for content in ("none", "nothing", "23"):
+        file.write_text(content)
+        told += [(number.now(), telemetry.count) for _ in range(2)]
+
+    assert told == [(1, 1), (1, 1), (1, 2), (1, 2), (23, 2), (23, 2)]
 
 
 def test_an_operator_shows_a_certificate_to_etcd_too(etcd, files):
