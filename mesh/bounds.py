@@ -5,10 +5,11 @@ wrong with it. What was sent is in no error: only the field, and what would have
 """
 
 import functools
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -22,6 +23,7 @@ from mesh.options import option
 _BOUNDS = "whimbrel.bounds.v1.bounds"
 _CHOICE = "whimbrel.bounds.v1.choice"
 _DURATION, _TIMESTAMP = "google.protobuf.Duration", "google.protobuf.Timestamp"
+_TEXTS = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING))
 # The seconds of the first moment of the year 1, and of the last second of the year 9999.
 _CALENDAR = range(-62135596800, 253402300800)
 _SECOND = 1_000_000_000
@@ -52,6 +54,7 @@ class OutOfBounds(InvalidArgument):
         self.reason = violation.reason
 
 
+M = TypeVar("M")
 Check = Callable[[Any], Violation | None]
 # Whether a value is allowed.
 _Allows = Callable[[Any], bool]
@@ -61,20 +64,23 @@ class Checker:
     """The bounds of one kind of message."""
 
     def __init__(self, descriptor: Descriptor) -> None:
-        self._checks: tuple[Check, ...] = tuple(_checks_of(descriptor))
-
-    @property
-    def is_needed(self) -> bool:
+        checks = tuple(_checks_of(descriptor))
+        self.is_needed = bool(checks)
         """Whether there is anything to look at."""
-        return bool(self._checks)
-
-    def violation(self, message: Any) -> Violation | None:
+        self.violation = _first_of(checks)
         """The first field that is out of bounds, if there is one."""
-        for check in self._checks:
-            found = check(message)
-            if found is not None:
-                return found
-        return None
+
+    def parted(self, messages: Iterable[M]) -> tuple[list[M], list[tuple[M, Violation]]]:
+        """Those that are within their bounds, and what is wrong with each of the others."""
+        good: list[M] = []
+        bad: list[tuple[M, Violation]] = []
+        for message in messages:
+            found = self.violation(message)
+            if found is None:
+                good.append(message)
+            else:
+                bad.append((message, found))
+        return good, bad
 
     def demand(self, message: Any) -> None:
         """Raise OutOfBounds unless all is within its bounds."""
@@ -90,7 +96,11 @@ def checker_of(descriptor: Descriptor) -> Checker:
 
 
 class BoundsInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses unary requests that are out of bounds, before their handler sees them."""
+    """Refuses requests that are out of bounds, before their handler sees them.
+
+    On a stream that is its end; where it need not be, the proto marks what the handler answers by
+    itself (`answered`), and a request that holds nothing else is not looked at here.
+    """
 
     def __init__(self) -> None:
         self._checkers: dict[str, Checker | None] = {}
@@ -99,13 +109,16 @@ class BoundsInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None:
             return handler
         method = handler_call_details.method
         if method not in self._checkers:  # it has a handler: such methods are few
             self._checkers[method] = _checker_of_method(method)
         checker = self._checkers[method]
-        return handler if checker is None else wrapped(handler, functools.partial(_held, checker))
+        if checker is None:
+            return handler
+        hold = _held_stream if handler.request_streaming else _held
+        return wrapped(handler, functools.partial(hold, checker))
 
 
 def described(bounds: Any, *, type_: int, type_name: str = "", is_repeated: bool = False) -> str:
@@ -128,6 +141,38 @@ def _held(checker: Checker, behaviour: Behaviour) -> Behaviour:
     return held
 
 
+def _held_stream(checker: Checker, behaviour: Behaviour) -> Behaviour:
+    @functools.wraps(behaviour)
+    async def held(requests: Any, context: Any) -> Any:
+        return await behaviour(_each_held(checker, requests), _HeldContext(checker, context))
+
+    return held
+
+
+async def _each_held(checker: Checker, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        checker.demand(request)
+        yield request
+
+
+class _HeldContext:
+    """A call's context that reads what is within bounds, and raises OutOfBounds for the rest."""
+
+    def __init__(self, checker: Checker, context: Any) -> None:
+        self._checker = checker
+        self._context = context
+        self.write = context.write
+
+    async def read(self) -> Any:
+        request = await self._context.read()
+        if request is not grpc.aio.EOF:
+            self._checker.demand(request)
+        return request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 def _checker_of_method(method: str) -> Checker | None:
     _, service, name = method.split("/")
     try:
@@ -138,75 +183,128 @@ def _checker_of_method(method: str) -> Checker | None:
     return checker if checker.is_needed else None
 
 
+def _first_of(checks: tuple[Check, ...]) -> Check:
+    """What the first check finds that finds something; most messages have one or two."""
+    if len(checks) == 1:
+        return checks[0]
+    if len(checks) == 2:
+        one, other = checks
+        return lambda message: one(message) or other(message)
+
+    def first(message: Any) -> Violation | None:
+        for check in checks:
+            found = check(message)
+            if found is not None:
+                return found
+        return None
+
+    return first
+
+
 def _checks_of(descriptor: Descriptor) -> Iterator[Check]:
     for oneof in descriptor.oneofs:
-        choice = option(oneof, _CHOICE)
-        if choice is not None and choice.required:
-            yield _one_of(oneof, _reason_of(choice))
+        check = _one_of(oneof)
+        if check is not None:
+            yield check
     for field in descriptor.fields:
-        bounds = option(field, _BOUNDS)
-        check = _check_of(field, bounds)
+        check = _check_of(field)
         if check is not None:
             yield check
 
 
-def _check_of(field: FieldDescriptor, bounds: Any) -> Check | None:
-    allows = None if bounds is None else _allows(field, bounds)
-    nested = None
-    if _is_our_message(field) and not (bounds is not None and bounds.answered):
-        nested = checker_of(field.message_type)
-        nested = nested if nested.is_needed else None
-    if bounds is None and nested is None:
+def _one_of(oneof: OneofDescriptor) -> Check | None:
+    """Looks at the one that is set, however many there are."""
+    checks = {field.name: _check_of_value(field) for field in oneof.fields}
+    choice = option(oneof, _CHOICE)
+    is_required = choice is not None and choice.required
+    if not (is_required or any(checks.values())):
         return None
-    wrong = _violation_of(field, bounds)
-    if field.is_repeated:
-        return _repeated(field.name, bounds, allows, nested, wrong)
-    if field.has_presence:
-        is_required = bounds is not None and bounds.required
-        return _present(field.name, allows, nested, wrong, is_required=is_required)
-    return _plain(field.name, bounds, allows, wrong)
+    name, wrong = oneof.name, None
+    if is_required:
+        allowed = " or ".join(field.name for field in oneof.fields)
+        wrong = Violation(name, allowed, _reason_of(choice))
 
-
-def _one_of(oneof: OneofDescriptor, reason: str) -> Check:
-    name = oneof.name
-    wrong = Violation(name, " or ".join(field.name for field in oneof.fields), reason)
-    return lambda message: wrong if message.WhichOneof(name) is None else None
-
-
-def _plain(name: str, bounds: Any, allows: _Allows | None, wrong: Violation) -> Check | None:
-    if allows is None:
-        return None
-    if bounds.length and not bounds.or_empty:  # most of all fields: the ids
-        length = bounds.length
-        return lambda message: None if len(getattr(message, name)) == length else wrong
-    return lambda message: None if allows(getattr(message, name)) else wrong
-
-
-def _present(
-    name: str,
-    allows: _Allows | None,
-    nested: Checker | None,
-    wrong: Violation,
-    *,
-    is_required: bool,
-) -> Check:
     def check(message: Any) -> Violation | None:
-        if not message.HasField(name):
-            return wrong if is_required else None
-        value = getattr(message, name)
-        if allows is not None and not allows(value):
+        chosen = message.WhichOneof(name)
+        if chosen is None:
             return wrong
-        found = None if nested is None else nested.violation(value)
-        return None if found is None else found.within(name)
+        of_value = checks[chosen]
+        return None if of_value is None else of_value(getattr(message, chosen))
 
     return check
 
 
-def _repeated(
-    name: str, bounds: Any, allows: _Allows | None, nested: Checker | None, wrong: Violation
-) -> Check:
+def _check_of(field: FieldDescriptor) -> Check | None:
+    if field.containing_oneof is not None:
+        return None  # see above; what is `optional` is one of one
+    bounds = option(field, _BOUNDS)
+    if field.is_repeated:
+        return _repeated(field, bounds)
+    if field.has_presence:
+        return _present(field, bounds)
+    return _plain(field, bounds)
+
+
+def _check_of_value(field: FieldDescriptor) -> Check | None:
+    """Looks at a value of the field, or at an item of it."""
+    name, bounds, nested = field.name, option(field, _BOUNDS), _nested(field)
+    if nested is not None:
+        violation = nested.violation
+
+        def inside(value: Any) -> Violation | None:
+            found = violation(value)
+            return None if found is None else found.within(name)
+
+        return inside
+    allows = None if bounds is None else _allows(field, bounds)
+    if allows is None:
+        return None
+    wrong = _violation_of(field, bounds)
+    return lambda value: None if allows(value) else wrong
+
+
+def _nested(field: FieldDescriptor) -> Checker | None:
+    """What looks into a message of ours, if there is anything to look at."""
+    bounds = option(field, _BOUNDS)
+    if not _is_our_message(field) or (bounds is not None and bounds.answered):
+        return None
+    nested = checker_of(field.message_type)
+    return nested if nested.is_needed else None
+
+
+def _plain(field: FieldDescriptor, bounds: Any) -> Check | None:
+    allows = None if bounds is None else _allows(field, bounds)
+    if allows is None:
+        return None
+    name, wrong = field.name, _violation_of(field, bounds)
+    if bounds.length:  # most of all fields: the ids
+        lengths = (bounds.length, 0) if bounds.or_empty else (bounds.length,)
+        return lambda message: None if len(getattr(message, name)) in lengths else wrong
+    if field.type not in _TEXTS:
+        least, most = bounds.min, bounds.max or math.inf
+        return lambda message: None if least <= getattr(message, name) <= most else wrong
+    return lambda message: None if allows(getattr(message, name)) else wrong
+
+
+def _present(field: FieldDescriptor, bounds: Any) -> Check | None:
+    of_value, name = _check_of_value(field), field.name
+    missing = _violation_of(field, bounds) if bounds is not None and bounds.required else None
+    if of_value is None:
+        return None if missing is None else lambda m: None if m.HasField(name) else missing
+
+    def check(message: Any) -> Violation | None:
+        return of_value(getattr(message, name)) if message.HasField(name) else missing
+
+    return check
+
+
+def _repeated(field: FieldDescriptor, bounds: Any) -> Check | None:
+    name, nested, wrong = field.name, _nested(field), _violation_of(field, bounds)
+    allows = None if bounds is None else _allows(field, bounds)
     least = 0 if bounds is None else bounds.min_items
     most = 0 if bounds is None else bounds.max_items
+    if not (least or most or allows or nested):
+        return None
 
     def check(message: Any) -> Violation | None:
         values = getattr(message, name)
@@ -228,10 +326,10 @@ def _allows(field: FieldDescriptor, bounds: Any) -> _Allows | None:
     """What tells an allowed value of the field, or item of it; None if all are."""
     if field.message_type is not None:
         return _allows_time(field.message_type.full_name, bounds)
-    if field.type not in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
-        least, most = bounds.min, bounds.max
-        if least or most:
-            return lambda value: value >= least and (not most or value <= most)
+    if field.type not in _TEXTS:
+        least, most = bounds.min, bounds.max or math.inf
+        if bounds.min or bounds.max:
+            return lambda value: least <= value <= most
         return None
     allows = _allows_text(bounds)
     if allows is None or not bounds.or_empty:
@@ -288,7 +386,7 @@ def _describe_value(bounds: Any, type_: int, type_name: str) -> str:
         return "required"
     if bounds.pattern:
         return _or_empty(bounds, bounds.pattern)
-    if type_ in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
+    if type_ in _TEXTS:
         return _describe_text(bounds, type_)
     return _range(bounds.min, bounds.max, "")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.bounds import checker_of
 from mesh.caller import caller_of
 from mesh.ids import parse_ulid
 from mesh.streams import next_request
@@ -14,6 +15,8 @@ from svc_media.grants import Grants, Put
 from svc_media.model import Draft, MediaUnknown
 from svc_media.retention import Retention
 from whimbrel.media.v1 import media_pb2, media_pb2_grpc
+
+_REFERENCE = checker_of(media_pb2.Reference.DESCRIPTOR)
 
 
 class MediaServicer(media_pb2_grpc.MediaServiceServicer):
@@ -56,11 +59,21 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
     async def Attach(self, _requests: Any, context: Any) -> None:  # type: ignore[override]
         while (request := await next_request(context, self._ending)) is not None:
-            references = _references(request.references)
+            taken, refused = _REFERENCE.parted(request.references)
+            references = _references(taken)
             if references:
                 await self._retention.refer(references)
-            done = [reference.id for reference in request.references]
-            await context.write(media_pb2.AttachResponse(done=done))
+            await context.write(
+                media_pb2.AttachResponse(
+                    done=[one.id for one in request.references],
+                    refused=[
+                        media_pb2.RefusedReference(
+                            id=one.id, field=wrong.field, allowed=wrong.allowed
+                        )
+                        for one, wrong in refused
+                    ],
+                )
+            )
 
 
 def _media_id(text: str) -> bytes:

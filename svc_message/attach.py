@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from mesh.bounds import OutOfBounds, Violation, checker_of
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument
 from mesh.ids import slot_of
@@ -47,10 +48,22 @@ R = TypeVar("R", AckResult, PageResult, PlainResult)
 _MOST_ROWS = 256
 _MOST_RECEIPTS = 500
 
+# Of each kind of event: looking at all kinds of a frame's would cost twice as much.
+_VIOLATIONS = {
+    field.name: checker_of(field.message_type).violation
+    for field in attach_pb2.GatewayEvent.DESCRIPTOR.oneofs_by_name["event"].fields
+}
 _REFUSED = {
     Outcome.ABOVE_HEAD: Refusal("ACK_ABOVE_HEAD"),
     Outcome.DEVICE_UNKNOWN: Refusal("DEVICE_REVOKED"),
 }
+
+
+def demand_hello(hello: attach_pb2.GatewayHello) -> None:
+    """Raise OutOfBounds unless the first event is within its bounds."""
+    wrong = _VIOLATIONS["hello"](hello)
+    if wrong is not None:
+        raise OutOfBounds(wrong.within("events[0].hello"))
 
 
 class GatewayRequests:
@@ -87,15 +100,40 @@ class GatewayRequests:
         }
 
     def take(self, frame: attach_pb2.AttachRequest) -> None:
-        """Queue all that a frame asks. Raises InvalidArgument for what no gateway says."""
-        for event in frame.events:
+        """Queue all that a frame asks; what is out of bounds is answered as such.
+
+        Raises InvalidArgument for what no gateway says, and for what has no answer.
+        """
+        for place, event in enumerate(frame.events):
             kind = event.WhichOneof("event")
             taker = self._takers.get(kind or "")
             if kind is None or taker is None:
                 raise InvalidArgument(
                     "an event that is not allowed here", metadata={"field": str(kind)}
                 )
-            taker(getattr(event, kind), event.id)
+            said = getattr(event, kind)
+            wrong = _VIOLATIONS[kind](said)
+            if wrong is None:
+                taker(said, event.id)
+            else:
+                self._out_of_bounds(event, kind, wrong.within(kind), place)
+
+    def _out_of_bounds(
+        self, event: attach_pb2.GatewayEvent, kind: str, wrong: Violation, place: int
+    ) -> None:
+        log.error(
+            "a gateway's event is out of bounds",
+            gateway=self._link.instance_id,
+            field=wrong.field,
+            allowed=wrong.allowed,
+        )
+        if not event.id:
+            raise OutOfBounds(wrong.within(f"events[{place}]"))
+        refusal = Refusal(wrong.reason, {"field": wrong.field, "allowed": wrong.allowed})
+        if kind == "send":
+            self._reject(event.send.send.client_message_id, event.id, None, refusal)
+        else:
+            fill_refusal(self._link.event(event.id).refused, refusal)
 
     def _send(self, message: attach_pb2.DeviceSend, request_id: int) -> None:
         device, now = message.device, self._clock.now()

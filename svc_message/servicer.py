@@ -14,7 +14,7 @@ from mesh.errors import InvalidArgument, ResourceExhausted, Unavailable
 from mesh.ids import slot_of, ulid_text
 from mesh.telemetry import Telemetry
 from svc_message.accepting import Accepting, FirstAnswer
-from svc_message.attach import GatewayRequests, receipt_row
+from svc_message.attach import GatewayRequests, demand_hello, receipt_row
 from svc_message.channels.following import Following
 from svc_message.groups.accepting import GroupAccepting
 from svc_message.groups.requests import GroupSend
@@ -123,6 +123,7 @@ class MessageServicer(message_pb2_grpc.MessageServiceServicer):
         frame = await context.read()
         if frame is grpc.aio.EOF or len(frame.events) != 1 or not frame.events[0].hello.instance_id:
             raise InvalidArgument("the first frame is one hello with an instance_id")
+        demand_hello(frame.events[0].hello)
         return GatewayLink(frame.events[0].hello.instance_id, self._telemetry)
 
     async def _take_all(

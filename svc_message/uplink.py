@@ -102,6 +102,13 @@ class Uplink(Generic[B]):
         if answer is grpc.aio.EOF:
             raise Unavailable("the service has ended the stream")
         self._on_health(True)
+        for refused in answer.refused:  # a bug here; it was not told, and will not be told again
+            log.error(
+                "out of bounds",
+                to=self._feed.service,
+                field=refused.field,
+                allowed=refused.allowed,
+            )
         batch, self._untold = self._untold, None
         self._untold = await self._feed.answered(batch, answer)
 

@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import structlog
 
-from mesh.bounds import checker_of
 from mesh.clock import Clock
 from mesh.errors import InvalidArgument, Unavailable
 from svc_presence.link import GatewayLink
@@ -21,7 +20,6 @@ from whimbrel.presence.v1 import presence_pb2, presence_pb2_grpc
 log = structlog.get_logger(__name__)
 
 _ACTIVITIES = frozenset(activity.value for activity in Activity)
-_FRAME = checker_of(presence_pb2.AttachRequest.DESCRIPTOR)
 _OF_TEAMS = Terms(is_visible=True, is_told_typing=False)
 
 
@@ -92,7 +90,6 @@ class PresenceServicer(presence_pb2_grpc.PresenceServiceServicer):
 
     async def _take_all(self, link: GatewayLink, context: Any) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:
-            _FRAME.demand(frame)
             for event in frame.events:
                 self._take(link, event)
 

@@ -59,14 +59,21 @@ class PushServicer(push_pb2_grpc.PushServiceServicer):
 
     async def Attach(self, _requests: Any, context: Any) -> None:  # type: ignore[override]
         while (request := await next_request(context, self._ending)) is not None:
-            await self._take(request.news)
-            done = [news.id for news in request.news]
-            await context.write(push_pb2.AttachResponse(done=done))
+            taken, refused = _NEWS.parted(request.news)
+            await self._take(taken)
+            await context.write(
+                push_pb2.AttachResponse(
+                    done=[news.id for news in request.news],
+                    refused=[
+                        push_pb2.RefusedNews(id=news.id, field=wrong.field, allowed=wrong.allowed)
+                        for news, wrong in refused
+                    ],
+                )
+            )
 
     async def _take(self, news: Iterable[push_pb2.News]) -> None:
         """Make all of it durable, each device's in its order."""
-        # What is out of bounds would be told again for ever: it is left out.
-        for kind, told in _runs(one for one in news if _NEWS.violation(one) is None):
+        for kind, told in _runs(news):
             if kind == "wake":
                 await self._jobs.wake([_wake(one) for one in told])
             elif kind == "connected":

@@ -27,7 +27,7 @@ from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_acce
 from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/media/v1/media.proto\x12\x11whimbrel.media.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xb5\x01\n\x13\x43reateUploadRequest\x12\x19\n\tupload_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x14\n\x04size\x18\x02 \x01(\x04\x42\x06\x9a\xb5\x18\x02\x30\x01\x12\x16\n\x06sha256\x18\x03 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \x12\x35\n\x07purpose\x18\x04 \x01(\x0e\x32\x1a.whimbrel.media.v1.PurposeB\x08\x9a\xb5\x18\x04\x30\x01\x38\x01\x12\x1e\n\x0bpart_sha256\x18\x05 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08 H\x87\x01\"~\n\x14\x43reateUploadResponse\x12\x10\n\x08media_id\x18\x01 \x01(\t\x12$\n\x04puts\x18\x02 \x03(\x0b\x32\x16.whimbrel.media.v1.Put\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x03Put\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.whimbrel.media.v1.Put.HeadersEntry\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"1\n\x15\x43ompleteUploadRequest\x12\x18\n\x08media_id\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\"\x18\n\x16\x43ompleteUploadResponse\"1\n\x15\x43reateDownloadRequest\x12\x18\n\x08media_id\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\"U\n\x16\x43reateDownloadResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\rAttachRequest\x12\x38\n\nreferences\x18\x01 \x03(\x0b\x32\x1c.whimbrel.media.v1.ReferenceB\x06\x9a\xb5\x18\x02`\x01\"a\n\tReference\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x18\n\x08media_id\x18\x02 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04*7\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPURPOSE_MESSAGE\x10\x01\x32\xc8\x03\n\x0cMediaService\x12h\n\x0c\x43reateUpload\x12&.whimbrel.media.v1.CreateUploadRequest\x1a\'.whimbrel.media.v1.CreateUploadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0e\x43ompleteUpload\x12(.whimbrel.media.v1.CompleteUploadRequest\x1a).whimbrel.media.v1.CompleteUploadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0e\x43reateDownload\x12(.whimbrel.media.v1.CreateDownloadRequest\x1a).whimbrel.media.v1.CreateDownloadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x06\x41ttach\x12 .whimbrel.media.v1.AttachRequest\x1a!.whimbrel.media.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\t\x92\xb5\x18\x05mediab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/media/v1/media.proto\x12\x11whimbrel.media.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xb5\x01\n\x13\x43reateUploadRequest\x12\x19\n\tupload_id\x18\x01 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x14\n\x04size\x18\x02 \x01(\x04\x42\x06\x9a\xb5\x18\x02\x30\x01\x12\x16\n\x06sha256\x18\x03 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08 \x12\x35\n\x07purpose\x18\x04 \x01(\x0e\x32\x1a.whimbrel.media.v1.PurposeB\x08\x9a\xb5\x18\x04\x30\x01\x38\x01\x12\x1e\n\x0bpart_sha256\x18\x05 \x03(\x0c\x42\t\x9a\xb5\x18\x05\x08 H\x87\x01\"~\n\x14\x43reateUploadResponse\x12\x10\n\x08media_id\x18\x01 \x01(\t\x12$\n\x04puts\x18\x02 \x03(\x0b\x32\x16.whimbrel.media.v1.Put\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x03Put\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.whimbrel.media.v1.Put.HeadersEntry\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"1\n\x15\x43ompleteUploadRequest\x12\x18\n\x08media_id\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\"\x18\n\x16\x43ompleteUploadResponse\"1\n\x15\x43reateDownloadRequest\x12\x18\n\x08media_id\x18\x01 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\"U\n\x16\x43reateDownloadResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\rAttachRequest\x12:\n\nreferences\x18\x01 \x03(\x0b\x32\x1c.whimbrel.media.v1.ReferenceB\x08\x9a\xb5\x18\x04`\x01h\x01\"a\n\tReference\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x18\n\x08media_id\x18\x02 \x01(\tB\x06\x9a\xb5\x18\x02\x18@\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x12\x34\n\x07refused\x18\x02 \x03(\x0b\x32#.whimbrel.media.v1.RefusedReference\">\n\x10RefusedReference\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\t*7\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPURPOSE_MESSAGE\x10\x01\x32\xc8\x03\n\x0cMediaService\x12h\n\x0c\x43reateUpload\x12&.whimbrel.media.v1.CreateUploadRequest\x1a\'.whimbrel.media.v1.CreateUploadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0e\x43ompleteUpload\x12(.whimbrel.media.v1.CompleteUploadRequest\x1a).whimbrel.media.v1.CompleteUploadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12n\n\x0e\x43reateDownload\x12(.whimbrel.media.v1.CreateDownloadRequest\x1a).whimbrel.media.v1.CreateDownloadResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x06\x41ttach\x12 .whimbrel.media.v1.AttachRequest\x1a!.whimbrel.media.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\t\x92\xb5\x18\x05mediab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,7 +51,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDOWNLOADREQUEST'].fields_by_name['media_id']._loaded_options = None
   _globals['_CREATEDOWNLOADREQUEST'].fields_by_name['media_id']._serialized_options = b'\232\265\030\002\030@'
   _globals['_ATTACHREQUEST'].fields_by_name['references']._loaded_options = None
-  _globals['_ATTACHREQUEST'].fields_by_name['references']._serialized_options = b'\232\265\030\002`\001'
+  _globals['_ATTACHREQUEST'].fields_by_name['references']._serialized_options = b'\232\265\030\004`\001h\001'
   _globals['_REFERENCE'].fields_by_name['media_id']._loaded_options = None
   _globals['_REFERENCE'].fields_by_name['media_id']._serialized_options = b'\232\265\030\002\030@'
   _globals['_MEDIASERVICE']._loaded_options = None
@@ -64,8 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIASERVICE'].methods_by_name['CreateDownload']._serialized_options = b'\212\265\030\003\n\001\002'
   _globals['_MEDIASERVICE'].methods_by_name['Attach']._loaded_options = None
   _globals['_MEDIASERVICE'].methods_by_name['Attach']._serialized_options = b'\212\265\030\014\n\001\003\022\007message'
-  _globals['_PURPOSE']._serialized_start=1037
-  _globals['_PURPOSE']._serialized_end=1092
+  _globals['_PURPOSE']._serialized_start=1157
+  _globals['_PURPOSE']._serialized_end=1212
   _globals['_CREATEUPLOADREQUEST']._serialized_start=152
   _globals['_CREATEUPLOADREQUEST']._serialized_end=333
   _globals['_CREATEUPLOADRESPONSE']._serialized_start=335
@@ -83,11 +83,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDOWNLOADRESPONSE']._serialized_start=744
   _globals['_CREATEDOWNLOADRESPONSE']._serialized_end=829
   _globals['_ATTACHREQUEST']._serialized_start=831
-  _globals['_ATTACHREQUEST']._serialized_end=904
-  _globals['_REFERENCE']._serialized_start=906
-  _globals['_REFERENCE']._serialized_end=1003
-  _globals['_ATTACHRESPONSE']._serialized_start=1005
-  _globals['_ATTACHRESPONSE']._serialized_end=1035
-  _globals['_MEDIASERVICE']._serialized_start=1095
-  _globals['_MEDIASERVICE']._serialized_end=1551
+  _globals['_ATTACHREQUEST']._serialized_end=906
+  _globals['_REFERENCE']._serialized_start=908
+  _globals['_REFERENCE']._serialized_end=1005
+  _globals['_ATTACHRESPONSE']._serialized_start=1007
+  _globals['_ATTACHRESPONSE']._serialized_end=1091
+  _globals['_REFUSEDREFERENCE']._serialized_start=1093
+  _globals['_REFUSEDREFERENCE']._serialized_end=1155
+  _globals['_MEDIASERVICE']._serialized_start=1215
+  _globals['_MEDIASERVICE']._serialized_end=1671
 # @@protoc_insertion_point(module_scope)

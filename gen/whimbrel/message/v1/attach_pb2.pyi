@@ -71,7 +71,9 @@ class AttachResponse(message.Message):
 
 @typing.final
 class GatewayEvent(message.Message):
-    """What a gateway says."""
+    """What a gateway says. A request out of bounds is refused in its answer, `rejected` for a send and `refused` for all others, with the field and
+    the bound in the metadata `field` and `allowed`; anything else out of bounds ends the stream, INVALID_ARGUMENT with the same.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -65,7 +65,7 @@ class AttachResponse(message.Message):
 
 @typing.final
 class GatewayEvent(message.Message):
-    """What a gateway says."""
+    """What a gateway says. Nothing is answered, so an event out of bounds ends the stream, INVALID_ARGUMENT with the field and the bound."""
 
     DESCRIPTOR: descriptor.Descriptor
 

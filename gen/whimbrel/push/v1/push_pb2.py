@@ -27,7 +27,7 @@ from whimbrel.access.v1 import access_pb2 as whimbrel_dot_access_dot_v1_dot_acce
 from whimbrel.bounds.v1 import bounds_pb2 as whimbrel_dot_bounds_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xa1\x01\n\x0fSetTokenRequest\x12\x1a\n\x04\x61pns\x18\x01 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01\x18\x64pdH\x00\x12$\n\x03\x66\x63m\x18\x02 \x01(\tB\x15\x9a\xb5\x18\x11*\r[ -~]{1,1024}pdH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x11\n\x05token\x12\x08\x9a\xb5\x18\x04\x08\x01\x10\x64\"\x12\n\x10SetTokenResponse\"f\n\x13WebPushSubscription\x12\x1d\n\x08\x65ndpoint\x18\x01 \x01(\tB\x0b\x9a\xb5\x18\x07\x10\x01\x18\x80\x08pd\x12\x18\n\x06p256dh\x18\x02 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x41pd\x12\x16\n\x04\x61uth\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10pd\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"=\n\rAttachRequest\x12,\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.NewsB\x06\x9a\xb5\x18\x02`\x01\"\xda\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x17\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\tdevice_id\x18\x03 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"8\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x08Unlinked\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x32\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/push/v1/push.proto\x12\x10whimbrel.push.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwhimbrel/access/v1/access.proto\x1a\x1fwhimbrel/bounds/v1/bounds.proto\"\xa1\x01\n\x0fSetTokenRequest\x12\x1a\n\x04\x61pns\x18\x01 \x01(\x0c\x42\n\x9a\xb5\x18\x06\x10\x01\x18\x64pdH\x00\x12$\n\x03\x66\x63m\x18\x02 \x01(\tB\x15\x9a\xb5\x18\x11*\r[ -~]{1,1024}pdH\x00\x12\x39\n\x08web_push\x18\x03 \x01(\x0b\x32%.whimbrel.push.v1.WebPushSubscriptionH\x00\x42\x11\n\x05token\x12\x08\x9a\xb5\x18\x04\x08\x01\x10\x64\"\x12\n\x10SetTokenResponse\"f\n\x13WebPushSubscription\x12\x1d\n\x08\x65ndpoint\x18\x01 \x01(\tB\x0b\x9a\xb5\x18\x07\x10\x01\x18\x80\x08pd\x12\x18\n\x06p256dh\x18\x02 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x41pd\x12\x16\n\x04\x61uth\x18\x03 \x01(\x0c\x42\x08\x9a\xb5\x18\x04\x08\x10pd\"\x14\n\x12RemoveTokenRequest\"\x15\n\x13RemoveTokenResponse\"\x14\n\x12GetVapidKeyRequest\")\n\x13GetVapidKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"?\n\rAttachRequest\x12.\n\x04news\x18\x01 \x03(\x0b\x32\x16.whimbrel.push.v1.NewsB\x08\x9a\xb5\x18\x04`\x01h\x01\"\xda\x01\n\x04News\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x17\n\x07user_id\x18\x02 \x01(\x0c\x42\x06\x9a\xb5\x18\x02\x08\x10\x12\x1b\n\tdevice_id\x18\x03 \x01(\rB\x08\x9a\xb5\x18\x04\x30\x01\x38\x7f\x12&\n\x04wake\x18\x04 \x01(\x0b\x32\x16.whimbrel.push.v1.WakeH\x00\x12\x30\n\tconnected\x18\x05 \x01(\x0b\x32\x1b.whimbrel.push.v1.ConnectedH\x00\x12.\n\x08unlinked\x18\x06 \x01(\x0b\x32\x1a.whimbrel.push.v1.UnlinkedH\x00\x42\x06\n\x04news\"8\n\x04Wake\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06urgent\x18\x02 \x01(\x08\x12\x11\n\tacked_pos\x18\x03 \x01(\x04\"\x1a\n\tConnected\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x08Unlinked\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x0e\x41ttachResponse\x12\x0c\n\x04\x64one\x18\x01 \x03(\x04\x12.\n\x07refused\x18\x02 \x03(\x0b\x32\x1d.whimbrel.push.v1.RefusedNews\"9\n\x0bRefusedNews\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\t2\xa0\x03\n\x0bPushService\x12Z\n\x08SetToken\x12!.whimbrel.push.v1.SetTokenRequest\x1a\".whimbrel.push.v1.SetTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bRemoveToken\x12$.whimbrel.push.v1.RemoveTokenRequest\x1a%.whimbrel.push.v1.RemoveTokenResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x63\n\x0bGetVapidKey\x12$.whimbrel.push.v1.GetVapidKeyRequest\x1a%.whimbrel.push.v1.GetVapidKeyResponse\"\x07\x8a\xb5\x18\x03\n\x01\x02\x12\x61\n\x06\x41ttach\x12\x1f.whimbrel.push.v1.AttachRequest\x1a .whimbrel.push.v1.AttachResponse\"\x10\x8a\xb5\x18\x0c\n\x01\x03\x12\x07message(\x01\x30\x01\x1a\x08\x92\xb5\x18\x04pushb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['auth']._loaded_options = None
   _globals['_WEBPUSHSUBSCRIPTION'].fields_by_name['auth']._serialized_options = b'\232\265\030\004\010\020pd'
   _globals['_ATTACHREQUEST'].fields_by_name['news']._loaded_options = None
-  _globals['_ATTACHREQUEST'].fields_by_name['news']._serialized_options = b'\232\265\030\002`\001'
+  _globals['_ATTACHREQUEST'].fields_by_name['news']._serialized_options = b'\232\265\030\004`\001h\001'
   _globals['_NEWS'].fields_by_name['user_id']._loaded_options = None
   _globals['_NEWS'].fields_by_name['user_id']._serialized_options = b'\232\265\030\002\010\020'
   _globals['_NEWS'].fields_by_name['device_id']._loaded_options = None
@@ -77,17 +77,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETVAPIDKEYRESPONSE']._serialized_start=503
   _globals['_GETVAPIDKEYRESPONSE']._serialized_end=544
   _globals['_ATTACHREQUEST']._serialized_start=546
-  _globals['_ATTACHREQUEST']._serialized_end=607
-  _globals['_NEWS']._serialized_start=610
-  _globals['_NEWS']._serialized_end=828
-  _globals['_WAKE']._serialized_start=830
-  _globals['_WAKE']._serialized_end=886
-  _globals['_CONNECTED']._serialized_start=888
-  _globals['_CONNECTED']._serialized_end=914
-  _globals['_UNLINKED']._serialized_start=916
-  _globals['_UNLINKED']._serialized_end=966
-  _globals['_ATTACHRESPONSE']._serialized_start=968
-  _globals['_ATTACHRESPONSE']._serialized_end=998
-  _globals['_PUSHSERVICE']._serialized_start=1001
-  _globals['_PUSHSERVICE']._serialized_end=1417
+  _globals['_ATTACHREQUEST']._serialized_end=609
+  _globals['_NEWS']._serialized_start=612
+  _globals['_NEWS']._serialized_end=830
+  _globals['_WAKE']._serialized_start=832
+  _globals['_WAKE']._serialized_end=888
+  _globals['_CONNECTED']._serialized_start=890
+  _globals['_CONNECTED']._serialized_end=916
+  _globals['_UNLINKED']._serialized_start=918
+  _globals['_UNLINKED']._serialized_end=968
+  _globals['_ATTACHRESPONSE']._serialized_start=970
+  _globals['_ATTACHRESPONSE']._serialized_end=1048
+  _globals['_REFUSEDNEWS']._serialized_start=1050
+  _globals['_REFUSEDNEWS']._serialized_end=1107
+  _globals['_PUSHSERVICE']._serialized_start=1110
+  _globals['_PUSHSERVICE']._serialized_end=1526
 # @@protoc_insertion_point(module_scope)

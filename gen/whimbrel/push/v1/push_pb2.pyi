@@ -306,17 +306,51 @@ class AttachResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     DONE_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     @builtins.property
     def done(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """News that need not be told again."""
+
+    @builtins.property
+    def refused(self) -> containers.RepeatedCompositeFieldContainer[RefusedNews]:
+        """Of those, the news that were not taken: they are out of bounds, and would be so again."""
 
     def __init__(
         self,
         *,
         done: abc.Iterable[builtins.int] | None = ...,
+        refused: abc.Iterable[RefusedNews] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["done", b"done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["done", b"done", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RefusedNews(message.Message):
+    """What was not taken, and why."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    FIELD_FIELD_NUMBER: builtins.int
+    ALLOWED_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Its id."""
+    field: builtins.str
+    """The field that is out of bounds."""
+    allowed: builtins.str
+    """What it may hold."""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        field: builtins.str = ...,
+        allowed: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed", b"allowed", "field", b"field", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
