@@ -1,4 +1,4 @@
-"""Holds requests to the bounds that their protos state; knows no field by name.
+"""Checks messages against the bounds that their protos state; knows no field by name.
 
 A descriptor is compiled once, into a tuple of closures that each look at one field and say what is
 wrong with it. What was sent is in no error: only the field, and what would have been allowed.
@@ -7,16 +7,13 @@ wrong with it. What was sent is in no error: only the field, and what would have
 import functools
 import math
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 
 from mesh.errors import InvalidArgument
-from mesh.interceptors import Behaviour, Continuation, Handler, wrapped
 from mesh.options import option
 
 # The options of proto/whimbrel/bounds/v1/bounds.proto.
@@ -95,32 +92,6 @@ def checker_of(descriptor: Descriptor) -> Checker:
     return Checker(descriptor)
 
 
-class BoundsInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses requests that are out of bounds, before their handler sees them.
-
-    On a stream that is its end; where it need not be, the proto marks what the handler answers by
-    itself (`answered`), and a request that holds nothing else is not looked at here.
-    """
-
-    def __init__(self) -> None:
-        self._checkers: dict[str, Checker | None] = {}
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        method = handler_call_details.method
-        if method not in self._checkers:  # it has a handler: such methods are few
-            self._checkers[method] = _checker_of_method(method)
-        checker = self._checkers[method]
-        if checker is None:
-            return handler
-        hold = _held_stream if handler.request_streaming else _held
-        return wrapped(handler, functools.partial(hold, checker))
-
-
 def described(bounds: Any, *, type_: int, type_name: str = "", is_repeated: bool = False) -> str:
     """What a field may hold, in words; `type_` and `type_name` as descriptors have them."""
     each = _describe_value(bounds, type_, type_name)
@@ -130,57 +101,6 @@ def described(bounds: Any, *, type_: int, type_name: str = "", is_repeated: bool
     if bounds.framed and not bounds.max_items:
         counted = ", ".join(filter(None, (counted, "as many as a frame holds")))
     return ", each of ".join(filter(None, (counted, each)))
-
-
-def _held(checker: Checker, behaviour: Behaviour) -> Behaviour:
-    @functools.wraps(behaviour)
-    async def held(request: Any, context: Any) -> Any:
-        checker.demand(request)
-        return await behaviour(request, context)
-
-    return held
-
-
-def _held_stream(checker: Checker, behaviour: Behaviour) -> Behaviour:
-    @functools.wraps(behaviour)
-    async def held(requests: Any, context: Any) -> Any:
-        return await behaviour(_each_held(checker, requests), _HeldContext(checker, context))
-
-    return held
-
-
-async def _each_held(checker: Checker, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        checker.demand(request)
-        yield request
-
-
-class _HeldContext:
-    """A call's context that reads what is within bounds, and raises OutOfBounds for the rest."""
-
-    def __init__(self, checker: Checker, context: Any) -> None:
-        self._checker = checker
-        self._context = context
-        self.write = context.write
-
-    async def read(self) -> Any:
-        request = await self._context.read()
-        if request is not grpc.aio.EOF:
-            self._checker.demand(request)
-        return request
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-
-def _checker_of_method(method: str) -> Checker | None:
-    _, service, name = method.split("/")
-    try:
-        descriptor = descriptor_pool.Default().FindServiceByName(service)
-    except KeyError:  # made without a proto
-        return None
-    checker = checker_of(descriptor.methods_by_name[name].input_type)
-    return checker if checker.is_needed else None
 
 
 def _first_of(checks: tuple[Check, ...]) -> Check:

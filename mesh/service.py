@@ -15,9 +15,9 @@ from pydantic import field_validator
 from mesh import logs
 from mesh.access import AccessInterceptor
 from mesh.auth import TokenSigner
-from mesh.bounds import BoundsInterceptor
 from mesh.discovery import Discovery
 from mesh.health import Health
+from mesh.holding import BoundsInterceptor
 from mesh.instances import Instance, new_instance_id
 from mesh.keys import KeySet
 from mesh.reflection import reflect

@@ -10,9 +10,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.access import access_of
-from mesh.bounds import BoundsInterceptor, checker_of
+from mesh.bounds import checker_of
 from mesh.clock import SystemClock
 from mesh.errors import failure_of
+from mesh.holding import BoundsInterceptor
 from mesh.ids import ulid_text
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from svc_media.servicer import MediaServicer

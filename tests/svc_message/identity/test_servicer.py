@@ -5,8 +5,8 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mesh.bounds import BoundsInterceptor
 from mesh.errors import reason_of
+from mesh.holding import BoundsInterceptor
 from mesh.ids import ulid_text
 from mesh.server import INTERNAL_LISTENER, bind, new_server, running
 from svc_message.identity.servicer import IdentityServicer
