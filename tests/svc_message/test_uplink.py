@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from mesh.channels import Channels
 from mesh.instances import Instance
@@ -31,7 +32,12 @@ class Told(push_pb2_grpc.PushServiceServicer):
             self.news.set()
             await self.answers.wait()
             done = [one.id for one in request.news]
-            await context.write(push_pb2.AttachResponse(done=done))
+            refused = [
+                push_pb2.RefusedNews(id=one.id, field="user_id", allowed="16 bytes")
+                for one in request.news
+                if len(one.user_id) != 16
+            ]
+            await context.write(push_pb2.AttachResponse(done=done, refused=refused))
 
 
 @contextlib.asynccontextmanager
@@ -113,3 +119,20 @@ async def test_an_instance_that_is_there_and_says_nothing_is_gone_round(
             await asyncio.gather(*heard)
 
     assert other_one.epochs[0] == 7
+
+
+async def test_what_the_service_finds_out_of_bounds_is_logged_and_not_told_again(channels, news):
+    async with serving() as (told, address):
+        told.answers.set()
+        channels.update(at("a", address))
+        with capture_logs() as logs:
+            news.add(Connected((b"short", 1), 7))
+            await told.news.wait()
+            told.news.clear()
+            news.add(Connected((b"u" * 16, 1), 8))  # is told when the first is answered
+            await told.news.wait()
+
+    assert told.epochs == [7, 8]
+    [refused] = [one for one in logs if one["event"] == "out of bounds"]
+    assert (refused["to"], refused["field"], refused["allowed"]) == ("push", "user_id", "16 bytes")
+    assert "short" not in str(logs)
