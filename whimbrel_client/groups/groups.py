@@ -114,6 +114,8 @@ class Groups:
         while True:
             moved = self.moved.next_ring()
             self._life.raise_if_ended()
+            # Somebody's devices may have changed since it was queued.
+            self._offer(await self._store.hand_out(group_id))
             if not await self._store.is_being_handed(group_id):
                 return
             await moved.wait()

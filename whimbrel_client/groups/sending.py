@@ -35,6 +35,11 @@ WHERE hand_out.group_id = ? AND hand_out.user_id = ? AND outgoing.state = 0
 _SET_AUDIENCE = "UPDATE outgoing SET audience = ? WHERE id = ?"
 _HAND_OUT = "SELECT group_id, user_id FROM hand_out WHERE local_id = ?"
 _SENT = "SELECT send FROM outgoing WHERE id = ?"
+_RECIPIENT = "SELECT conversation FROM outgoing WHERE id = ?"
+_NOT_SHOWN = """
+SELECT content FROM outgoing
+WHERE id = ? AND NOT is_shown AND only_device IS NULL AND content IS NOT NULL
+"""
 _HOLDERS = """
 SELECT user_id, device_id, registration_id FROM key_holder
 WHERE group_id = ? AND user_id = ? AND (is_sure OR NOT ?)
@@ -120,7 +125,12 @@ def receivers(connection: Connection, local_id: int, named: Iterable[Holder]) ->
     """
     row = connection.execute(_HAND_OUT, (local_id,)).fetchone()
     if row is None:
-        return None
+        earlier = _handed_again(connection, local_id)
+        if earlier is None:
+            return None
+        if not _is_current(connection, earlier):
+            return set()
+        row = earlier.group_id, connection.execute(_RECIPIENT, (local_id,)).fetchone()[0]
     group_id, user_id = row
     have = set(connection.execute(_HOLDERS, (group_id, user_id, True)).fetchall())
     lacking = {holder for holder in named if holder[0] == user_id} - have
@@ -135,6 +145,8 @@ def handed(connection: Connection, own: DeviceId, local_id: int) -> bytes | None
     """
     row = connection.execute(_HAND_OUT, (local_id,)).fetchone()
     if row is None:
+        if _handed_again(connection, local_id) is not None:
+            connection.execute(_FORGET_CONTENT, (local_id,))
         return None
     group_id, user_id = row
     (send,) = connection.execute(_SENT, (local_id,)).fetchone()
@@ -183,6 +195,20 @@ def refused_for_now(connection: Connection, client_message_id: bytes) -> set[byt
 def give_way(connection: Connection, user_id: bytes) -> set[bytes]:
     """Nobody waits for the keys that are on their way to the account. Returns their groups."""
     return {group_id for (group_id,) in connection.execute(_BE_LATE, (user_id,)).fetchall()}
+
+
+def _handed_again(connection: Connection, local_id: int) -> KeyDistribution | None:
+    """The key in a message after which the account is to get it once more; None: there is none."""
+    row = connection.execute(_NOT_SHOWN, (local_id,)).fetchone()
+    content = Content() if row is None else Content.FromString(row[0])
+    return content.key_distribution if content.HasField("key_distribution") else None
+
+
+def _is_current(connection: Connection, handed: KeyDistribution) -> bool:
+    """Whether this device still writes with the key."""
+    row = connection.execute(_KEY, (handed.group_id,)).fetchone()
+    chain = sender_keys.open_distribution(handed.distribution).chain_id
+    return row is not None and load_sender_key(row[0]).chain_id == chain
 
 
 def _has_holders(connection: Connection, group_id: bytes, user_id: bytes) -> bool:

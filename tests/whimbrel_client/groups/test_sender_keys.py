@@ -9,8 +9,11 @@ from tests.whimbrel_client.groups.town import GROUP, Phone, Town
 from whimbrel.message.v1 import send_pb2
 from whimbrel_client.applying import Changes
 from whimbrel_client.crypto import sender_keys
+from whimbrel_client.crypto.stored_sender_keys import load_reader
 from whimbrel_client.groups import reading
+from whimbrel_client.kept import queued_of
 from whimbrel_client.opening import Delivered
+from whimbrel_client.payload import text
 from whimbrel_client.sessions import DeviceId
 
 ANN, BEN, CID, DAN = (DeviceId(name * 16, 1) for name in (b"a", b"b", b"c", b"d"))
@@ -110,6 +113,47 @@ async def test_a_device_that_is_linked_gets_the_key_and_one_that_leaves_loses_it
     assert handed == 3  # each of the three once
     await forced(town, ben_2, town.to_group[2])
     assert await ben_2.texts() == ["two", None]
+    await ben_2.store.close()
+
+
+async def test_whoever_gets_a_key_by_an_earlier_hand_out_is_remembered_and_loses_it(
+    town: Town,
+) -> None:
+    ann, ben, _ = town.phones.values()
+    await ann.store.groups.hand_out(GROUP)
+    ben_2 = await town.link(BEN_2)
+    await town.tell(ann, ben_2)  # the key is to be handed out anew, and the earlier is on its way
+    await town.settle()
+    await town.unlink(BEN_2)
+    await ann.store.queue([queued_of(BEN.user_id, text("hello"))])
+    await town.settle()  # she knows his devices then, whatever she writes to the group
+    await ann.says("one")
+    await town.settle()
+
+    assert await ben.texts() == ["one"]
+    await forced(town, ben_2, town.to_group[0])
+    assert await ben_2.texts() == [None]
+    await ben_2.store.close()
+
+
+async def test_a_key_that_was_given_up_is_handed_to_nobody(town: Town) -> None:
+    ann, ben, _ = town.phones.values()
+    await ann.says("one")
+    await town.settle()
+    ben_2 = await town.link(BEN_2)
+    await town.tell(ann, ben_2)
+    await ann.store.groups.hand_out(GROUP)  # not sent yet, when nobody may have that key any more
+    town.remove(ANN.user_id, CID.user_id)
+    await town.tell(ann)
+    await town.settle()
+    await ann.says("two")
+    await town.settle()
+
+    assert await ben.texts() == ["one", "two"]
+    assert await ben_2.texts() == ["two"]
+    one, two = map(chain_of, town.to_group)
+    assert one != two
+    assert one not in await chains_known_to(ben_2)
     await ben_2.store.close()
 
 
@@ -230,6 +274,13 @@ async def test_nothing_is_lost_or_doubled_when_the_sender_dies_at_every_step(tow
     assert await ben.texts() == ["one", "two"]
     assert await cid.texts() == ["one"]
     assert len(town.to_group) == 2
+
+
+async def chains_known_to(phone: Phone) -> set[int]:
+    """The chains of ann's that the device could read."""
+    query = "SELECT reader FROM key_reader"
+    rows = await phone.store.groups._database.run(lambda c: c.execute(query).fetchall())
+    return {chain.chain_id for (stored,) in rows for chain in load_reader(stored).chains}
 
 
 async def forced(town: Town, phone: Phone, send: send_pb2.Send) -> None:
