@@ -50,6 +50,7 @@ class DeviceLists:
     def fetch(self, send: SendRequest, then: Then) -> None:
         """Read both lists and compare; `then` gets None, or why they cannot be read."""
         users = {send.recipient_id, send.sender_id}
+        asked_at = asyncio.get_running_loop().time()
         found: dict[bytes, Registrations] = {}
 
         def take(request: AccountRequest, result: DevicesResult | Refusal) -> None:
@@ -61,7 +62,7 @@ class DeviceLists:
                 return
             users.discard(request.user_id)
             found[request.user_id] = result.registrations
-            self._remember(request.user_id, result.registrations)
+            self._remember(request.user_id, asked_at, result.registrations)
             if not users:
                 send.mismatch = mismatch_of(send, found[send.recipient_id], found[send.sender_id])
                 then(None)
@@ -84,13 +85,13 @@ class DeviceLists:
         return await self._stores[shard].linked_devices(requests)
 
     def _fresh(self, user_id: bytes) -> Registrations | None:
-        read_at, registrations = self._known.get(user_id, (0.0, {}))
-        if read_at + self._fresh_for < asyncio.get_running_loop().time():
+        asked_at, registrations = self._known.get(user_id, (0.0, {}))
+        if asked_at + self._fresh_for < asyncio.get_running_loop().time():
             return None
         return registrations
 
-    def _remember(self, user_id: bytes, registrations: Registrations) -> None:
-        self._known[user_id] = (asyncio.get_running_loop().time(), registrations)
+    def _remember(self, user_id: bytes, asked_at: float, registrations: Registrations) -> None:
+        self._known[user_id] = (asked_at, registrations)
         self._known.move_to_end(user_id)
         if len(self._known) > _MOST_REMEMBERED:
             self._known.popitem(last=False)

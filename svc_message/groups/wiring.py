@@ -122,7 +122,7 @@ def build_groups(
     return GroupParts(
         accepting,
         fan_out,
-        DeviceChanges(shards, every=settings.relay_sweep),
+        DeviceChanges(shards, every=settings.relay_sweep, lists_fresh=settings.device_lists_fresh),
         tallies,
         GroupNews(GroupStore(shards), router),
         stores,
