@@ -23,9 +23,13 @@ from whimbrel_cli.stack.seaweed import Seaweed
 from whimbrel_cli.stack.servers import Server
 from whimbrel_cli.stack.stack import running_stack
 
+MEMORY = Path("/dev/shm")
+
 
 @contextlib.asynccontextmanager
 async def stores(data: Path) -> AsyncIterator[dict[str, str]]:
+    if data.parent == MEMORY:
+        cluster.REACHABLE = MEMORY  # also for root, whose clusters are elsewhere than their data
     async with running_stack(data) as stack:
         yield {
             "postgres": stack.postgres_dsns[0],

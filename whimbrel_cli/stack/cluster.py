@@ -24,7 +24,7 @@ SUPERUSER = "whimbrel"
 # Postgres refuses to run as root. Then this user runs it, from a place that this user can reach,
 # which a checkout under root's home is not. Not /tmp: that is emptied at boot.
 _UNPRIVILEGED = "nobody"
-_REACHABLE = Path("/var/tmp")  # noqa: S108  (a fresh private directory is made in it)
+REACHABLE = Path("/var/tmp")  # noqa: S108  (a fresh private directory is made in it)
 
 _KEPT_FOR = "kept-for"  # in a home: the directory whose cluster it holds
 
@@ -70,9 +70,9 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def homes_kept_for(directory: Path) -> list[tuple[Path, Path]]:
+def homes_kept_for(directory: Path, *, made_in: Path = REACHABLE) -> list[tuple[Path, Path]]:
     """The places elsewhere that hold clusters of the directory or below it, each with which one."""
-    kept = ((home, home / _KEPT_FOR) for home in _REACHABLE.glob("whimbrel-*"))
+    kept = ((home, home / _KEPT_FOR) for home in made_in.glob("whimbrel-*"))
     pairs = [(home, Path(note.read_text())) for home, note in kept if note.exists()]
     return [(home, kept_for) for home, kept_for in pairs if kept_for.is_relative_to(directory)]
 
@@ -95,7 +95,7 @@ def _reachable_home(directory: Path, owner: Owner) -> Path:
         if not home.is_dir():
             raise DataGone(f"the Postgres data of {directory} was in {home}, which is gone")
         return home
-    home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=_REACHABLE))
+    home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=REACHABLE))
     os.chown(home, owner.uid, owner.gid)
     (home / _KEPT_FOR).write_text(str(directory.absolute()))
     write_private(remembered, str(home))
