@@ -1,28 +1,26 @@
 """Who is there: instances register in etcd under a lease and watch those they call.
 
-The only module that knows etcd. It uses the generated stubs of aetcd and its own loops: aetcd's
-watcher does not tell when the server ends a watch. While etcd is away everything goes on with what
-was last known; when it is back, the instance registers again and reads everything afresh.
+While etcd is away everything goes on with what was last known; when it is back, the instance
+registers again and reads everything afresh.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import structlog
-from aetcd import rpc
-from aetcd.utils import prefix_range_end
 
 from mesh.backoff import Backoff
 from mesh.clock import Clock, SystemClock
 from mesh.errors import Unavailable
+from mesh.etcd import Etcd, after_all
 from mesh.instances import Instance
 from mesh.replica import Entries, Replica
-from mesh.store_tls import PLAINTEXT, Renewing, StoreTls
+from mesh.store_tls import PLAINTEXT, StoreTls
 from mesh.telemetry import OFF, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -30,18 +28,6 @@ log = structlog.get_logger(__name__)
 _LEASE = timedelta(seconds=10)
 _TIMEOUT = timedelta(seconds=2)
 _LONGEST_PAUSE = timedelta(seconds=1)
-# Without it, a member that has lost its leader keeps a watch open and silent.
-_NEEDS_LEADER = (("hasleader", "true"),)
-_OPTIONS = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 class ServiceView:
@@ -148,7 +134,7 @@ class Discovery:
         self.registered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._etcd = _Etcd(self._endpoint, self._tls, self._timeout, self._telemetry)
+        self._etcd = Etcd(self._endpoint, self._tls, self._timeout, self._telemetry)
         await self._tasks.__aenter__()
         return self
 
@@ -206,7 +192,7 @@ class Discovery:
         prefix = f"{self._prefix}/instances/{service}/"
         replica = Replica(grace=self._lease_seconds)
         view = ServiceView(service, replica)
-        self._follow(prefix, prefix_range_end(prefix.encode()), replica, view.synced)
+        self._follow(prefix, after_all(prefix), replica, view.synced)
         return view
 
     def watch_value(self, name: str) -> ValueView:
@@ -221,7 +207,7 @@ class Discovery:
         prefix = f"{self._prefix}/{name}/"
         replica = Replica(grace=self._lease_seconds)
         view = NotesView(replica)
-        self._follow(prefix, prefix_range_end(prefix.encode()), replica, view.synced)
+        self._follow(prefix, after_all(prefix), replica, view.synced)
         return view
 
     async def put_value(self, name: str, value: bytes) -> None:
@@ -321,109 +307,8 @@ class _LeaseLost(Exception):
     """The lease has expired or was revoked."""
 
 
-class _Etcd:
-    """The six calls of etcd that discovery needs, each with a deadline.
-
-    A call is made with the files of `tls` as they are; watches that are open go on with what they
-    were opened with, until they end.
-    """
-
-    def __init__(self, endpoint: str, tls: StoreTls, timeout: float, telemetry: Telemetry) -> None:
-        self._timeout = timeout
-        self._newest = Renewing(
-            tls.files, lambda: _Connection(endpoint, tls.credentials()), telemetry=telemetry
-        )
-        self._connections = [self._newest.now()]
-
-    async def close(self) -> None:
-        for connection in self._connections:
-            await connection.channel.close()
-
-    async def _connection(self) -> "_Connection":
-        newest = self._newest.now()
-        if newest is not self._connections[-1]:
-            ended = [one for one in self._connections if one.is_idle]
-            self._connections = [one for one in self._connections if one not in ended] + [newest]
-            for one in ended:
-                await one.channel.close()
-        return newest
-
-    async def read(self, prefix: str, end: bytes) -> tuple[dict[str, bytes], int]:
-        """All entries, by what follows the prefix, and the revision at which they stood so."""
-        request = rpc.RangeRequest(key=prefix.encode(), range_end=end)
-        answer = await (await self._connection()).kv.Range(request, timeout=self._timeout)
-        entries = {kv.key.decode()[len(prefix) :]: kv.value for kv in answer.kvs}
-        return entries, answer.header.revision
-
-    async def changes(
-        self, prefix: str, end: bytes, revision: int
-    ) -> AsyncGenerator[dict[str, bytes | None], None]:
-        """Each change from the revision on; ends when etcd ends the watch, for whatever reason."""
-        request = rpc.WatchCreateRequest(
-            key=prefix.encode(), range_end=end, start_revision=revision
-        )
-        watch = (await self._connection()).watch.Watch(metadata=_NEEDS_LEADER)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await watch.write(rpc.WatchRequest(create_request=request))
-                answer = await watch.read()
-            while answer is not grpc.aio.EOF and not answer.canceled:
-                if answer.events:
-                    yield _changes(answer.events, len(prefix))
-                answer = await watch.read()
-        finally:
-            watch.cancel()
-
-    async def grant(self, seconds: int) -> int:
-        lease = (await self._connection()).lease
-        answer = await lease.LeaseGrant(rpc.LeaseGrantRequest(TTL=seconds), timeout=self._timeout)
-        return int(answer.ID)
-
-    async def refresh(self, lease_id: int) -> bool:
-        """Whether the lease lives on."""
-        # One request a stream, closed by us: a long stream would need its own repair.
-        requests = [rpc.LeaseKeepAliveRequest(ID=lease_id)]
-        lease = (await self._connection()).lease
-        async for answer in lease.LeaseKeepAlive(requests, timeout=self._timeout):
-            return bool(answer.TTL > 0)
-        return False
-
-    async def revoke(self, lease_id: int) -> None:
-        lease = (await self._connection()).lease
-        await lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=self._timeout)
-
-    async def put(self, key: str, value: bytes, *, lease_id: int = 0) -> None:
-        request = rpc.PutRequest(key=key.encode(), value=value, lease=lease_id)
-        await (await self._connection()).kv.Put(request, timeout=self._timeout)
-
-
-class _Connection:
-    """A channel, which keeps the credentials that it was made with, and what is called by it."""
-
-    def __init__(self, endpoint: str, credentials: grpc.ChannelCredentials | None) -> None:
-        if credentials is None:
-            self.channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
-        else:
-            self.channel = grpc.aio.secure_channel(endpoint, credentials, options=_OPTIONS)
-        self.kv = rpc.KVStub(self.channel)
-        self.lease = rpc.LeaseStub(self.channel)
-        self.watch = rpc.WatchStub(self.channel)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether its connection has ended; nobody has called by it since."""
-        return self.channel.get_state() is grpc.ChannelConnectivity.IDLE
-
-
 def _why(error: grpc.aio.AioRpcError | TimeoutError) -> str:
     """In gRPC's words, which hold addresses and what is wrong with a certificate, no secret."""
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
     return "no answer in time"
-
-
-def _changes(events: Any, skipped: int) -> dict[str, bytes | None]:
-    return {
-        event.kv.key.decode()[skipped:]: event.kv.value if event.type == event.PUT else None
-        for event in events
-    }

@@ -2,28 +2,19 @@
 
 Settings are checked when they are read, so that a file that is no certificate stops the start with
 all other faults; what a store itself then shows is judged at each connection. Files that have been
-changed since are used for new connections, if they are good.
+changed since are used for new connections, if they are good (`mesh.renewal`).
 """
 
 import ssl
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import grpc
-import structlog
 from cryptography import x509
 from pydantic import FilePath
 
-from mesh.metrics import CERTIFICATES_REFUSED
 from mesh.settings import Section
-from mesh.telemetry import OFF, Telemetry
-from mesh.tls import certificates_in, demand_pair, stamps
-
-log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
+from mesh.tls import certificates_in, demand_pair
 
 _PROVING = ("require", "verify-ca", "verify-full")
 _SSL_MODES = ("disable", "allow", "prefer", *_PROVING)
@@ -71,42 +62,6 @@ def demand_good(tls: StoreTls) -> StoreTls:
     if problems := tls.problems():
         raise ValueError("; ".join(problems))
     return tls
-
-
-class Renewing(Generic[T]):
-    """What is made of files, and made again when somebody wants it after they have changed.
-
-    Files that are not good are left alone, said once and counted.
-    """
-
-    def __init__(
-        self, files: Sequence[Path], make: Callable[[], T], *, telemetry: Telemetry = OFF
-    ) -> None:
-        """`make` raises OSError or ValueError for files that are not good, here too."""
-        self._files = files
-        self._make = make
-        self._refused = telemetry.counter(CERTIFICATES_REFUSED)
-        self._seen = stamps(files)
-        self._made = make()
-
-    def now(self) -> T:
-        """As the files last held good ones."""
-        seen = stamps(self._files)
-        if seen != self._seen:
-            self._seen = seen  # before they are read: what changes meanwhile is seen the next time
-            self._renew()
-        return self._made
-
-    def _renew(self) -> None:
-        try:
-            self._made = self._make()
-        except (OSError, ValueError) as error:
-            self._refused.add(1)
-            why = str(error)  # quotes nothing of the files, as a traceback might
-        else:
-            log.info("certificates for a store renewed")
-            return
-        log.error("certificates are not good: going on with the old ones", why=why)
 
 
 def files_problems(ca: Path | None, certificate: Path | None, key: Path | None) -> list[str]:

@@ -1,18 +1,16 @@
 """TLS: certificates in files, checked when they are read, read again when they have changed.
 
-Whatever changes them puts new files in the old ones' place. Within a few seconds new connections
-are made with them; streams on old connections go on until they end by themselves. Files that are
-not good are left alone, said once and counted, and what was read before goes on being used.
+Within a few seconds of a change (`mesh.renewal`) new connections are made with the new ones;
+streams on old connections go on until they end by themselves.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
-import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -22,12 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import FilePath
 
 from mesh.authority import DOMAIN, identity
-from mesh.metrics import CERTIFICATE_EXPIRY, CERTIFICATES_REFUSED
+from mesh.metrics import CERTIFICATE_EXPIRY
+from mesh.renewal import Renewing
 from mesh.settings import Section
 from mesh.tasks import periodically
 from mesh.telemetry import OFF, Telemetry
-
-log = structlog.get_logger(__name__)
 
 _LOOK_EVERY = timedelta(seconds=2)
 _SUFFIX = f".{DOMAIN}"
@@ -130,13 +127,12 @@ class Renewed:
         telemetry: Telemetry,
     ) -> None:
         """Raises OSError and ValueError for files that are not good."""
-        self._files = [path for path in files if path is not None]
-        self._read = read
-        self._certificates = None if is_plaintext else read()
-        self._seen = stamps(self._files)
+        self._certificates: Certificates | None = None
         self._listeners: list[Callable[[], None]] = []
-        self._refused = telemetry.counter(CERTIFICATES_REFUSED)
-        if self._certificates is not None:
+        if not is_plaintext:
+            named = [path for path in files if path is not None]
+            self._renewing = Renewing(named, read, telemetry=telemetry)
+            self._certificates = self._renewing.now()
             telemetry.gauge(CERTIFICATE_EXPIRY, self._seconds_left, {"shown_to": shown_to})
 
     @property
@@ -180,21 +176,11 @@ class Renewed:
 
     def renew(self) -> None:
         """The same, for those who have no loop."""
-        seen = stamps(self._files)
-        if self._certificates is None or seen == self._seen:
+        if self._certificates is None:
             return
-        self._seen = seen
-        try:
-            self._certificates = self._read()
-        except (OSError, ValueError) as error:
-            self._refused.add(1)
-            why = str(error)  # quotes nothing of the files, as a traceback might
-        else:
-            why = ""
-        if why:
-            log.error("certificates are not good: going on with the old ones", why=why)
+        before, self._certificates = self._certificates, self._renewing.now()
+        if self._certificates is before:
             return
-        log.info("certificates renewed", expires_at=self._certificates.expires_at.isoformat())
         for listener in [*self._listeners]:
             listener()
 
@@ -275,19 +261,6 @@ def peer_of(context: Any, *, is_secure: bool) -> str:
 def _configuration(certificates: Certificates) -> Any:
     pair = (certificates.key, certificates.chain)
     return grpc.ssl_server_certificate_configuration([pair], certificates.ca)
-
-
-def stamps(files: Iterable[Path]) -> list[tuple[int, int, int]]:
-    """What differs when a file was changed, or another one put in its place."""
-    found = []
-    for path in files:
-        try:
-            about = path.stat()
-        except OSError:
-            found.append((0, 0, 0))
-        else:
-            found.append((about.st_ino, about.st_mtime_ns, about.st_size))
-    return found
 
 
 def certificates_in(pem: bytes, path: Path) -> list[x509.Certificate]:

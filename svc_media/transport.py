@@ -5,7 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from mesh.store_tls import Renewing, trusting
+from mesh.renewal import Renewing
+from mesh.store_tls import trusting
 from mesh.telemetry import OFF, Telemetry
 
 

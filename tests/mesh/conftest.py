@@ -8,8 +8,11 @@ from typing import Any
 import grpc
 import pytest
 
+from mesh.authority import Authority
 from mesh.server import INTERNAL_LISTENER, Listener, bind, new_server, running
+from tests.mesh.certified import Files, tls_of
 from whimbrel.error.v1 import reason_pb2
+from whimbrel_cli.stack.ports import LOOPBACK
 
 assert reason_pb2  # the table of statuses, which every service has loaded
 
@@ -77,3 +80,12 @@ def call() -> Callable[..., Awaitable[Any]]:
             return error
 
     return make_call
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Who is certified, and who is not."""
+    directory = tmp_path_factory.mktemp("certificates")
+    ours, theirs = Authority.at(directory / "ours"), Authority.at(directory / "theirs")
+    server = ours.issue("store", hosts=[LOOPBACK])
+    return Files(ours.ca, server, tls_of(ours, "mine"), tls_of(theirs, "theirs"))

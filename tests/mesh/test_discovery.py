@@ -7,9 +7,9 @@ import aetcd
 import pytest
 from structlog.testing import capture_logs
 
-from mesh import discovery as discovery_module
 from mesh.discovery import Discovery
 from mesh.errors import Unavailable
+from mesh.etcd import Etcd
 from mesh.instances import Instance
 from mesh.testing import ManualClock
 
@@ -309,7 +309,7 @@ async def test_an_instance_starts_before_etcd_and_registers_when_it_comes(own_et
 
 async def test_a_watch_that_falls_behind_a_compaction_reads_afresh(own_etcd, monkeypatch):
     reads = []
-    read = discovery_module._Etcd.read
+    read = Etcd.read
 
     async with admin(own_etcd.address) as client:
 
@@ -323,7 +323,7 @@ async def test_a_watch_that_falls_behind_a_compaction_reads_afresh(own_etcd, mon
                 await client.compact((await client.get(b"/other")).mod_revision, physical=True)
             return entries
 
-        monkeypatch.setattr(discovery_module._Etcd, "read", read_then_compact)
+        monkeypatch.setattr(Etcd, "read", read_then_compact)
         async with own_discovery(own_etcd) as there:
             view = there.watch("svc_message")
             await until(view, lambda: view.instances == {"i1": INSTANCE})

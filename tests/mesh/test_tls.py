@@ -113,7 +113,9 @@ async def test_new_certificates_are_used_by_new_connections_and_no_stream_ends(l
 async def test_a_bad_file_is_left_alone_counted_and_the_old_one_goes_on(listening, tmp_path, what):
     callee, address = listening
     counted = []
-    callee.identity._refused = type("C", (), {"add": lambda _self, n: counted.append(n)})()
+    callee.identity._renewing._refused = type(
+        "C", (), {"add": lambda _self, n: counted.append(n)}
+    )()
     if what == "garbage":
         callee.settings.certificate.write_text("none")
     elif what == "another key":
