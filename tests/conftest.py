@@ -71,7 +71,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
         # What runs that were killed left behind, once their temporary directories are gone.
         _remove_clusters(Path(tempfile.gettempdir()), only_lost=True)
-        _remove_clusters(MEMORY, only_lost=True)
+        _remove_clusters(MEMORY, only_lost=True, made_in=MEMORY)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -197,9 +197,10 @@ def _seaweed_of(directory: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"{directory.name}-seaweed"
 
 
-def _remove_clusters(directory: Path, *, only_lost: bool) -> None:
+def _remove_clusters(
+    directory: Path, *, only_lost: bool, made_in: Path = cluster.REACHABLE
+) -> None:
     """Remove what clusters under the directory keep elsewhere; the logs stay with the tests."""
-    made_in = MEMORY if directory == MEMORY else cluster.REACHABLE
     for home, kept_for in cluster.homes_kept_for(directory, made_in=made_in):
         if not only_lost or not kept_for.exists():
             shutil.rmtree(home, ignore_errors=True)

@@ -21,6 +21,7 @@ from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.files import owned, write_private
 from whimbrel_cli.stack.seaweed import Seaweed
 from whimbrel_cli.stack.servers import Server
+from whimbrel_cli.stack.settings import StackSettings
 from whimbrel_cli.stack.stack import running_stack
 
 MEMORY = Path("/dev/shm")
@@ -28,9 +29,9 @@ MEMORY = Path("/dev/shm")
 
 @contextlib.asynccontextmanager
 async def stores(data: Path) -> AsyncIterator[dict[str, str]]:
-    if data.parent == MEMORY:
-        cluster.REACHABLE = MEMORY  # also for root, whose clusters are elsewhere than their data
-    async with running_stack(data) as stack:
+    reachable = MEMORY if data.parent == MEMORY else cluster.REACHABLE
+    settings = StackSettings.model_construct(postgres_reachable=reachable)
+    async with running_stack(data, settings) as stack:
         yield {
             "postgres": stack.postgres_dsns[0],
             "redis": stack.redis_url,

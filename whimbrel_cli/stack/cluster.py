@@ -45,13 +45,16 @@ class Cluster:
         return str(self.binaries / "postgres")
 
 
-async def lay_out(directory: Path, log: Path) -> Cluster:
-    """Return the cluster kept under the directory, made now if there is none."""
+async def lay_out(directory: Path, log: Path, *, reachable: Path = REACHABLE) -> Cluster:
+    """Return the cluster kept under the directory, made now if there is none.
+
+    Root's is made in the `reachable` place, and kept for the directory.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     password = read_or_make_secret(directory / "password", make=lambda: secrets.token_urlsafe(24))
     if os.geteuid() == 0:
         owner = _unprivileged_owner()
-        home = _reachable_home(directory, owner)
+        home = _reachable_home(directory, owner, reachable)
         binaries = await asyncio.to_thread(_copy_binaries, home, owner)
     else:
         owner, home, binaries = None, directory, postgres_install()[1] / "bin"
@@ -88,14 +91,14 @@ def _unprivileged_owner() -> Owner:
     return Owner(user.pw_uid, user.pw_gid)
 
 
-def _reachable_home(directory: Path, owner: Owner) -> Path:
+def _reachable_home(directory: Path, owner: Owner, reachable: Path) -> Path:
     remembered = directory / "home"
     if remembered.exists():
         home = Path(remembered.read_text())
         if not home.is_dir():
             raise DataGone(f"the Postgres data of {directory} was in {home}, which is gone")
         return home
-    home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=REACHABLE))
+    home = Path(tempfile.mkdtemp(prefix="whimbrel-", dir=reachable))
     os.chown(home, owner.uid, owner.gid)
     (home / _KEPT_FOR).write_text(str(directory.absolute()))
     write_private(remembered, str(home))

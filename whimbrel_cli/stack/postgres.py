@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mesh.errors import Unavailable
 from mesh.postgres import Limits, acquired, open_pool
-from whimbrel_cli.stack.cluster import SUPERUSER, Cluster, lay_out
+from whimbrel_cli.stack.cluster import REACHABLE, SUPERUSER, Cluster, lay_out
 from whimbrel_cli.stack.errors import StackError
 from whimbrel_cli.stack.ports import LOOPBACK
 from whimbrel_cli.stack.programs import Command
@@ -44,13 +44,18 @@ _EXISTS = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
 class Postgres:
     """The recipe of a Postgres whose cluster is kept in a directory."""
 
-    def __init__(self, directory: Path, *, name: str = "postgres") -> None:
+    def __init__(
+        self, directory: Path, *, name: str = "postgres", reachable: Path = REACHABLE
+    ) -> None:
         self.name = name
+        self._reachable = reachable
         self._directory = directory
         self._laid_out: Cluster | None = None
 
     async def prepare(self) -> None:
-        self._laid_out = await lay_out(self._directory, self._directory / "initdb.log")
+        self._laid_out = await lay_out(
+            self._directory, self._directory / "initdb.log", reachable=self._reachable
+        )
 
     def command(self, port: int, log: Path) -> Command:
         settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]

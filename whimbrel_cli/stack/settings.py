@@ -1,9 +1,12 @@
 """The knobs of the embedded stack."""
 
+from pathlib import Path
+
 from pydantic import Field, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from mesh.settings import Settings
+from whimbrel_cli.stack.cluster import REACHABLE
 
 
 class StackSettings(Settings):
@@ -27,6 +30,8 @@ class StackSettings(Settings):
     """Own Postgres servers; the shards' databases are dealt out to them in turn."""
     postgres_port: int | None = Field(default=None, gt=0, lt=65536)
     """The first own Postgres's port; a free one if not set. The next ones take the next ports."""
+    postgres_reachable: Path = REACHABLE
+    """Where root's own Postgres servers keep their files: a directory that `nobody` can reach."""
     redis_port: int | None = Field(default=None, gt=0, lt=65536)
     """The own Valkey's port; a free one if not set."""
     etcd_port: int | None = Field(default=None, gt=0, lt=65536)

@@ -145,7 +145,7 @@ def _postgres_stores(data: Path, settings: StackSettings) -> list[Store]:
     first = settings.postgres_port
     return [
         Server(
-            Postgres(data / name, name=name),
+            Postgres(data / name, name=name, reachable=settings.postgres_reachable),
             log=data / "logs" / f"{name}.log",
             port=first and first + index,
         )
