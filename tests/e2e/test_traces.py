@@ -1,27 +1,35 @@
 """A message's way through a whole mesh that is observed, as its files tell it."""
 
 import base64
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from mesh.ids import random_id, slot_of, ulid_text
+from mesh.ids import random_id, ulid_text
 from svc_message.conversations import direct_conversation
-from svc_message.shards.layout import first_owners
 from tests.e2e.channels import make_channel, post, rung, subscribe
 from tests.e2e.device import Device, a_send
 from tests.e2e.groups import a_group_send, make_group
 from tests.e2e.meshes import lasting_mesh
-from tests.e2e.people import CALL_SECONDS, Account, register, register_all
+from tests.e2e.people import CALL_SECONDS, register, register_all
+from tests.e2e.ways import (
+    hops_of,
+    names_below,
+    pair,
+    path_to,
+    paths_to,
+    shard_of,
+    shards_of,
+    way_of,
+)
 from tests.faults.town import eventually
 from tests.tls import calling_as
 from whimbrel.message.v1 import message_pb2, message_pb2_grpc
 from whimbrel_cli.main import app
 from whimbrel_cli.observing.command import Untraced, steps_of
-from whimbrel_cli.observing.spans import Step, read_spans
+from whimbrel_cli.observing.spans import read_spans
 from whimbrel_cli.stack.environment import observed_folder
 from whimbrel_cli.stack.mesh import Mesh
 
@@ -36,66 +44,11 @@ def observed() -> Iterator[Mesh]:
         yield mesh
 
 
-async def _pair(mesh: Mesh, *, across: bool) -> tuple[Account, Account]:
-    """Two people on two shards, or on one; their conversation lives with the first of them."""
-    one = await register(mesh.gateway_addresses[0])
-    while True:
-        other = await register(mesh.gateway_addresses[0])
-        if (len(_shards_of(one.user_id, other.user_id)) == 2) == across:
-            _, home = direct_conversation(one.user_id, other.user_id)
-            return (one, other) if home == slot_of(one.user_id) else (other, one)
-
-
-def _paths_to(steps: list[Step], name: str) -> Iterator[list[Step]]:
-    """The steps from the root down to each of the name."""
-    for step in steps:
-        if step.said.name == name:
-            yield [step]
-        else:
-            yield from ([step, *below] for below in _paths_to(step.next, name))
-
-
-def _path_to(steps: list[Step], name: str) -> list[Step]:
-    """The steps from the root down to the first of the name."""
-    return next(_paths_to(steps, name), [])
-
-
-def _hops(path: list[Step]) -> list[str]:
-    return [f"{step.said.service}/{step.said.name}" for step in path]
-
-
-def _shards_of(*users: bytes) -> set[str]:
-    return {_shard_of(slot_of(user_id)) for user_id in users}
-
-
-def _shard_of(slot: int) -> str:
-    return first_owners(["shard-0", "shard-1"])[slot].shard
-
-
-def _names(steps: list[Step]) -> Counter[str]:
-    """How often each step is below these."""
-    names = Counter(step.said.name for step in steps)
-    return sum((_names(step.next) for step in steps), names)
-
-
-async def _way(mesh: Mesh, message_id: str, *, until: str, root: str = "send") -> list[Step]:
-    def is_there() -> bool:
-        try:
-            # Each process tells of its own in its own time.
-            path = _path_to(steps_of(mesh.data, message_id), until)
-            return bool(path) and path[0].said.name == root
-        except Untraced:
-            return False
-
-    await eventually(is_there)
-    return steps_of(mesh.data, message_id)
-
-
 @pytest.mark.parametrize("across", [False, True], ids=["one shard", "two shards"])
 async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_receipt(
     observed: Mesh, across: bool
 ) -> None:
-    one, other = await _pair(observed, across=across)
+    one, other = await pair(observed, across=across)
     async with (
         Device(one, observed.gateway_addresses[0]) as sender,
         Device(other, observed.gateway_addresses[1]) as reader,
@@ -113,14 +66,14 @@ async def test_a_message_to_somebody_online_is_one_trace_from_its_send_to_its_re
         await sender.receipt_covering(other.user_id, accepted.seq)
 
     name = ulid_text(accepted.message_id)
-    steps = await _way(observed, name, until="receipt")
+    steps = await way_of(observed, name, until="receipt")
 
     assert len(steps) == 1
-    path = _path_to(steps, "receipt")
+    path = path_to(steps, "receipt")
     assert len({step.said.trace for step in path}) == 1
     copy = ["message/copy"] if across else []
     merge = ["message/merge"] if across else []
-    assert _hops(path) == [
+    assert hops_of(path) == [
         "gateway/send",
         "message/accept",
         *copy,
@@ -153,11 +106,11 @@ async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(observe
             await device.delivered(1)
             await device.ack(1)
         name = ulid_text(accepted.message_id)
-        await _way(observed, name, until="receipt")
-        await eventually(lambda: _names(steps_of(observed.data, name))["receipt"] == 2)
+        await way_of(observed, name, until="receipt")
+        await eventually(lambda: names_below(steps_of(observed.data, name))["receipt"] == 2)
 
     steps = steps_of(observed.data, name)
-    assert _hops(_path_to(steps, "receipt")) == [
+    assert hops_of(path_to(steps, "receipt")) == [
         "gateway/send",
         "message/accept-group",
         "message/fan-out",
@@ -171,30 +124,30 @@ async def test_a_message_to_a_group_is_one_trace_to_each_member_and_back(observe
         "message/route",
         "gateway/receipt",
     ]
-    shards = _shards_of(ann.user_id, ben.user_id, cid.user_id)
+    shards = shards_of(ann.user_id, ben.user_id, cid.user_id)
     twice = dict.fromkeys(("deliver", "merge", "tally", "put-tally", "receipt"), 2)
     once = {"send": 1, "accept-group": 1, "fan-out": len(shards)}
-    assert _names(steps) == {**once, **twice, "ack": 4, "route": 4}
+    assert names_below(steps) == {**once, **twice, "ack": 4, "route": 4}
 
 
 async def test_what_is_fetched_after_a_gap_links_to_the_trace_in_which_it_was_sent(
     observed: Mesh,
 ) -> None:
-    one, other = await _pair(observed, across=True)
+    one, other = await pair(observed, across=True)
     gateway = observed.gateway_addresses[0]
     async with Device(one, gateway) as sender:
         await sender.hello()
         accepted = await sender.accepted(a_send(other.user_id))
-        await _way(observed, ulid_text(accepted.message_id), until="copy")
+        await way_of(observed, ulid_text(accepted.message_id), until="copy")
         async with Device(other, gateway) as reader:
             await reader.hello()
             [envelope] = await reader.delivered(1)
             await reader.ack(envelope.pos)
             await sender.receipt_covering(other.user_id, accepted.seq)
 
-    steps = await _way(observed, ulid_text(accepted.message_id), until="receipt")
+    steps = await way_of(observed, ulid_text(accepted.message_id), until="receipt")
 
-    path = _path_to(steps, "receipt")
+    path = path_to(steps, "receipt")
     [gap] = [step for step in path if step.waited]
     assert gap.said.name == "deliver"
     sent = [step.said.name for step in path[: path.index(gap)]]
@@ -215,18 +168,20 @@ async def test_what_a_member_who_was_away_fetches_links_to_the_trace_of_its_grou
         await bob.delivered(1)
         await bob.ack(1)
         name = ulid_text(accepted.message_id)
-        await _way(observed, name, until="receipt")
-        shards = _shards_of(ann.user_id, ben.user_id, cid.user_id)
-        await eventually(lambda: _names(steps_of(observed.data, name))["fan-out"] == len(shards))
+        await way_of(observed, name, until="receipt")
+        shards = shards_of(ann.user_id, ben.user_id, cid.user_id)
+        await eventually(
+            lambda: names_below(steps_of(observed.data, name))["fan-out"] == len(shards)
+        )
         async with Device(cid, gateways[1]) as carl:
             await carl.hello()
             [envelope] = await carl.delivered(1)
             await carl.ack(envelope.pos)
-            await eventually(lambda: _names(steps_of(observed.data, name))["receipt"] == 2)
+            await eventually(lambda: names_below(steps_of(observed.data, name))["receipt"] == 2)
 
     steps = steps_of(observed.data, name)
-    [path] = [path for path in _paths_to(steps, "receipt") if any(s.waited for s in path)]
-    assert _hops(path) == [
+    [path] = [path for path in paths_to(steps, "receipt") if any(s.waited for s in path)]
+    assert hops_of(path) == [
         "gateway/send",
         "message/accept-group",
         "message/fan-out",
@@ -256,12 +211,12 @@ async def test_a_channel_s_post_is_one_trace_from_its_call_to_those_who_are_rung
         await rung(bob, gateways[0], ann, channel)
         name = ulid_text(bob.all("channel_post")[-1].post_id)
 
-    steps = await _way(observed, name, until="ring", root=_POST_CALL)
-    await eventually(lambda: _names(steps_of(observed.data, name))["route"] == len(gateways))
+    steps = await way_of(observed, name, until="ring", root=_POST_CALL)
+    await eventually(lambda: names_below(steps_of(observed.data, name))["route"] == len(gateways))
 
-    path = _path_to(steps, "ring")
+    path = path_to(steps, "ring")
     assert len({step.said.trace for step in path}) == 1
-    assert _hops(path) == [
+    assert hops_of(path) == [
         f"gateway/{_POST_CALL}",
         f"message/{_POST_CALL}",
         "message/post",
@@ -269,7 +224,7 @@ async def test_a_channel_s_post_is_one_trace_from_its_call_to_those_who_are_rung
         "gateway/ring",
     ]
     assert path[-1].said.attributes == {"sessions": 1}
-    assert _names(steps)["ring"] == 1  # nobody follows at the other gateway
+    assert names_below(steps)["ring"] == 1  # nobody follows at the other gateway
 
 
 @pytest.mark.parametrize("is_kept", [None, True, False], ids=["none", "kept", "not kept"])
@@ -295,12 +250,12 @@ async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
     _, name, later = (ulid_text(answer.accepted.message_id) for answer in answers)
     team = envelopes[0].sender_user_id
     _, home = direct_conversation(team, person.user_id)
-    copy = ["message/copy"] if _shards_of(person.user_id) != {_shard_of(home)} else []
-    merge = ["message/merge"] if len(_shards_of(person.user_id, team)) == 2 else []
+    copy = ["message/copy"] if shards_of(person.user_id) != {shard_of(home)} else []
+    merge = ["message/merge"] if len(shards_of(person.user_id, team)) == 2 else []
     both = {"ack": 2, "merge": len(merge)}
 
     async def is_told(message: str) -> bool:
-        told = _names(await _way(observed, message, until="ack", root=_TEAM_CALL))
+        told = names_below(await way_of(observed, message, until="ack", root=_TEAM_CALL))
         return both.items() <= {"merge": 0, **told}.items()
 
     await eventually(lambda: is_told(later))
@@ -310,12 +265,12 @@ async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
         return
     await eventually(lambda: is_told(name))
     steps = steps_of(observed.data, name)
-    assert _names(steps)["send"] == 1  # of whatever else the call's trace holds, nothing
-    path = _path_to(steps, "ack")
+    assert names_below(steps)["send"] == 1  # of whatever else the call's trace holds, nothing
+    path = path_to(steps, "ack")
     while path[-1].next:
         path += path[-1].next
     assert len({step.said.trace for step in path}) == 1
-    assert _hops(path) == [
+    assert hops_of(path) == [
         f"message/{_TEAM_CALL}",
         "message/send",
         "message/accept",
@@ -332,7 +287,7 @@ async def test_a_team_s_message_goes_on_in_the_trace_that_its_call_names(
 
 
 async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(observed: Mesh) -> None:
-    one, other = await _pair(observed, across=False)
+    one, other = await pair(observed, across=False)
     async with Device(one, observed.gateway_addresses[0]) as sender:
         await sender.hello()
         sends = [a_send(other.user_id) for _ in range(5)]
@@ -341,7 +296,7 @@ async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(obse
     ids = [ulid_text(answer.message_id) for answer in answers]
     accepts = set()
     for name in ids:
-        [*_, accept] = _path_to(await _way(observed, name, until="accept"), "accept")
+        [*_, accept] = path_to(await way_of(observed, name, until="accept"), "accept")
         accepts.add((accept.said.trace, accept.said.span))
 
     def batches() -> list[set[tuple[str, str]]]:
@@ -355,7 +310,7 @@ async def test_a_batch_is_one_span_that_links_to_the_sampled_messages_in_it(obse
 async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
     observed: Mesh,
 ) -> None:
-    one, other = await _pair(observed, across=True)
+    one, other = await pair(observed, across=True)
     gateway = observed.gateway_addresses[0]
     async with Device(one, gateway) as sender, Device(other, gateway) as reader:
         await sender.hello()
@@ -368,8 +323,8 @@ async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
     channel, post_id = await make_channel(gateway, one), random_id()
     await subscribe(gateway, other, channel)
     await post(gateway, one, channel, _CANARY, post_id=post_id)
-    await _way(observed, ulid_text(accepted.message_id), until="receipt")
-    await _way(observed, ulid_text(post_id), until="post", root=_POST_CALL)
+    await way_of(observed, ulid_text(accepted.message_id), until="receipt")
+    await way_of(observed, ulid_text(post_id), until="post", root=_POST_CALL)
     folder = observed_folder(observed.data)
     await eventually(lambda: "whimbrel.sent.accepted" in (folder / "metrics.jsonl").read_text())
 
@@ -387,12 +342,12 @@ async def test_nothing_that_is_told_names_a_person_or_quotes_what_they_wrote(
 
 
 async def test_the_command_draws_the_way_and_gives_it_as_json(observed: Mesh) -> None:
-    one, other = await _pair(observed, across=False)
+    one, other = await pair(observed, across=False)
     async with Device(one, observed.gateway_addresses[0]) as sender:
         await sender.hello()
         accepted = await sender.accepted(a_send(other.user_id))
     name = ulid_text(accepted.message_id)
-    await _way(observed, name, until="accept")
+    await way_of(observed, name, until="accept")
 
     shown = CliRunner().invoke(app, ["trace", name, "--data", str(observed.data)])
     told = CliRunner().invoke(app, ["trace", name, "--json", "--data", str(observed.data)])

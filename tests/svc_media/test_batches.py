@@ -12,14 +12,16 @@ from mesh.ids import new_ulid, random_id
 from mesh.postgres import acquired, fetch
 from svc_media.grants import Granted
 from svc_media.model import QuotaExceeded
+from svc_media.store import MediaStore
 from tests.svc_media.conftest import Service, draft_of, media_id_of
 
 ANN, BOB, CID = sorted(new_ulid() for _ in range(3))
 
 WAITING = """
-SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+SELECT pid FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+CUT_OFF = WAITING.replace("pid", "pg_terminate_backend(pid)", 1)
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ async def test_a_batch_that_was_cut_off_is_repeated_without_counting_twice(
             *(service.grants.create_upload(*wish) for wish in wishes), return_exceptions=True
         )
         async with asyncio.timeout(10):
-            while not await fetch(service.pool, WAITING):
+            while not await fetch(service.pool, CUT_OFF):
                 await asyncio.sleep(0.01)
         cut = await asked
 
@@ -109,3 +111,33 @@ async def test_a_batch_that_was_cut_off_is_repeated_without_counting_twice(
 
     assert [type(one).__name__ for one in cut] == ["StoreUnavailable"] * 3
     assert [await used(service, who) for who in (ANN, BOB, CID)] == [100, 200, 100]
+
+
+async def test_two_batches_with_the_same_owners_do_not_wait_for_each_other(
+    service: Service,
+) -> None:
+    for owner in (ANN, BOB, CID):
+        await service.grants.create_upload(owner, draft_of(bytes(10)))
+    now = service.clock.now()
+
+    async def ask(*owners: bytes) -> list[object]:
+        store, times = MediaStore(service.pool), {"now": now, "expires_at": now + timedelta(1)}
+        wishes = (store.create(one, draft_of(bytes(10)), quota=1000, **times) for one in owners)
+        return await asyncio.gather(*wishes)
+
+    async def wait(count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(await fetch(service.pool, WAITING)) != count:
+                await asyncio.sleep(0.01)
+
+    async with acquired(service.pool, within=timedelta(seconds=5)) as other:
+        async with other.transaction():
+            await other.execute("SELECT FROM usage WHERE owner = $1 FOR UPDATE", CID)
+            first = asyncio.ensure_future(ask(BOB, CID, ANN))
+            await wait(1)
+            second = asyncio.ensure_future(ask(ANN, BOB))
+            await wait(2)
+        granted = await asyncio.gather(first, second)
+
+    assert None not in [upload for uploads in granted for upload in uploads]
+    assert [await used(service, who) for who in (ANN, BOB, CID)] == [30, 30, 20]
