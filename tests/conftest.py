@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.stack_keeper import MEMORY
+from tests.stack_keeper import MEMORY, running
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.postgres import Postgres, drop_database, ensure_database
@@ -136,7 +136,7 @@ def etcd(stack: StackAddresses) -> EtcdSpace:
 @pytest.fixture
 async def own_postgres(tmp_path: Path) -> AsyncIterator[Server]:
     """A Postgres for this test alone: `await own_postgres.kill()`, `await own_postgres.start()`."""
-    async with _running(Server(Postgres(tmp_path / "postgres"), log=tmp_path / "pg.log")) as server:
+    async with running(Server(Postgres(tmp_path / "postgres"), log=tmp_path / "pg.log")) as server:
         yield server
     cluster.remove(tmp_path / "postgres")
 
@@ -144,14 +144,14 @@ async def own_postgres(tmp_path: Path) -> AsyncIterator[Server]:
 @pytest.fixture
 async def own_valkey(tmp_path: Path) -> AsyncIterator[Server]:
     """A Valkey for this test alone, to flush and to kill."""
-    async with _running(Server(Valkey(tmp_path / "valkey"), log=tmp_path / "valkey.log")) as server:
+    async with running(Server(Valkey(tmp_path / "valkey"), log=tmp_path / "valkey.log")) as server:
         yield server
 
 
 @pytest.fixture
 async def own_etcd(tmp_path: Path) -> AsyncIterator[Server]:
     """An etcd for this test alone, to kill and to compact."""
-    async with _running(Server(Etcd(tmp_path / "etcd"), log=tmp_path / "etcd.log")) as server:
+    async with running(Server(Etcd(tmp_path / "etcd"), log=tmp_path / "etcd.log")) as server:
         yield server
 
 
@@ -161,15 +161,6 @@ def _redis_numbers(worker_id: str) -> Iterator[int]:
     first = (1 + worker * _DATABASES_PER_WORKER) % DATABASES
     # A worker with more tests than numbers comes round to numbers whose tests are over.
     return itertools.cycle(range(first, min(first + _DATABASES_PER_WORKER, DATABASES)))
-
-
-@contextlib.asynccontextmanager
-async def _running(server: Server) -> AsyncIterator[Server]:
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
 
 
 def _place() -> Path:

@@ -28,6 +28,16 @@ MEMORY = Path("/dev/shm")
 
 
 @contextlib.asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Server]:
+    """The server, while it runs; it may be killed and started again meanwhile."""
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
 async def stores(data: Path) -> AsyncIterator[dict[str, str]]:
     reachable = MEMORY if data.parent == MEMORY else cluster.REACHABLE
     settings = StackSettings.model_construct(postgres_reachable=reachable)
@@ -42,12 +52,8 @@ async def stores(data: Path) -> AsyncIterator[dict[str, str]]:
 @contextlib.asynccontextmanager
 async def seaweed(data: Path) -> AsyncIterator[dict[str, str]]:
     with owned(data):
-        server = Server(Seaweed(data / "seaweed"), log=data / "seaweed.log")
-        try:
-            await server.start()
+        async with running(Server(Seaweed(data / "seaweed"), log=data / "seaweed.log")) as server:
             yield {"s3": server.address}
-        finally:
-            await server.stop()
 
 
 async def keep(data: Path, run: psutil.Process, *, is_seaweed: bool) -> None:

@@ -1,14 +1,11 @@
-"""Certificates for stores and those who speak to them, and how such a store is run for a module."""
+"""Certificates for stores and for those who speak to them."""
 
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from pydantic import FilePath
 
 from mesh.authority import Authority
 from mesh.store_tls import StoreTls
-from whimbrel_cli.stack.servers import Server
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,3 @@ class Files:
 def tls_of(authority: Authority, name: str) -> StoreTls:
     certificate, key = authority.issue(name)
     return StoreTls(ca=authority.ca, certificate=certificate, key=key)
-
-
-@contextlib.asynccontextmanager
-async def running_store(server: Server) -> AsyncIterator[Server]:
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()

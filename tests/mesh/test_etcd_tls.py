@@ -19,7 +19,8 @@ from mesh.discovery import Discovery
 from mesh.errors import Unavailable
 from mesh.instances import Instance
 from mesh.store_tls import StoreTls
-from tests.mesh.certified import Files, running_store
+from tests.mesh.certified import Files
+from tests.stack_keeper import running
 from whimbrel_cli.admin import admin
 from whimbrel_cli.stack.etcd import Etcd
 from whimbrel_cli.stack.ports import LOOPBACK
@@ -62,7 +63,7 @@ class SecureEtcd(Etcd):
 async def etcd(files, tmp_path_factory) -> AsyncIterator[str]:
     directory = tmp_path_factory.mktemp("etcd")
     recipe = SecureEtcd(directory / "data", files)
-    async with running_store(Server(recipe, log=directory / "log")) as server:
+    async with running(Server(recipe, log=directory / "log")) as server:
         yield server.address
 
 

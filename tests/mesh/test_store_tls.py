@@ -23,7 +23,8 @@ from mesh.redis import RedisSettings, open_redis
 from mesh.service import ServiceSettings
 from mesh.settings import load
 from mesh.store_tls import dsn_with
-from tests.mesh.certified import Files, running_store
+from tests.mesh.certified import Files
+from tests.stack_keeper import running
 from whimbrel_cli.stack import cluster
 from whimbrel_cli.stack.ports import LOOPBACK
 from whimbrel_cli.stack.postgres import Postgres
@@ -67,7 +68,7 @@ async def postgres(files, tmp_path_factory) -> AsyncIterator[str]:
     """The DSN of a Postgres that insists; it says nothing of TLS."""
     directory = tmp_path_factory.mktemp("postgres")
     recipe = SecurePostgres(directory / "data", files)
-    async with running_store(Server(recipe, log=directory / "log")) as server:
+    async with running(Server(recipe, log=directory / "log")) as server:
         yield recipe.plain_address(server.port)
     cluster.remove(directory / "data")
 

@@ -20,6 +20,7 @@ from svc_media.objects import ObjectStore, ObjectStoreUnavailable
 from svc_media.preparing import prepare
 from svc_media.settings import StoreSettings
 from svc_media.transport import transport
+from tests.stack_keeper import running
 from tests.svc_media.conftest import Service, media_id_of
 from tests.svc_media.store import settings_of
 from whimbrel_cli.stack.ports import LOOPBACK
@@ -64,12 +65,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def s3_url(authority, tmp_path_factory):
     directory = tmp_path_factory.mktemp("seaweed")
-    server = Server(SecureSeaweed(directory / "data", authority), log=directory / "log")
-    await server.start()
-    try:
+    recipe = SecureSeaweed(directory / "data", authority)
+    async with running(Server(recipe, log=directory / "log")) as server:
         yield server.address
-    finally:
-        await server.stop()
 
 
 @pytest.fixture

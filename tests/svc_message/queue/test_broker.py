@@ -14,6 +14,7 @@ from svc_message.queue.kafka import Broker, client_options
 from svc_message.queue.model import EVENTS_TOPIC, Entry, QueueAway
 from svc_message.queue.settings import KafkaSettings
 from tests.faults.town import eventually
+from tests.stack_keeper import running
 from whimbrel_cli.stack.kafka import Kafka
 from whimbrel_cli.stack.servers import Server
 
@@ -39,10 +40,8 @@ class Watched:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    server = Server(Kafka(), log=tmp_path / "kafka.log")
-    await server.start()
-    yield server
-    await server.stop()
+    async with running(Server(Kafka(), log=tmp_path / "kafka.log")) as server:
+        yield server
 
 
 @pytest.fixture
